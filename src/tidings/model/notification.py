@@ -1,0 +1,63 @@
+"""One thing to tell one audience. Never edited after it was accepted; only its state and cursor move."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from tidings.model.audience import Audience
+from tidings.model.priority import Priority
+
+
+class NotificationState(StrEnum):
+    #: stored, nobody targeted yet (it may wait for `send_at`)
+    ACCEPTED = "accepted"
+    #: some pages of the audience are planned; `cursor` says how far
+    FANNING_OUT = "fanning_out"
+    #: every recipient has a delivery or a recorded skip
+    FANNED_OUT = "fanned_out"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One accepted request to notify."""
+
+    id: str
+    template_code: str
+    template_version: int
+    category: str
+    audience: Audience
+    #: JSON values only
+    variables: Mapping[str, object]
+    priority: Priority
+    #: channels to use; empty = every channel the user has
+    channels: tuple[str, ...]
+    #: path or absolute URL a click opens; None = the template's
+    action_url: str | None
+    #: label of a button that opens `action_url`; None = no button
+    action_text: str | None
+    #: not before
+    send_at: datetime
+    #: nothing is sent after this
+    expires_at: datetime
+    created_at: datetime
+    #: what caused it, e.g. `event:ev-1:time_change`; for people and for explain
+    source: str | None = None
+    state: NotificationState = NotificationState.ACCEPTED
+    #: id of the last user planned; None = none yet
+    cursor: str | None = None
+    recipients: int = 0
+    deliveries: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How far a notification has come."""
+
+    recipients: int
+    deliveries: int
+    skipped: int
+    #: deliveries per delivery state
+    by_state: Mapping[str, int] = field(default_factory=dict)

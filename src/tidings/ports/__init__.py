@@ -1,0 +1,1 @@
+"""Protocols the flow is written against. Adapters implement them; `tidings.runtime` picks the adapters."""

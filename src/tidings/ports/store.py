@@ -1,0 +1,293 @@
+"""The store: the truth. Small protocols, one per kind of row; every call works inside a transaction given to it.
+
+`begin()` is for writing, `read()` for reading a consistent snapshot, `join()` for the caller's own transaction.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from tidings.model.audience import Audience
+from tidings.model.delivery import Attempted, DeliveryState, Due, Planned, Recipient, Skipped
+from tidings.model.notification import Counts, Notification, NotificationState
+from tidings.model.subscription import PushSubscription, SubscriptionState, VapidKey
+from tidings.model.task import Task
+from tidings.model.template import Category
+from tidings.model.trace import DeliveryTrace, SkipTrace
+from tidings.model.user import Preference, User
+
+
+class Transaction(Protocol):
+    """An open transaction, opaque to everybody but the store that made it."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+
+class Notifications(Protocol):
+    async def add(self, tx: Transaction, notification: Notification) -> None: ...
+    async def get(self, tx: Transaction, notification_id: str) -> Notification | None: ...
+    async def recent(
+        self,
+        tx: Transaction,
+        *,
+        before: str | None,
+        limit: int,
+        state: NotificationState | None = None,
+        category: str | None = None,
+        template: str | None = None,
+        user_id: str | None = None,
+    ) -> Sequence[Notification]:
+        """Newest first; `before` is the id the last page ended with."""
+        ...
+
+    async def advance(
+        self,
+        tx: Transaction,
+        notification: Notification,
+        *,
+        cursor: str | None,
+        recipients: int,
+        deliveries: int,
+        skipped: int,
+        done: bool,
+    ) -> bool:
+        """Move the cursor from where `notification` has it; False if somebody else moved it or cancelled it."""
+        ...
+
+    async def cancel(self, tx: Transaction, notification_id: str) -> bool:
+        """Compare-and-set to cancelled; False if it was cancelled already."""
+        ...
+
+    async def counts(self, tx: Transaction, notification_id: str) -> Counts: ...
+    async def unplanned(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Notification]:
+        """Accepted or half fanned-out ones, oldest first: what a lost queue must be told again."""
+        ...
+
+
+class Audiences(Protocol):
+    async def page(
+        self, tx: Transaction, audience: Audience, *, category: str, after: str | None, limit: int
+    ) -> Sequence[Recipient]:
+        """Return the next users of an audience in id order, with their choices for the category."""
+        ...
+
+    async def among(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:
+        """Return those of `user_ids` that are in the audience now."""
+        ...
+
+    async def size(self, tx: Transaction, audience: Audience) -> int:
+        """Count the audience (for estimates, never on the way of a send)."""
+        ...
+
+
+class Deliveries(Protocol):
+    async def add(self, tx: Transaction, planned: Sequence[Planned], skipped: Sequence[Skipped]) -> None: ...
+
+    async def claim(
+        self, tx: Transaction, batch_ids: Sequence[str], *, token: str, now: datetime, lease_until: datetime
+    ) -> Sequence[Due]:
+        """Take the pending rows of the batches under a lease and return what is needed to send them."""
+        ...
+
+    async def record(self, tx: Transaction, attempts: Sequence[Attempted], now: datetime) -> int:
+        """Write outcomes and attempts; rows whose lease token differs are left alone. Returns how many applied."""
+        ...
+
+    async def wake_due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
+        """Group pending rows without a batch that have come due into batches, with their outbox rows."""
+        ...
+
+    async def release_expired(self, tx: Transaction, now: datetime) -> int:
+        """Give back rows whose lease has run out. Returns how many."""
+        ...
+
+    async def release_all(self, tx: Transaction, now: datetime) -> int:
+        """Give back every claimed row: for a start when no other process can be sending."""
+        ...
+
+    async def waiting_batches(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Task]:
+        """Batches with pending rows in id order: what a lost queue must be told again."""
+        ...
+
+    async def trace(
+        self, tx: Transaction, notification_id: str, *, user_id: str | None, after: str | None, limit: int
+    ) -> Sequence[DeliveryTrace]:
+        """Deliveries with their attempts, in id order."""
+        ...
+
+    async def skips(
+        self, tx: Transaction, notification_id: str, *, user_id: str | None, after: str | None, limit: int
+    ) -> Sequence[SkipTrace]: ...
+
+
+class Outbox(Protocol):
+    async def add(self, tx: Transaction, tasks: Sequence[Task]) -> None: ...
+    async def due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]: ...
+    async def remove(self, tx: Transaction, task_ids: Sequence[str]) -> None: ...
+    async def next_due(self, tx: Transaction) -> datetime | None: ...
+
+
+class Users(Protocol):
+    async def upsert(self, tx: Transaction, users: Sequence[User], now: datetime) -> Sequence[bool]:
+        """Insert or replace. Returns, in order, whether each one is new."""
+        ...
+
+    async def get(self, tx: Transaction, user_id: str) -> User | None: ...
+    async def page(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[User]: ...
+    async def erase(self, tx: Transaction, user_id: str) -> bool:
+        """Remove the user and everything kept about them. False if unknown."""
+        ...
+
+    async def unknown(self, tx: Transaction, user_ids: Sequence[str]) -> Sequence[str]:
+        """Return those ids that no user has, in the order given."""
+        ...
+
+    async def preferences(self, tx: Transaction, user_id: str) -> Sequence[Preference]: ...
+    async def set_preferences(self, tx: Transaction, user_id: str, choices: Sequence[Preference]) -> None: ...
+
+
+class Registration(StrEnum):
+    """What came of registering a push subscription."""
+
+    NEW = "new"
+    KNOWN = "known"
+    #: the browser belonged to another user before, and proved that it is the same browser
+    MOVED = "moved"
+    #: another user's, and no proof
+    REFUSED = "refused"
+
+
+class Subscriptions(Protocol):
+    async def register(
+        self, tx: Transaction, subscription: PushSubscription, *, replaces: str | None, now: datetime
+    ) -> tuple[Registration, PushSubscription]:
+        """Store a subscription, unique by endpoint. `replaces` is the user's own old endpoint, removed with it."""
+        ...
+
+    async def of_user(self, tx: Transaction, user_id: str) -> Sequence[PushSubscription]: ...
+    async def active_of(self, tx: Transaction, user_ids: Collection[str]) -> Sequence[tuple[str, str]]:
+        """Return (user id, subscription id) of every active subscription of these users."""
+        ...
+
+    async def remove(self, tx: Transaction, user_id: str, endpoint: str) -> bool:
+        """Delete the user's own subscription. False if this user has none with that endpoint."""
+        ...
+
+    async def mark(self, tx: Transaction, ids: Sequence[str], state: SubscriptionState, now: datetime) -> int: ...
+    async def purge(self, tx: Transaction, gone_before: datetime) -> int:
+        """Erase those marked gone before an instant."""
+        ...
+
+    async def count_gone_since(self, tx: Transaction, since: datetime) -> int: ...
+
+
+class VapidKeys(Protocol):
+    async def add(self, tx: Transaction, key: VapidKey) -> None: ...
+    async def all(self, tx: Transaction) -> Sequence[VapidKey]:
+        """Every key, newest first; the first that is not retired signs new subscriptions."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key as stored: the secret itself is shown once and never kept."""
+
+    id: str
+    #: SHA-256 of the whole key, hex
+    digest: str
+    #: first characters, for people to recognise it
+    prefix: str
+    label: str
+    scopes: frozenset[str]
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+class ApiKeys(Protocol):
+    async def add(self, tx: Transaction, key: ApiKey) -> None: ...
+    async def find(self, tx: Transaction, digest: str) -> ApiKey | None: ...
+    async def all(self, tx: Transaction) -> Sequence[ApiKey]: ...
+    async def revoke(self, tx: Transaction, key_id: str, now: datetime) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FirstAnswer:
+    """What was answered the first time an idempotency key was used."""
+
+    request_digest: str
+    #: None while the first request is still running
+    status: int | None
+    body: bytes
+
+
+class IdempotencyKeys(Protocol):
+    async def reserve(
+        self, tx: Transaction, *, caller: str, key: str, request_digest: str, now: datetime
+    ) -> FirstAnswer | None:
+        """Claim the key for this request; if it is taken, return what the first use left."""
+        ...
+
+    async def answer(self, tx: Transaction, *, caller: str, key: str, status: int, body: bytes) -> None: ...
+    async def release(self, tx: Transaction, *, caller: str, key: str) -> None:
+        """Forget a reserved key whose request failed, so that it may be repeated."""
+        ...
+
+    async def purge(self, tx: Transaction, before: datetime) -> int: ...
+
+
+class Store(Protocol):
+    """Everything that lasts."""
+
+    notifications: Notifications
+    audiences: Audiences
+    deliveries: Deliveries
+    outbox: Outbox
+    users: Users
+    subscriptions: Subscriptions
+    vapid_keys: VapidKeys
+    api_keys: ApiKeys
+    idempotency: IdempotencyKeys
+
+    def begin(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a writing transaction; commits at the end of the block, rolls back when it raises."""
+        ...
+
+    def read(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a reading transaction."""
+        ...
+
+    def savepoint(self, tx: Transaction) -> AbstractAsyncContextManager[None]:
+        """Open a savepoint: what fails inside is undone, the transaction around it lives on."""
+        ...
+
+    def join(self, connection: object) -> Transaction:
+        """Wrap the caller's own connection, whose transaction the caller ends. Raises Invalid for an unknown type."""
+        ...
+
+    async def sync_categories(self, tx: Transaction, categories: Sequence[Category]) -> None:
+        """Store what categories the packs declare."""
+        ...
+
+    async def epoch(self, tx: Transaction) -> str | None: ...
+    async def set_epoch(self, tx: Transaction, epoch: str) -> None: ...
+
+    async def ping(self) -> None:
+        """Raise BackendError if the database does not answer."""
+        ...
+
+    @property
+    def statements(self) -> int:
+        """How many SQL statements were executed since the start (for `tidings bench`)."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+#: deliveries per state, as `Counts.by_state`
+StateCounts = Mapping[DeliveryState, int]
