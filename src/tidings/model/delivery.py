@@ -39,6 +39,7 @@ class SkipReason(StrEnum):
     EXPIRED = "expired"
     USER_ERASED = "user_erased"
     RENDER_FAILED = "render_failed"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,8 @@ class Due:
     attempts: int
     #: only the holder of the token may record the outcome
     lease_token: str
+    #: when it was planned; the older, the more may have changed since
+    planned_at: datetime
     #: the notification was cancelled since planning
     cancelled: bool = False
 

@@ -33,6 +33,8 @@ class Refused:
     status: int | None = None
     #: True when the fault is on our side (keys, clock, header) and an operator must look
     alert: bool = False
+    #: True when it was not refused by anybody but came too late
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

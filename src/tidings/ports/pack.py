@@ -26,7 +26,7 @@ class AudienceKind:
     #: argument name (camelCase) → example, used for validation and in error messages
     parameters: Mapping[str, str]
     #: arguments → SELECT of exactly one column, the user ids, at most one row per user and an index behind it
-    members: Callable[[Mapping[str, object]], Select[tuple[str]]]
+    members: Callable[[Mapping[str, object]], Select[str]]
     #: one sentence for explain, formatted with the arguments: `holds an active ticket of event {eventId}`
     sentence: str
 

@@ -87,7 +87,9 @@ class Audiences(Protocol):
 
 
 class Deliveries(Protocol):
-    async def add(self, tx: Transaction, planned: Sequence[Planned], skipped: Sequence[Skipped]) -> None: ...
+    async def add(
+        self, tx: Transaction, planned: Sequence[Planned], skipped: Sequence[Skipped], now: datetime
+    ) -> None: ...
 
     async def claim(
         self, tx: Transaction, batch_ids: Sequence[str], *, token: str, now: datetime, lease_until: datetime
@@ -266,7 +268,7 @@ class Store(Protocol):
         """Open a savepoint: what fails inside is undone, the transaction around it lives on."""
         ...
 
-    def join(self, connection: object) -> Transaction:
+    async def join(self, connection: object) -> Transaction:
         """Wrap the caller's own connection, whose transaction the caller ends. Raises Invalid for an unknown type."""
         ...
 

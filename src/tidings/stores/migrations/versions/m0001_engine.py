@@ -1,0 +1,244 @@
+"""The engine's tables.
+
+Never edited once released: it names its own column types, so that later changes of the schema do not rewrite it.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+ID = sa.String(36).with_variant(sa.Uuid(as_uuid=False), "postgresql")
+DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+INSTANT = sa.DateTime(timezone=True)
+
+
+def upgrade() -> None:
+    op.create_table(
+        "api_keys",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("prefix", sa.String(length=16), nullable=False),
+        sa.Column("label", sa.String(length=200), nullable=False),
+        sa.Column("scopes", DOCUMENT, nullable=False),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.Column("revoked_at", INSTANT, nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("digest"),
+    )
+    op.create_table(
+        "categories",
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("title", sa.String(length=200), nullable=False),
+        sa.Column("mandatory", sa.Boolean(), nullable=False),
+        sa.Column("opt_in", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("code"),
+    )
+    op.create_table(
+        "facts",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("caller", sa.String(length=64), nullable=False),
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("request_digest", sa.String(length=64), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("caller", "key"),
+    )
+    op.create_index("ix_idempotency_keys_created", "idempotency_keys", ["created_at"])
+    op.create_table(
+        "notifications",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("template_code", sa.String(length=64), nullable=False),
+        sa.Column("template_version", sa.Integer(), nullable=False),
+        sa.Column("category", sa.String(length=64), nullable=False),
+        sa.Column("audience", DOCUMENT, nullable=False),
+        sa.Column("variables", DOCUMENT, nullable=False),
+        sa.Column("priority", sa.String(length=8), nullable=False),
+        sa.Column("channels", DOCUMENT, nullable=False),
+        sa.Column("action_url", sa.Text(), nullable=True),
+        sa.Column("action_text", sa.String(length=200), nullable=True),
+        sa.Column("source", sa.String(length=300), nullable=True),
+        sa.Column("send_at", INSTANT, nullable=False),
+        sa.Column("expires_at", INSTANT, nullable=False),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("cursor", sa.String(length=200), nullable=True),
+        sa.Column("recipients", sa.Integer(), nullable=False),
+        sa.Column("deliveries", sa.Integer(), nullable=False),
+        sa.Column("skipped", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_notifications_template", "notifications", ["template_code", "id"])
+    op.create_index(
+        "ix_notifications_unplanned",
+        "notifications",
+        ["id"],
+        sqlite_where=sa.text("state IN ('accepted', 'fanning_out')"),
+        postgresql_where=sa.text("state IN ('accepted', 'fanning_out')"),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("ref", ID, nullable=False),
+        sa.Column("lane", sa.String(length=8), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("due_at", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_outbox_due", "outbox", ["due_at"])
+    op.create_table(
+        "users",
+        sa.Column("id", sa.String(length=200), nullable=False),
+        sa.Column("email", sa.String(length=320), nullable=True),
+        sa.Column("phone", sa.String(length=20), nullable=True),
+        sa.Column("locale", sa.String(length=35), nullable=False),
+        sa.Column("timezone", sa.String(length=64), nullable=False),
+        sa.Column("city", sa.String(length=200), nullable=True),
+        sa.Column("attributes", DOCUMENT, nullable=False),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.Column("updated_at", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_users_city", "users", ["city", "id"])
+    op.create_table(
+        "vapid_keys",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("public", sa.LargeBinary(), nullable=False),
+        sa.Column("sealed_private", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.Column("retired_at", INSTANT, nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("notification_id", ID, nullable=False),
+        sa.Column("user_id", sa.String(length=200), nullable=False),
+        sa.Column("channel", sa.String(length=32), nullable=False),
+        sa.Column("target_id", ID, nullable=False),
+        sa.Column("lane", sa.String(length=8), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("rule", sa.String(length=64), nullable=False),
+        sa.Column("why", sa.String(length=300), nullable=True),
+        sa.Column("batch_id", ID, nullable=True),
+        sa.Column("due_at", INSTANT, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("lease_token", ID, nullable=True),
+        sa.Column("lease_until", INSTANT, nullable=True),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.Column("updated_at", INSTANT, nullable=False),
+        sa.ForeignKeyConstraint(["notification_id"], ["notifications.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        "ix_deliveries_batch",
+        "deliveries",
+        ["batch_id"],
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index(
+        "ix_deliveries_due",
+        "deliveries",
+        ["due_at"],
+        sqlite_where=sa.text("state = 'pending' AND batch_id IS NULL"),
+        postgresql_where=sa.text("state = 'pending' AND batch_id IS NULL"),
+    )
+    op.create_index(
+        "ix_deliveries_lease",
+        "deliveries",
+        ["lease_until"],
+        sqlite_where=sa.text("state = 'sending'"),
+        postgresql_where=sa.text("state = 'sending'"),
+    )
+    op.create_index("ix_deliveries_user", "deliveries", ["user_id", "id"])
+    op.create_index(
+        "ux_deliveries_once", "deliveries", ["notification_id", "user_id", "channel", "target_id"], unique=True
+    )
+    op.create_table(
+        "preferences",
+        sa.Column("user_id", sa.String(length=200), nullable=False),
+        sa.Column("category", sa.String(length=64), nullable=False),
+        sa.Column("channel", sa.String(length=32), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("user_id", "category", "channel"),
+    )
+    op.create_index("ix_preferences_category", "preferences", ["category", "enabled", "user_id"])
+    op.create_table(
+        "push_subscriptions",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("user_id", sa.String(length=200), nullable=False),
+        sa.Column("endpoint_digest", sa.String(length=64), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("vapid_key_id", ID, nullable=False),
+        sa.Column("device", sa.String(length=200), nullable=True),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("state_changed_at", INSTANT, nullable=False),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("endpoint_digest"),
+    )
+    op.create_index(
+        "ix_push_subscriptions_gone",
+        "push_subscriptions",
+        ["state_changed_at"],
+        sqlite_where=sa.text("state = 'gone'"),
+        postgresql_where=sa.text("state = 'gone'"),
+    )
+    op.create_index("ix_push_subscriptions_user", "push_subscriptions", ["user_id", "state"])
+    op.create_table(
+        "skips",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("notification_id", ID, nullable=False),
+        sa.Column("user_id", sa.String(length=200), nullable=False),
+        sa.Column("channel", sa.String(length=32), nullable=False),
+        sa.Column("reason", sa.String(length=32), nullable=False),
+        sa.Column("detail", DOCUMENT, nullable=False),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.ForeignKeyConstraint(["notification_id"], ["notifications.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_skips_user", "skips", ["user_id", "id"])
+    op.create_index("ux_skips_once", "skips", ["notification_id", "user_id", "channel"], unique=True)
+    op.create_table(
+        "attempts",
+        sa.Column("delivery_id", ID, nullable=False),
+        sa.Column("started_at", INSTANT, nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("outcome", sa.String(length=16), nullable=False),
+        sa.Column("why", sa.String(length=300), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("finished_at", INSTANT, nullable=False),
+        sa.ForeignKeyConstraint(["delivery_id"], ["deliveries.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("delivery_id", "started_at"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("attempts")
+    op.drop_table("skips")
+    op.drop_table("push_subscriptions")
+    op.drop_table("preferences")
+    op.drop_table("deliveries")
+    op.drop_table("vapid_keys")
+    op.drop_table("users")
+    op.drop_table("outbox")
+    op.drop_table("notifications")
+    op.drop_table("idempotency_keys")
+    op.drop_table("facts")
+    op.drop_table("categories")
+    op.drop_table("api_keys")

@@ -1,0 +1,129 @@
+"""The SQL store: connections, transactions, and one object per kind of row."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from sqlalchemy import event, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tidings.errors import BackendError
+from tidings.model.template import Category
+from tidings.ports.pack import AudienceKind
+from tidings.ports.store import Transaction
+from tidings.stores import migrate
+from tidings.stores.audiences import SqlAudiences
+from tidings.stores.connection import SqlTransaction, borrowed, of
+from tidings.stores.deliveries import SqlDeliveries
+from tidings.stores.idempotency import SqlIdempotencyKeys
+from tidings.stores.keys import SqlApiKeys, SqlVapidKeys
+from tidings.stores.notifications import SqlNotifications
+from tidings.stores.outbox import SqlOutbox
+from tidings.stores.schema import categories, facts
+from tidings.stores.sealing import Sealer
+from tidings.stores.subscriptions import SqlSubscriptions
+from tidings.stores.users import SqlUsers
+
+_EPOCH = "queue_epoch"
+
+
+class SqlStore:
+    """Implements `ports.store.Store` over a writing and a reading engine."""
+
+    def __init__(
+        self, writer: AsyncEngine, reader: AsyncEngine, sealer: Sealer, kinds: Mapping[str, AudienceKind]
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self.notifications = SqlNotifications()
+        self.audiences = SqlAudiences(kinds)
+        self.outbox = SqlOutbox()
+        self.users = SqlUsers()
+        self.subscriptions = SqlSubscriptions(sealer)
+        self.deliveries = SqlDeliveries(sealer, self.subscriptions, self.outbox)
+        self.vapid_keys = SqlVapidKeys(sealer)
+        self.api_keys = SqlApiKeys()
+        self.idempotency = SqlIdempotencyKeys()
+        self._statements = 0
+        for engine in {writer, reader}:
+            event.listen(engine.sync_engine, "before_cursor_execute", self._count)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Transaction]:
+        async with _translated(), self._writer.begin() as connection:
+            yield SqlTransaction(connection)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        async with _translated(), self._reader.connect() as connection, connection.begin():
+            yield SqlTransaction(connection)
+
+    @asynccontextmanager
+    async def savepoint(self, tx: Transaction) -> AsyncIterator[None]:
+        async with of(tx).begin_nested():
+            yield
+
+    async def join(self, connection: object) -> Transaction:
+        return await borrowed(connection)
+
+    async def sync_categories(self, tx: Transaction, declared: Sequence[Category]) -> None:
+        statement = postgresql.insert(categories) if of(tx).dialect.name == "postgresql" else sqlite.insert(categories)
+        rows = [
+            {"code": one.code, "title": one.title, "mandatory": one.mandatory, "opt_in": one.opt_in} for one in declared
+        ]
+        changed = {name: statement.excluded[name] for name in ("title", "mandatory", "opt_in")}
+        await of(tx).execute(statement.on_conflict_do_update(index_elements=[categories.c.code], set_=changed), rows)
+
+    async def epoch(self, tx: Transaction) -> str | None:
+        return await of(tx).scalar(select(facts.c.value).where(facts.c.name == _EPOCH))
+
+    async def set_epoch(self, tx: Transaction, epoch: str) -> None:
+        statement = postgresql.insert(facts) if of(tx).dialect.name == "postgresql" else sqlite.insert(facts)
+        await of(tx).execute(
+            statement.values(name=_EPOCH, value=epoch).on_conflict_do_update(
+                index_elements=[facts.c.name], set_={"value": epoch}
+            )
+        )
+
+    async def ping(self) -> None:
+        async with self.read() as tx:
+            await of(tx).execute(text("SELECT 1"))
+
+    async def upgrade(self) -> None:
+        """Bring the schema up to date. Raises BackendError when the database is newer than this program."""
+        async with self._writer.connect() as connection:
+            await connection.run_sync(migrate.upgrade)
+
+    async def schema_status(self) -> migrate.Status:
+        """Return the schema's version and the newest one this program knows."""
+        async with self._reader.connect() as connection:
+            return await connection.run_sync(migrate.status)
+
+    @property
+    def statements(self) -> int:
+        return self._statements
+
+    async def close(self) -> None:
+        for engine in {self._writer, self._reader}:
+            await engine.dispose()
+
+    def _count(
+        self, _connection: object, _cursor: object, statement: str, _parameters: object, _context: object, _many: bool
+    ) -> None:
+        if not statement.startswith(("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")):
+            self._statements += 1
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """Turn what means "the database does not answer" into BackendError; everything else is a bug and stays as it is."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise BackendError("no database connection became free within 30 s") from error
+    except DBAPIError as error:
+        reason = str(error.orig)
+        if any(sign in reason for sign in ("database is locked", "disk is full", "disk I/O error", "unable to open")):
+            raise BackendError(f"the database does not answer: {reason}") from error
+        raise

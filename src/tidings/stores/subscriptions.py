@@ -1,0 +1,131 @@
+"""Push subscriptions: unique by endpoint, sealed at rest, removed softly first."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+from hmac import compare_digest
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from sqlalchemy import Row, delete, func, insert, select, update
+
+from tidings.model.subscription import PushSubscription, SubscriptionState
+from tidings.ports.store import Registration, Transaction
+from tidings.stores.connection import of
+from tidings.stores.json_list import json_list
+from tidings.stores.schema import GONE, push_subscriptions
+from tidings.stores.sealing import Sealer
+
+_s = push_subscriptions.c
+_decode = msgspec.msgpack.Decoder(tuple[str, bytes, bytes]).decode
+
+
+class SqlSubscriptions:
+    """Implements `ports.store.Subscriptions`."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    async def register(
+        self, tx: Transaction, subscription: PushSubscription, *, replaces: str | None, now: datetime
+    ) -> tuple[Registration, PushSubscription]:
+        if replaces is not None and replaces != subscription.endpoint:
+            await self.remove(tx, subscription.user_id, replaces)
+        known = await self._by_endpoint(tx, subscription.endpoint)
+        if known is None:
+            await of(tx).execute(insert(push_subscriptions), self._row(subscription, now))
+            return Registration.NEW, subscription
+        if known.user_id != subscription.user_id:
+            # the browser changed hands; only the browser itself knows its keys
+            if not (
+                compare_digest(known.auth, subscription.auth) and compare_digest(known.p256dh, subscription.p256dh)
+            ):
+                return Registration.REFUSED, known
+            outcome = Registration.MOVED
+        else:
+            outcome = Registration.KNOWN
+        renewed = replace(subscription, id=known.id, created_at=known.created_at)
+        await of(tx).execute(update(push_subscriptions).where(_s.id == known.id).values(self._row(renewed, now)))
+        return outcome, renewed
+
+    async def of_user(self, tx: Transaction, user_id: str) -> Sequence[PushSubscription]:
+        rows = await of(tx).execute(_COLUMNS.where(_s.user_id == user_id).order_by(_s.id))
+        return [opened(row, self._sealer) for row in rows]
+
+    async def active_of(self, tx: Transaction, user_ids: Collection[str]) -> Sequence[tuple[str, str]]:
+        query = select(_s.user_id, _s.id).where(
+            _s.user_id.in_(json_list(user_ids)), _s.state == SubscriptionState.ACTIVE.value
+        )
+        return [(row[0], row[1]) for row in await of(tx).execute(query)]
+
+    async def remove(self, tx: Transaction, user_id: str, endpoint: str) -> bool:
+        digest = self._sealer.digest(endpoint)
+        gone = await of(tx).execute(
+            delete(push_subscriptions).where(_s.endpoint_digest == digest, _s.user_id == user_id)
+        )
+        return gone.rowcount == 1
+
+    async def mark(self, tx: Transaction, ids: Sequence[str], state: SubscriptionState, now: datetime) -> int:
+        marked = await of(tx).execute(
+            update(push_subscriptions)
+            .where(_s.id.in_(json_list(ids)), _s.state != state.value)
+            .values(state=state.value, state_changed_at=now)
+        )
+        return marked.rowcount
+
+    async def purge(self, tx: Transaction, gone_before: datetime) -> int:
+        return (
+            await of(tx).execute(delete(push_subscriptions).where(GONE, _s.state_changed_at < gone_before))
+        ).rowcount
+
+    async def count_gone_since(self, tx: Transaction, since: datetime) -> int:
+        query = select(func.count()).select_from(push_subscriptions).where(GONE, _s.state_changed_at >= since)
+        return (await of(tx).scalar(query)) or 0
+
+    async def _by_endpoint(self, tx: Transaction, endpoint: str) -> PushSubscription | None:
+        digest = self._sealer.digest(endpoint)
+        row = (await of(tx).execute(_COLUMNS.where(_s.endpoint_digest == digest))).one_or_none()
+        return None if row is None else opened(row, self._sealer)
+
+    def _row(self, subscription: PushSubscription, now: datetime) -> dict[str, object]:
+        box = msgspec.msgpack.encode((subscription.endpoint, subscription.p256dh, subscription.auth))
+        return {
+            "id": subscription.id,
+            "user_id": subscription.user_id,
+            "endpoint_digest": self._sealer.digest(subscription.endpoint),
+            "host": urlsplit(subscription.endpoint).netloc,
+            "sealed": self._sealer.seal(box, subscription.id),
+            "vapid_key_id": subscription.vapid_key_id,
+            "device": subscription.device,
+            "state": SubscriptionState.ACTIVE.value,
+            "state_changed_at": now,
+            "created_at": subscription.created_at or now,
+        }
+
+
+_COLUMNS = select(
+    _s.id.label("subscription_id"),
+    _s.user_id,
+    _s.sealed,
+    _s.vapid_key_id,
+    _s.device,
+    _s.state.label("subscription_state"),
+    _s.created_at.label("subscribed_at"),
+)
+
+
+def opened(row: Row[*tuple[Any, ...]], sealer: Sealer) -> PushSubscription:
+    """Return the subscription of a row that has the columns of `_COLUMNS`."""
+    endpoint, p256dh, auth = _decode(sealer.unseal(row.sealed, row.subscription_id))
+    return PushSubscription(
+        id=row.subscription_id,
+        user_id=row.user_id,
+        endpoint=endpoint,
+        p256dh=p256dh,
+        auth=auth,
+        vapid_key_id=row.vapid_key_id,
+        state=SubscriptionState(row.subscription_state),
+        device=row.device,
+        created_at=row.subscribed_at,
+    )
