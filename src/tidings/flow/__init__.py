@@ -1,0 +1,1 @@
+"""What happens to a notification, in order. Start reading at `tidings.flow.pipeline`."""

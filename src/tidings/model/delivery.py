@@ -129,10 +129,13 @@ class Attempted:
     delivery_id: str
     notification_id: str
     user_id: str
+    channel: str
     target_id: str | None
     lease_token: str
     #: 1 for the first try
     number: int
     outcome: Outcome | Skipped
+    #: of the notification: no retry comes after it
+    expires_at: datetime
     started_at: datetime
     finished_at: datetime

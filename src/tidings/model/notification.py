@@ -1,9 +1,10 @@
 """One thing to tell one audience. Never edited after it was accepted; only its state and cursor move."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from tidings.model.audience import Audience
 from tidings.model.priority import Priority
@@ -50,6 +51,17 @@ class Notification:
     recipients: int = 0
     deliveries: int = 0
     skipped: int = 0
+
+    def moved(self, *, cursor: str | None, recipients: int, deliveries: int, skipped: int, done: bool) -> Self:
+        """Return the notification after one more page was planned."""
+        return replace(
+            self,
+            state=NotificationState.FANNED_OUT if done else NotificationState.FANNING_OUT,
+            cursor=cursor,
+            recipients=self.recipients + recipients,
+            deliveries=self.deliveries + deliveries,
+            skipped=self.skipped + skipped,
+        )
 
 
 @dataclass(frozen=True, slots=True)

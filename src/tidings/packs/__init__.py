@@ -1,0 +1,1 @@
+"""Packs: one product domain each, on top of the engine. Found by the entry-point group `tidings.packs`."""

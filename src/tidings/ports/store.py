@@ -46,18 +46,8 @@ class Notifications(Protocol):
         """Newest first; `before` is the id the last page ended with."""
         ...
 
-    async def advance(
-        self,
-        tx: Transaction,
-        notification: Notification,
-        *,
-        cursor: str | None,
-        recipients: int,
-        deliveries: int,
-        skipped: int,
-        done: bool,
-    ) -> bool:
-        """Move the cursor from where `notification` has it; False if somebody else moved it or cancelled it."""
+    async def advance(self, tx: Transaction, before: Notification, after: Notification) -> bool:
+        """Compare-and-set of state, cursor and counts; False if somebody else moved or cancelled it."""
         ...
 
     async def cancel(self, tx: Transaction, notification_id: str) -> bool:
@@ -97,12 +87,20 @@ class Deliveries(Protocol):
         """Take the pending rows of the batches under a lease and return what is needed to send them."""
         ...
 
-    async def record(self, tx: Transaction, attempts: Sequence[Attempted], now: datetime) -> int:
+    async def record(self, tx: Transaction, attempted: Sequence[Attempted], now: datetime) -> int:
         """Write outcomes and attempts; rows whose lease token differs are left alone. Returns how many applied."""
+        ...
+
+    async def any_due(self, tx: Transaction, now: datetime) -> bool:
+        """Whether `wake_due` would find something."""
         ...
 
     async def wake_due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
         """Group pending rows without a batch that have come due into batches, with their outbox rows."""
+        ...
+
+    async def give_back(self, tx: Transaction, tokens: Sequence[str], now: datetime) -> int:
+        """Give back the rows still claimed under these lease tokens. Returns how many."""
         ...
 
     async def release_expired(self, tx: Transaction, now: datetime) -> int:
@@ -136,7 +134,7 @@ class Outbox(Protocol):
 
 
 class Users(Protocol):
-    async def upsert(self, tx: Transaction, users: Sequence[User], now: datetime) -> Sequence[bool]:
+    async def upsert(self, tx: Transaction, people: Sequence[User], now: datetime) -> Sequence[bool]:
         """Insert or replace. Returns, in order, whether each one is new."""
         ...
 
@@ -186,7 +184,9 @@ class Subscriptions(Protocol):
         """Erase those marked gone before an instant."""
         ...
 
-    async def count_gone_since(self, tx: Transaction, since: datetime) -> int: ...
+    async def count_gone(self, tx: Transaction, *, since: datetime) -> tuple[int, int]:
+        """Return how many were marked gone since an instant, and how many there are in all."""
+        ...
 
 
 class VapidKeys(Protocol):
@@ -246,15 +246,24 @@ class IdempotencyKeys(Protocol):
 class Store(Protocol):
     """Everything that lasts."""
 
-    notifications: Notifications
-    audiences: Audiences
-    deliveries: Deliveries
-    outbox: Outbox
-    users: Users
-    subscriptions: Subscriptions
-    vapid_keys: VapidKeys
-    api_keys: ApiKeys
-    idempotency: IdempotencyKeys
+    @property
+    def notifications(self) -> Notifications: ...
+    @property
+    def audiences(self) -> Audiences: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
+    @property
+    def outbox(self) -> Outbox: ...
+    @property
+    def users(self) -> Users: ...
+    @property
+    def subscriptions(self) -> Subscriptions: ...
+    @property
+    def vapid_keys(self) -> VapidKeys: ...
+    @property
+    def api_keys(self) -> ApiKeys: ...
+    @property
+    def idempotency(self) -> IdempotencyKeys: ...
 
     def begin(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a writing transaction; commits at the end of the block, rolls back when it raises."""
@@ -272,7 +281,7 @@ class Store(Protocol):
         """Wrap the caller's own connection, whose transaction the caller ends. Raises Invalid for an unknown type."""
         ...
 
-    async def sync_categories(self, tx: Transaction, categories: Sequence[Category]) -> None:
+    async def sync_categories(self, tx: Transaction, declared: Sequence[Category]) -> None:
         """Store what categories the packs declare."""
         ...
 

@@ -70,6 +70,9 @@ class SqlDeliveries(Traces):
                 await self._subscriptions.mark(tx, dead, state, now)
         return done.rowcount
 
+    async def any_due(self, tx: Transaction, now: datetime) -> bool:
+        return await of(tx).scalar(select(_d.id).where(WAITING, _d.due_at <= now).limit(1)) is not None
+
     async def wake_due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
         due = await of(tx).execute(
             select(_d.id, _d.lane).where(WAITING, _d.due_at <= now).order_by(_d.due_at).limit(limit)
@@ -86,6 +89,12 @@ class SqlDeliveries(Traces):
             tasks.append(Task(new_id(now), TaskKind.DELIVER, batch_id, Lane(lane), now))
         await self._outbox.add(tx, tasks)
         return tasks
+
+    async def give_back(self, tx: Transaction, tokens: Sequence[str], now: datetime) -> int:
+        given_back = await of(tx).execute(
+            update(deliveries).where(SENDING, _d.lease_token.in_(json_list(tokens))).values(_given_back(now))
+        )
+        return given_back.rowcount
 
     async def release_expired(self, tx: Transaction, now: datetime) -> int:
         given_back = await of(tx).execute(

@@ -52,31 +52,16 @@ class SqlNotifications:
             query = query.where(_n.id.in_(about.union(silent)))
         return [_from_row(row) for row in await of(tx).execute(query)]
 
-    async def advance(
-        self,
-        tx: Transaction,
-        notification: Notification,
-        *,
-        cursor: str | None,
-        recipients: int,
-        deliveries: int,
-        skipped: int,
-        done: bool,
-    ) -> bool:
-        state = NotificationState.FANNED_OUT if done else NotificationState.FANNING_OUT
+    async def advance(self, tx: Transaction, before: Notification, after: Notification) -> bool:
         moved = await of(tx).execute(
             update(notifications)
-            .where(
-                _n.id == notification.id,
-                _n.state == notification.state.value,
-                _n.cursor.is_not_distinct_from(notification.cursor),
-            )
+            .where(_n.id == before.id, _n.state == before.state.value, _n.cursor.is_not_distinct_from(before.cursor))
             .values(
-                state=state.value,
-                cursor=cursor,
-                recipients=_n.recipients + recipients,
-                deliveries=_n.deliveries + deliveries,
-                skipped=_n.skipped + skipped,
+                state=after.state.value,
+                cursor=after.cursor,
+                recipients=after.recipients,
+                deliveries=after.deliveries,
+                skipped=after.skipped,
             )
         )
         return moved.rowcount == 1

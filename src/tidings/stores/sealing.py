@@ -22,8 +22,8 @@ class Sealer:
     """
 
     def __init__(self, secret: str) -> None:
-        if len(secret) < 32:
-            raise ConfigError("TIDINGS_SECRET_KEY", "must have at least 32 characters; try `openssl rand -base64 48`")
+        if len(secret) < 16:
+            raise ConfigError("TIDINGS_SECRET_KEY", "must have at least 16 characters; try `openssl rand -hex 32`")
         self._box = AESGCM(_derive(secret, b"tidings sealing v1"))
         self._digest_key = _derive(secret, b"tidings digest v1")
 

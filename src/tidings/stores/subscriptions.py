@@ -79,9 +79,10 @@ class SqlSubscriptions:
             await of(tx).execute(delete(push_subscriptions).where(GONE, _s.state_changed_at < gone_before))
         ).rowcount
 
-    async def count_gone_since(self, tx: Transaction, since: datetime) -> int:
-        query = select(func.count()).select_from(push_subscriptions).where(GONE, _s.state_changed_at >= since)
-        return (await of(tx).scalar(query)) or 0
+    async def count_gone(self, tx: Transaction, *, since: datetime) -> tuple[int, int]:
+        everything = select(func.count()).select_from(push_subscriptions)
+        gone = everything.where(GONE, _s.state_changed_at >= since)
+        return (await of(tx).scalar(gone)) or 0, (await of(tx).scalar(everything)) or 0
 
     async def _by_endpoint(self, tx: Transaction, endpoint: str) -> PushSubscription | None:
         digest = self._sealer.digest(endpoint)

@@ -1,0 +1,1 @@
+"""Hop 6. Takes: claimed deliveries. Gives: an `Outcome` for each. Never: holds a transaction while sending."""

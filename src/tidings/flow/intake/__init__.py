@@ -1,0 +1,1 @@
+"""Hop 1. Takes: a request. Gives: a validated `Notification`. Never: writes, or looks anything up."""

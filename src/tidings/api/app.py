@@ -1,0 +1,91 @@
+"""The HTTP application: middleware from the outside in, one router per resource, the packs' routes."""
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from tidings.api import (
+    batch,
+    describe,
+    explain,
+    health,
+    notifications,
+    pages,
+    preferences,
+    problems,
+    push,
+    templates,
+    users,
+    users_bulk,
+)
+from tidings.api.guards import AnswerHeaders, BodyGuard
+from tidings.api.host import ApiHost
+from tidings.api.measure import Measure, Metrics
+from tidings.api.served import Served
+from tidings.settings import Settings
+
+_ABOUT = (
+    "Who must know, what to say, over which channel and when, and what happened to every message.\n\n"
+    "Errors are RFC 9457 problem documents with a stable `code`. Lists use cursors. "
+    "`Idempotency-Key` makes every POST that creates work safe to repeat."
+)
+
+
+def create_app(runtime: Served) -> FastAPI:
+    """Return the application over a running system, which the caller opens and closes."""
+    metrics = Metrics()
+    app = FastAPI(
+        title="Tidings",
+        version="0.1.0",
+        description=_ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+        middleware=_middleware(runtime.settings, metrics),
+    )
+    problems.install(app)
+    host = ApiHost(runtime)
+    # batch before notifications, bulk and me before users: the fixed word first, then the id
+    for routes in (
+        batch.router(host),
+        notifications.router(host),
+        users_bulk.router(host),
+        preferences.router(host),
+        users.router(host),
+        push.router(host),
+        templates.router(host),
+        explain.router(host),
+    ):
+        app.include_router(routes, prefix="/api")
+    for pack in runtime.packs:
+        if pack.router is not None:
+            app.include_router(pack.router(host), prefix="/api")
+    app.include_router(health.router(host, metrics))
+    if runtime.settings.demo:
+        from tidings.api import demo
+
+        app.include_router(demo.router(host))
+    pages.install(app, demo=runtime.settings.demo)
+    describe.install(app)
+    return app
+
+
+def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
+    cors = [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            expose_headers=["Idempotency-Replayed", "Retry-After", "RateLimit-Remaining", "RateLimit-Reset"],
+            max_age=600,
+        )
+    ]
+    return [
+        Middleware(Measure, metrics),
+        Middleware(AnswerHeaders),
+        *(cors if settings.cors_origins else []),
+        Middleware(problems.CatchUnexpected),
+        Middleware(BodyGuard, settings.max_body_bytes),
+    ]

@@ -1,0 +1,129 @@
+"""From the bytes of a request to a checked record: strict JSON, limited depth, faults in the caller's spelling."""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from tidings.errors import Fault, Invalid
+
+#: levels of objects and lists
+MAX_DEPTH = 32
+#: faults told at once
+_MAX_FAULTS = 20
+
+
+class Body(BaseModel):
+    """A request body: camelCase, no unknown fields, no silent conversions."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=False, extra="forbid", strict=True, frozen=True
+    )
+
+
+BodyT = TypeVar("BodyT", bound=BaseModel)
+
+
+def read(raw: bytes, model: type[BodyT]) -> BodyT:
+    """Return the record of a JSON body. Raises Invalid, with code `malformed_json` where it is no JSON at all."""
+    return check(parse(raw), model)
+
+
+def parse(raw: bytes) -> object:
+    """Return the value of a JSON document, at most 32 levels deep, without NUL characters.
+
+    Raises Invalid with code `malformed_json`.
+    """
+    if not raw.strip():
+        raise _malformed("The body is empty: send a JSON document.")
+    try:
+        value: object = msgspec.json.decode(raw)
+    except RecursionError as error:
+        raise _malformed(f"The JSON is nested too deeply: at most {MAX_DEPTH} levels.") from error
+    except UnicodeDecodeError as error:
+        raise _malformed("The body is not UTF-8.") from error
+    except msgspec.MsgspecError as error:
+        raise _malformed(f"The body is not JSON: {error}.") from error
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    if b"\\u0000" in raw and _has_nul(value):
+        raise _malformed("The JSON contains the character NUL (\\u0000), which cannot be stored.")
+    return value
+
+
+def check(value: object, model: type[BodyT]) -> BodyT:
+    """Return the record of a parsed body. Raises Invalid naming every field that is wrong."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=True)[:_MAX_FAULTS]
+        faults = list(dict.fromkeys(Fault(_path(one["loc"]), _sentence(one, model)) for one in details))
+        raise Invalid("; ".join(_named(fault) for fault in faults), faults=faults) from error
+
+
+def _named(fault: Fault) -> str:
+    return f"{fault.field}: {fault.message}" if fault.field else fault.message
+
+
+def _path(loc: Sequence[int | str]) -> str:
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    """Say what is wrong and what would be right."""
+    match detail["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            known = sorted(field.alias or name for name, field in model.model_fields.items())
+            return "is not a known field" + (f"; known are: {', '.join(known)}" if len(detail["loc"]) == 1 else "")
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "must be a JSON object"
+        case "string_type":
+            return "must be a string"
+        case _:
+            message = detail["msg"]
+            return message[:1].lower() + message[1:]
+
+
+def _check_depth(value: object) -> None:
+    level = _containers([value])
+    for _ in range(MAX_DEPTH):
+        level = _containers(child for one in level for child in _children(one))
+        if not level:
+            return
+    raise _malformed(f"The JSON is nested too deeply: at most {MAX_DEPTH} levels.")
+
+
+def _containers(values: Iterable[object]) -> list[object]:
+    return [one for one in values if isinstance(one, dict | list)]
+
+
+def _has_nul(value: object) -> bool:
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str) and "\0" in one:
+            return True
+        if isinstance(one, dict):
+            left.extend(one.keys())
+        left.extend(_children(one))
+    return False
+
+
+def _children(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _malformed(message: str) -> Invalid:
+    return Invalid(message, code="malformed_json")

@@ -1,0 +1,110 @@
+"""ASGI middleware in front of every route: what a request body may be, and the headers every answer carries."""
+
+from collections.abc import Mapping
+from email.message import Message as MediaType
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tidings.api.problems import TooLarge, UnsupportedMediaType
+
+#: routes that take many lines; each line has its own limit (`tidings.api.lines`)
+BULK_BYTES: Final = 16 * 1024 * 1024
+BULK_PATHS: Final = frozenset({"/api/notifications/batch", "/api/users/bulk"})
+
+_LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+
+_CSP = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
+#: Swagger UI sets style attributes and shows icons as data URLs
+_DOCS_CSP = f"{_CSP}; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
+_SECURITY_HEADERS: Mapping[str, str] = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class BodyGuard:
+    """Refuses bodies that are too large (declared or while they stream), compressed, or not JSON."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        headers = Headers(scope=scope)
+        limit = max(self.max_bytes, BULK_BYTES) if path in BULK_PATHS else self.max_bytes
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            raise _too_large(limit)
+        if (declared.isdecimal() and int(declared) > 0) or "transfer-encoding" in headers:
+            _check_form(path, headers)
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise _too_large(limit)
+            return message
+
+        await self.app(scope, counted, send)
+
+
+def _check_form(path: str, headers: Headers) -> None:
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]}: send the body uncompressed.")
+    if "content-type" not in headers:
+        return
+    parsed = MediaType()
+    parsed["content-type"] = headers["content-type"]
+    kind = parsed.get_content_type()
+    wanted = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    if not wanted and not (kind in _LINES and path in BULK_PATHS):
+        also = " or application/x-ndjson" if path in BULK_PATHS else ""
+        raise UnsupportedMediaType(f"Content-Type {kind[:80]}: send application/json{also}.")
+    if (parsed.get_content_charset() or "utf-8") != "utf-8":
+        raise UnsupportedMediaType("JSON is UTF-8 (RFC 8259 §8.1): send no other charset.")
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is larger than this route takes: {limit} bytes.")
+
+
+class AnswerHeaders:
+    """Adds the security headers, and those that a route left in `request.state.answer_headers`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        state: dict[str, object] = scope.setdefault("state", {})
+        left: dict[str, str] = {}
+        state["answer_headers"] = left
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Content-Security-Policy", _DOCS_CSP if path == "/docs" else _CSP)
+                if path.startswith(("/api/", "/demo/api/")):
+                    headers.setdefault("Cache-Control", "no-store")
+                for name, value in left.items():
+                    headers[name] = value
+            await send(message)
+
+        await self.app(scope, receive, with_headers)

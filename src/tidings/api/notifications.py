@@ -1,0 +1,233 @@
+"""Notifications: accept, preview, list, follow, cancel (API.md)."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from tidings.api import bodies, describe
+from tidings.api.host import ApiHost
+from tidings.api.notify_body import NotifyBody, as_called, to_request
+from tidings.api.served import Estimate
+from tidings.api.shapes import (
+    Accepted,
+    DeliveryShown,
+    NotificationShown,
+    NotificationStatus,
+    Shown,
+    SkipShown,
+)
+from tidings.errors import Invalid, NotFound
+from tidings.model.notification import Notification, NotificationState
+from tidings.ports.store import Transaction
+
+Limit = Annotated[int, Query(ge=1, le=500)]
+Cursor = Annotated[str | None, Query(max_length=200)]
+
+
+class Preview(Shown):
+    """What a notification would do (`dryRun`). Nothing was stored."""
+
+    dry_run: bool = True
+    #: users in the audience
+    recipients: int
+    #: users that the figures below were counted over
+    examined: int
+    by_channel: dict[str, int]
+    #: recipients without a delivery, per reason
+    skipped: dict[str, int]
+    #: ids of the first few
+    sample: list[str]
+
+
+class NotificationPage(Shown):
+    """Newest first."""
+
+    items: list[NotificationShown]
+    next_cursor: str | None
+
+
+class DeliveryPage(Shown):
+    """Deliveries in the order they were planned."""
+
+    items: list[DeliveryShown]
+    next_cursor: str | None
+
+
+class Trace(Shown):
+    """What happened, recipient by recipient: what was sent, and who was skipped why."""
+
+    notification: NotificationStatus
+    deliveries: list[DeliveryShown]
+    skips: list[SkipShown]
+    next_cursor: str | None
+
+
+def router(host: ApiHost) -> APIRouter:
+    """Return the routes under /notifications."""
+    routes = APIRouter(tags=["notifications"])
+    _add_writing(routes, host)
+    _add_reading(routes, host)
+    _add_following(routes, host)
+    return routes
+
+
+def _add_writing(routes: APIRouter, host: ApiHost) -> None:
+    pipeline, store = host.runtime.pipeline, host.store
+
+    @routes.post(
+        "/notifications",
+        status_code=202,
+        responses={202: {"model": Accepted}, 200: {"model": Preview, "description": "dryRun"}},
+        openapi_extra=describe.takes(NotifyBody, once=True),
+    )
+    async def notify(request: Request, caller: str = Depends(host.require("notify"))) -> Response:
+        """Accept a notification: once this answers 202 it will reach everybody in the audience."""
+        body = bodies.read(await request.body(), NotifyBody)
+        if body.options.dry_run:
+            async with store.read() as tx:
+                with as_called(body):
+                    estimate = await pipeline.preview(tx, to_request(body, host.clock.now()))
+            return JSONResponse(_preview(estimate).json_object())
+
+        async def work(tx: Transaction) -> tuple[int, object]:
+            # in here, because a repeated request must get its first answer even when its expiresAt has passed since
+            with as_called(body):
+                accepted = await pipeline.accept(tx, to_request(body, host.clock.now()))
+            return 202, Accepted(id=accepted.id, status=accepted.state).json_object()
+
+        return await host.once(request, caller, work)
+
+    @routes.delete("/notifications/{notification_id}")
+    async def cancel(notification_id: str, _: str = Depends(host.require("notify"))) -> Accepted:
+        """Cancel: nothing is sent afterwards, sends in flight excepted. Done already: 409."""
+        await pipeline.cancel(notification_id)
+        return Accepted(id=notification_id, status=NotificationState.CANCELLED)
+
+
+def _add_reading(routes: APIRouter, host: ApiHost) -> None:
+    @routes.get("/notifications")
+    async def recent(
+        limit: Limit = 50,
+        cursor: Cursor = None,
+        state: NotificationState | None = None,
+        category: str | None = None,
+        template_code: Annotated[str | None, Query(alias="templateCode")] = None,
+        user_id: Annotated[str | None, Query(alias="userId")] = None,
+        _: str = Depends(host.require("read")),
+    ) -> NotificationPage:
+        """List notifications, newest first."""
+        async with host.store.read() as tx:
+            found = await host.store.notifications.recent(
+                tx,
+                before=cursor,
+                limit=limit + 1,
+                state=state,
+                category=category,
+                template=template_code,
+                user_id=user_id,
+            )
+        page = found[:limit]
+        more = len(found) > limit
+        return NotificationPage(
+            items=[NotificationShown.of(one) for one in page], next_cursor=page[-1].id if more else None
+        )
+
+    @routes.get("/notifications/{notification_id}")
+    async def one(notification_id: str, _: str = Depends(host.require("read", "notify"))) -> NotificationStatus:
+        """Return a notification and how far it has come."""
+        async with host.store.read() as tx:
+            return await status(host, tx, notification_id)
+
+
+def _add_following(routes: APIRouter, host: ApiHost) -> None:
+    deliveries_of = host.store.deliveries
+
+    @routes.get("/notifications/{notification_id}/deliveries")
+    async def deliveries(
+        notification_id: str,
+        user_id: Annotated[str | None, Query(alias="userId")] = None,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+        _: str = Depends(host.require("read")),
+    ) -> DeliveryPage:
+        """List deliveries with their attempts."""
+        async with host.store.read() as tx:
+            await _get(host, tx, notification_id)
+            found = await deliveries_of.trace(tx, notification_id, user_id=user_id, after=cursor, limit=limit + 1)
+        page = found[:limit]
+        more = len(found) > limit
+        return DeliveryPage(items=[DeliveryShown.of(one) for one in page], next_cursor=page[-1].id if more else None)
+
+    @routes.get("/notifications/{notification_id}/trace")
+    async def trace(
+        notification_id: str,
+        user_id: Annotated[str | None, Query(alias="userId")] = None,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+        _: str = Depends(host.require("read")),
+    ) -> Trace:
+        """Tell what happened to each recipient; deliveries and skips are paged together."""
+        after_delivery, after_skip = _read_cursor(cursor)
+        async with host.store.read() as tx:
+            shown = await status(host, tx, notification_id)
+            sent = await deliveries_of.trace(
+                tx, notification_id, user_id=user_id, after=after_delivery, limit=limit + 1
+            )
+            skips = await deliveries_of.skips(tx, notification_id, user_id=user_id, after=after_skip, limit=limit + 1)
+        more = len(sent) > limit or len(skips) > limit
+        sent, skips = sent[:limit], skips[:limit]
+        last_delivery = sent[-1].id if sent else after_delivery
+        last_skip = skips[-1].id if skips else after_skip
+        return Trace(
+            notification=shown,
+            deliveries=[DeliveryShown.of(one) for one in sent],
+            skips=[SkipShown.of(one) for one in skips],
+            next_cursor=_write_cursor(last_delivery, last_skip) if more else None,
+        )
+
+
+async def status(host: ApiHost, tx: Transaction, notification_id: str) -> NotificationStatus:
+    """Return a notification with its counts. Raises NotFound."""
+    found = await _get(host, tx, notification_id)
+    return NotificationStatus.counted(found, await host.store.notifications.counts(tx, found.id))
+
+
+async def _get(host: ApiHost, tx: Transaction, notification_id: str) -> Notification:
+    found = await host.store.notifications.get(tx, notification_id)
+    if found is None:
+        raise NotFound(f"Notification {notification_id[:60]} does not exist.", code="unknown_notification")
+    return found
+
+
+def _preview(estimate: Estimate) -> Preview:
+    return Preview(
+        recipients=estimate.recipients,
+        examined=estimate.examined,
+        by_channel=dict(estimate.by_channel),
+        skipped=_words(estimate.skipped),
+        sample=list(estimate.sample),
+    )
+
+
+def _words(counts: Mapping[str, int]) -> dict[str, int]:
+    return {str(reason): number for reason, number in counts.items()}
+
+
+def _write_cursor(after_delivery: str | None, after_skip: str | None) -> str:
+    return base64.urlsafe_b64encode(f"{after_delivery or ''}~{after_skip or ''}".encode()).decode()
+
+
+def _read_cursor(cursor: str | None) -> tuple[str | None, str | None]:
+    if cursor is None:
+        return None, None
+    try:
+        delivery, mark, skip = base64.urlsafe_b64decode(cursor).decode().partition("~")
+    except (binascii.Error, ValueError) as error:
+        raise Invalid.field("cursor", "must be the nextCursor of the page before") from error
+    if not mark:
+        raise Invalid.field("cursor", "must be the nextCursor of the page before")
+    return delivery or None, skip or None

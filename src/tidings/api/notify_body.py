@@ -1,0 +1,129 @@
+"""The body of POST /api/notifications, from JSON to a `NotifyRequest`. Pure."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Literal, Self
+
+import msgspec
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from tidings.api.bodies import Body
+from tidings.api.fields import MAX_JSON, ActionUrl, Instant, JsonObject, Label, UserId
+from tidings.errors import Fault, Invalid
+from tidings.model.audience import Audience, from_json, users
+from tidings.model.priority import Priority
+from tidings.model.request import NotifyRequest
+
+#: user ids named in one request; for more there are audiences
+MAX_USER_IDS = 10_000
+#: the furthest a notification may be planned ahead
+MAX_AHEAD = timedelta(days=365)
+
+
+class NotifyOptions(Body):
+    """How and when; what is left out is as the template says."""
+
+    priority: Literal["urgent", "high", "normal", "low"] | None = None
+    delay: int | None = Field(None, ge=0, description="milliseconds from now")
+    send_at: Instant | None = Field(None, description="not before; instead of delay")
+    expires_at: Instant | None = Field(None, description="nothing is sent after this")
+    channels: list[str] = Field(default_factory=list, max_length=20, description="only these; empty = all")
+    action_url: ActionUrl | None = Field(
+        None, description="what a click opens: http(s) URL, or path with one leading /"
+    )
+    action_text: Label | None = Field(None, description="label of a button that opens actionUrl")
+    dry_run: bool = Field(False, description="only say what would happen")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.delay is not None and self.send_at is not None:
+            raise ValueError("give delay or sendAt, not both")
+        return self
+
+
+class NotifyBody(Body):
+    """Tell an audience something. Exactly one of userId, userIds and audience says whom."""
+
+    template_code: str = Field(min_length=1, max_length=100)
+    user_id: UserId | None = None
+    user_ids: list[UserId] | None = Field(None, min_length=1, max_length=MAX_USER_IDS)
+    audience: dict[str, JsonValue] | None = Field(
+        None, description='such as {"kind": "ticket_holders", "eventId": "…"}; combined with or, and, not'
+    )
+    variables: JsonObject = Field(default_factory=dict)
+    options: NotifyOptions = Field(default_factory=NotifyOptions)
+
+    @field_validator("variables")
+    @classmethod
+    def _small(cls, value: JsonObject) -> JsonObject:
+        if len(msgspec.json.encode(value)) > MAX_JSON:
+            raise ValueError(f"must be at most {MAX_JSON} bytes of JSON")
+        return value
+
+    @model_validator(mode="after")
+    def _one_audience(self) -> Self:
+        given = [name for name in ("user_id", "user_ids", "audience") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of userId, userIds and audience")
+        return self
+
+
+def to_request(body: NotifyBody, now: datetime) -> NotifyRequest:
+    """Return the request of a checked body. Raises Invalid naming the field."""
+    options = body.options
+    return NotifyRequest(
+        template_code=body.template_code,
+        audience=_audience(body),
+        variables=body.variables,
+        priority=None if options.priority is None else Priority(options.priority),
+        send_at=_send_at(options, now),
+        expires_at=_expires_at(options, now),
+        channels=tuple(dict.fromkeys(options.channels)),
+        action_url=options.action_url,
+        action_text=options.action_text,
+        source="api",
+    )
+
+
+@contextmanager
+def as_called(body: NotifyBody) -> Iterator[None]:
+    """Give faults of the audience the name that the caller used: `userId` instead of `userIds`, and so on."""
+    try:
+        yield
+    except Invalid as error:
+        name = "userId" if body.user_id is not None else "userIds" if body.user_ids is not None else "audience"
+        faults = [Fault(name, one.message) if _is_audience(one.field) else one for one in error.faults]
+        if body.audience is not None or faults == list(error.faults):
+            raise
+        message = "; ".join(f"{one.field}: {one.message}" for one in faults)
+        raise Invalid(message, faults=faults, code=error.code) from error
+
+
+def _is_audience(field: str) -> bool:
+    return field == "userIds" or field.startswith("audience")
+
+
+def _audience(body: NotifyBody) -> Audience:
+    if body.user_id is not None:
+        return users(body.user_id)
+    if body.user_ids is not None:
+        return users(*body.user_ids)
+    return from_json(body.audience)
+
+
+def _send_at(options: NotifyOptions, now: datetime) -> datetime | None:
+    if options.delay is not None:
+        if options.delay > MAX_AHEAD / timedelta(milliseconds=1):
+            raise Invalid.field("options.delay", f"must be at most {MAX_AHEAD.days} days, in milliseconds")
+        return now + timedelta(milliseconds=options.delay)
+    if options.send_at is not None and options.send_at > now + MAX_AHEAD:
+        raise Invalid.field("options.sendAt", f"must be at most {MAX_AHEAD.days} days ahead")
+    return options.send_at
+
+
+def _expires_at(options: NotifyOptions, now: datetime) -> datetime | None:
+    start = max(_send_at(options, now) or now, now)
+    if options.expires_at is not None and options.expires_at <= start:
+        raise Invalid.field("options.expiresAt", "must be later than the moment of sending")
+    return options.expires_at

@@ -1,0 +1,93 @@
+"""Static files and pages: `/web`, the service worker at the root, `/docs` without a CDN."""
+
+import mimetypes
+import os
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+WEB = Path(__file__).parent.parent / "web"
+
+#: said here, because the machine's own table may lack them or have been changed
+_TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+    ".webp": "image/webp",
+}
+
+_DOCS = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Tidings API</title>
+<link rel="icon" href="/web/vendor/swagger-ui/favicon-32x32.png">
+<link rel="stylesheet" href="/web/vendor/swagger-ui/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/web/vendor/swagger-ui/swagger-ui-bundle.js"></script>
+<script src="/web/vendor/swagger-ui/start.js"></script>
+</body>
+</html>
+"""
+
+
+class WebFiles(StaticFiles):
+    """Files with an ETag that browsers ask about each time, so that an upgrade shows at once."""
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def install(app: FastAPI, *, demo: bool) -> None:
+    """Add the pages."""
+    for suffix, kind in _TYPES.items():
+        mimetypes.add_type(kind, suffix)
+    app.include_router(_router(demo))
+    app.mount("/web", WebFiles(directory=WEB), name="web")
+
+
+def _router(demo: bool) -> APIRouter:
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/")
+    async def root() -> Response:
+        return RedirectResponse("/demo/" if demo else "/docs", 307)
+
+    @routes.get("/docs")
+    async def docs() -> Response:
+        return HTMLResponse(_DOCS)
+
+    @routes.api_route("/sw.js", methods=["GET", "HEAD"])
+    async def service_worker() -> Response:
+        # served at the root because a worker's scope is the folder it comes from; browsers must see a new one at once
+        return FileResponse(
+            WEB / "sw.js",
+            media_type="text/javascript",
+            headers={"Service-Worker-Allowed": "/", "Cache-Control": "no-cache"},
+        )
+
+    if demo:
+
+        @routes.get("/demo")
+        async def to_demo() -> Response:
+            return RedirectResponse("/demo/", 308)
+
+        @routes.get("/demo/")
+        async def demo_page() -> Response:
+            return FileResponse(WEB / "demo" / "index.html", headers={"Cache-Control": "no-cache"})
+
+    return routes

@@ -1,0 +1,97 @@
+"""What the API needs of the running system, as protocols: `tidings.runtime` provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from tidings.model.audience import Audience
+from tidings.model.delivery import SkipReason
+from tidings.model.notification import Notification
+from tidings.model.request import NotifyRequest
+from tidings.model.template import Category, Template
+from tidings.ports.clock import Clock
+from tidings.ports.pack import AudienceKind, Pack
+from tidings.ports.store import Store, Transaction
+from tidings.settings import Settings
+
+
+class Estimate(Protocol):
+    """What a notification would do, without doing it (`dryRun`)."""
+
+    @property
+    def recipients(self) -> int: ...
+    @property
+    def examined(self) -> int: ...
+    @property
+    def by_channel(self) -> Mapping[str, int]: ...
+    @property
+    def skipped(self) -> Mapping[SkipReason, int]: ...
+    @property
+    def sample(self) -> Sequence[str]: ...
+
+
+class Flow(Protocol):
+    """The pipeline, as far as the API drives it."""
+
+    async def accept(self, tx: Transaction, request: NotifyRequest) -> Notification: ...
+    async def preview(self, tx: Transaction, request: NotifyRequest) -> Estimate: ...
+    async def cancel(self, notification_id: str) -> None:
+        """Cancel in a transaction of its own. Raises NotFound, or Conflict when everything has been sent."""
+        ...
+
+    def wake(self) -> None:
+        """Call after a commit, so that local work starts at once."""
+        ...
+
+
+class Words(Protocol):
+    """Everything the packs declare."""
+
+    @property
+    def categories(self) -> Mapping[str, Category]: ...
+    @property
+    def templates(self) -> Mapping[str, Template]: ...
+    @property
+    def audiences(self) -> Mapping[str, AudienceKind]: ...
+    @property
+    def channels(self) -> Sequence[str]:
+        """Those that are set up."""
+        ...
+
+    @property
+    def known_channels(self) -> Sequence[str]:
+        """Those that a preference may name, set up or not."""
+        ...
+    def check_audience(self, audience: Audience) -> None: ...
+
+
+class PushKeys(Protocol):
+    """The Web Push channel, as far as browsers register with it."""
+
+    def public_key(self) -> tuple[str, str]:
+        """Return (public key as base64url, key id) for `pushManager.subscribe`."""
+        ...
+
+    def register(self, body: object) -> tuple[str, bytes, bytes]:
+        """Return (endpoint, p256dh, auth) of a `PushSubscription.toJSON()`. Raises Invalid naming the field."""
+        ...
+
+
+class Served(Protocol):
+    """The running system."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def pipeline(self) -> Flow: ...
+    @property
+    def packs(self) -> Sequence[Pack]: ...
+    @property
+    def catalog(self) -> Words: ...
+    @property
+    def push(self) -> PushKeys: ...

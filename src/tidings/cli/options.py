@@ -1,0 +1,36 @@
+"""Options that every command takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tidings import logs
+from tidings.settings import Settings
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """Where the data is, and how to print."""
+
+    #: Print JSON instead of a table.
+    json: Annotated[bool, Parameter(help="Print JSON.")] = False
+    data_dir: Annotated[Path | None, Parameter(help="Folder of the database and secrets (TIDINGS_DATA_DIR).")] = None
+
+    def settings(
+        self,
+        *,
+        demo: bool | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        workers: int | None = None,
+        log_format: str | None = None,
+    ) -> Settings:
+        """Return the settings with flags applied; None = not given. What a command logs goes to stderr."""
+        settings = Settings.load(
+            data_dir=self.data_dir, demo=demo, host=host, port=port, workers=workers, log_format=log_format
+        )
+        logs.configure("warning", settings.log_format)
+        return settings

@@ -1,0 +1,46 @@
+"""How results are printed: JSON for programs, tables for people."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+
+def print_json(value: object, *, indent: int = 2) -> None:
+    """Print one JSON document; indent 0 = on one line."""
+    encoded = msgspec.json.encode(value)
+    print((msgspec.json.format(encoded, indent=indent) if indent else encoded).decode())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print a table, or the sentence `empty` when there are no rows."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    if table.row_count:
+        # A pipe has no width: never cut an id that somebody wants to copy or grep.
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
+    else:
+        print(empty)
+
+
+def hint(text: str) -> None:
+    """Print something for people only, on stderr, so that stdout can be piped."""
+    print(text, file=sys.stderr)
+
+
+def _cell(value: object) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, frozenset | set):
+        return " ".join(sorted(str(item) for item in value))
+    return escape(str(value))

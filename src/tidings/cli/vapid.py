@@ -1,0 +1,33 @@
+"""`tidings vapid`: the keys that identify this server to push services (RFC 8292)."""
+
+from base64 import urlsafe_b64encode
+
+from cyclopts import App
+
+from tidings.cli.options import Options
+from tidings.cli.output import print_json, print_table
+
+app = App(name="vapid", help="Show the key pair that identifies this server to push services.")
+
+
+@app.command
+async def show(*, options: Options = Options()) -> None:
+    """Show the public keys; the private ones never leave the database."""
+    from tidings.runtime import Runtime
+
+    async with Runtime.open(options.settings()) as runtime, runtime.store.read() as tx:
+        keys = [
+            {
+                "keyId": key.id,
+                "publicKey": urlsafe_b64encode(key.public).rstrip(b"=").decode(),
+                "createdAt": key.created_at,
+                "retiredAt": key.retired_at,
+            }
+            for key in await runtime.store.vapid_keys.all(tx)
+        ]
+    if options.json:
+        print_json({"subject": runtime.settings.vapid_subject, "keys": keys})
+    else:
+        columns = ("key id", "public key", "created", "retired")
+        print_table(columns, [tuple(key.values()) for key in keys], empty="No key yet: it is made at the first start.")
+        print(f"Contact given to push services: {runtime.settings.vapid_subject} (TIDINGS_VAPID_SUBJECT)")

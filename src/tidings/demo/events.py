@@ -1,0 +1,96 @@
+"""The demo's events: three that are on, one that is still a draft."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class DemoEvent:
+    """One event, placed in time relative to the day the demo is first started."""
+
+    id: str
+    title: str
+    description: str
+    #: days from the first start
+    days: int
+    #: hour of the day, UTC
+    hour: int
+    hours_long: int
+    venue: str
+    address: str
+    city: str
+    status: str = "ACTIVE"
+
+
+#: Fixed ids, so that documentation can name the event in a command; the highest one is listed first.
+EVENT_ID = "019aa8f0-0000-7000-8000-000000000004"
+
+EVENTS = (
+    DemoEvent(
+        EVENT_ID,
+        "Night of the Small Orchestras",
+        "Six chamber orchestras, one open-air stage on the lake, and a choir that nobody has heard yet.",
+        30,
+        18,
+        4,
+        "Lakeside Stage",
+        "Mythenquai 9",
+        "Zürich",
+    ),
+    DemoEvent(
+        "019aa8f0-0000-7000-8000-000000000003",
+        "Bread, Salt and Fire",
+        "An evening at the long table: four bakers, two cooks and one oven from 1894.",
+        12,
+        17,
+        3,
+        "Old Bakery",
+        "Oranienstraße 4",
+        "Berlin",
+    ),
+    DemoEvent(
+        "019aa8f0-0000-7000-8000-000000000002",
+        "Maps of the Night Sky",
+        "A talk and a walk with telescopes. Bring a warm coat and a question.",
+        45,
+        20,
+        2,
+        "Observatory",
+        "Blackheath Avenue",
+        "London",
+    ),
+    DemoEvent(
+        "019aa8f0-0000-7000-8000-000000000001",
+        "Winter Swimming for Beginners",
+        "Not announced yet: publish this draft and see who is told.",
+        60,
+        9,
+        2,
+        "Bath House",
+        "Utoquai 50",
+        "Zürich",
+        "DRAFT",
+    ),
+)
+
+
+def row(event: DemoEvent, now: datetime) -> dict[str, object]:
+    """Return the event as a row of the table `events`."""
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = day + timedelta(days=event.days, hours=event.hour)
+    return {
+        "id": event.id,
+        "title": event.title,
+        "description": event.description,
+        "start_date": start,
+        "end_date": start + timedelta(hours=event.hours_long),
+        "venue": event.venue,
+        "address": event.address,
+        "city": event.city,
+        "host_id": "demo-host",
+        "status": event.status,
+        "first_published_at": now if event.status == "ACTIVE" else None,
+        "version": 1,
+        "created_at": now,
+        "updated_at": now,
+    }

@@ -1,0 +1,63 @@
+"""How many sends are in flight, and who goes first when a place becomes free."""
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tidings.model.priority import LANES, Lane
+
+#: share of the places that only urgent messages may take, so that a slow host cannot hold them up (MISSION B5)
+RESERVED_FOR_URGENT = 0.1
+
+
+class Gate:
+    """A bounded number of places; waiters get them by lane, then in order. One event loop only."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._reserve = max(1, int(places * RESERVED_FOR_URGENT)) if places > 1 else 0
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._ticket = 0
+        self.places = places
+
+    @property
+    def in_flight(self) -> int:
+        return self.places - self._free
+
+    @asynccontextmanager
+    async def place(self, lane: Lane) -> AsyncIterator[None]:
+        """Hold a place for the time of the block."""
+        await self._enter(lane)
+        try:
+            yield
+        finally:
+            self._free += 1
+            self._admit()
+
+    async def _enter(self, lane: Lane) -> None:
+        rank = LANES.index(lane)
+        if self._free > self._keep(rank) and not (self._waiting and self._waiting[0][0] <= rank):
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ticket += 1
+        heapq.heappush(self._waiting, (rank, self._ticket, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                # the place was handed over at the very moment of the cancellation: pass it on
+                self._free += 1
+                self._admit()
+            raise
+
+    def _admit(self) -> None:
+        while self._waiting and self._free > self._keep(self._waiting[0][0]):
+            _, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                self._free -= 1
+                turn.set_result(None)
+
+    def _keep(self, rank: int) -> int:
+        return 0 if rank == 0 else self._reserve

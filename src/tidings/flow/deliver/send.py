@@ -1,0 +1,137 @@
+"""Send claimed deliveries with bounded concurrency and hand each outcome over as soon as it is there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from tidings.errors import Invalid
+from tidings.flow.deliver.gate import Gate
+from tidings.flow.deliver.recheck import objection
+from tidings.flow.deliver.renderings import Renderings
+from tidings.model.delivery import Attempted, Due, Message, Skipped, SkipReason
+from tidings.model.notification import Notification
+from tidings.model.outcome import Deferred, Outcome
+from tidings.model.template import Category
+from tidings.ports.channel import Channel
+from tidings.ports.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+#: wait after a bug in a channel, per attempt spent
+AFTER_A_BUG = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One claimed delivery with its notification."""
+
+    due: Due
+    notification: Notification
+    category: Category
+    #: whether the user was still in the audience when last looked up
+    in_audience: bool
+
+
+class Sender:
+    """Sends jobs over their channels."""
+
+    def __init__(
+        self,
+        channels: Mapping[str, Channel],
+        renderings: Renderings,
+        gate: Gate,
+        clock: Clock,
+        recorded: Callable[[Attempted], Awaitable[None]],
+    ) -> None:
+        self._channels = channels
+        self._renderings = renderings
+        self._gate = gate
+        self._clock = clock
+        self._recorded = recorded
+        self._cancelled: set[str] = set()
+        self._stopping = False
+
+    def cancelled(self, notification_id: str) -> None:
+        """Send nothing of this notification any more, not even what is claimed already."""
+        self._cancelled.add(notification_id)
+
+    def stop(self) -> None:
+        """Let what is in flight end and start nothing new."""
+        self._stopping = True
+
+    async def send(self, jobs: Iterable[Job]) -> Sequence[Job]:
+        """Send jobs, as many at once as the gate lets in. Returns those left over because of `stop`."""
+        waiting = list(jobs)
+        waiting.reverse()
+
+        async def runner() -> None:
+            while waiting and not self._stopping:
+                await self._one(waiting.pop())
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(waiting), self._gate.places)):
+                group.create_task(runner())
+        return waiting
+
+    async def _one(self, job: Job) -> None:
+        message = self._composed(job)
+        if isinstance(message, SkipReason):
+            now = self._clock.now()
+            skipped = Skipped(job.notification.id, job.due.user_id, job.due.channel, message)
+            await self._recorded(_attempted(job, skipped, now, now))
+            return
+        async with self._gate.place(job.notification.priority):
+            started = self._clock.now()
+            outcome = await self._outcome(self._channels[job.due.channel], message, started)
+        await self._recorded(_attempted(job, outcome, started, self._clock.now()))
+
+    def _composed(self, job: Job) -> Message | SkipReason:
+        due, notification = job.due, job.notification
+        if notification.id in self._cancelled:
+            return SkipReason.CANCELLED
+        now = self._clock.now()
+        if reason := objection(due, notification, job.category, in_audience=job.in_audience, now=now):
+            return reason
+        assert due.target is not None, "objection() lets nothing without a target pass"
+        assert due.locale is not None, "nor a user without a locale"
+        try:
+            content = self._renderings.content(notification, due.locale, due.timezone or "UTC")
+        except Invalid as error:
+            log.error("render_failed", notification_id=notification.id, locale=due.locale, problem=error.message)
+            return SkipReason.RENDER_FAILED
+        payload = self._channels[due.channel].encode(content, notification_id=notification.id, delivery_id=due.id)
+        return Message(
+            delivery_id=due.id,
+            notification_id=notification.id,
+            target=due.target,
+            payload=payload,
+            priority=notification.priority,
+            expires_at=notification.expires_at,
+            attempt=due.attempts + 1,
+        )
+
+    async def _outcome(self, channel: Channel, message: Message, now: datetime) -> Outcome:
+        try:
+            return await channel.send(message)
+        except Exception as error:  # one poisonous message must not take the batch with it
+            log.exception("channel_failed", channel=channel.name, delivery_id=message.delivery_id)
+            return Deferred(now + AFTER_A_BUG * message.attempt, f"internal error: {type(error).__name__}")
+
+
+def _attempted(job: Job, outcome: Outcome | Skipped, started: datetime, finished: datetime) -> Attempted:
+    return Attempted(
+        delivery_id=job.due.id,
+        notification_id=job.notification.id,
+        user_id=job.due.user_id,
+        channel=job.due.channel,
+        target_id=job.due.target.id if job.due.target else None,
+        lease_token=job.due.lease_token,
+        number=job.due.attempts + 1,
+        outcome=outcome,
+        expires_at=job.notification.expires_at,
+        started_at=started,
+        finished_at=finished,
+    )

@@ -1,0 +1,302 @@
+"""The map of Tidings, in reading order: accept → fan out → dispatch → deliver → record.
+
+    accept     one transaction: the notification and the task that announces it (the caller's own, if given)
+    fan_out    a page of the audience → deliveries and skips, the cursor moves in the same transaction
+    dispatch   committed tasks → the queue; what the queue lost is found again by `flow.recovery`
+    deliver    claim under a lease → look again → render → send; no transaction is open while sending
+    record     outcomes in bulk, fenced by the lease
+
+Each step may be repeated after a crash: accept is guarded by the idempotency key, fan_out by the cursor, deliver by the
+claim, record by the lease token. Decisions live in pure functions next to the steps; this file loads, calls, saves.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tidings.errors import Conflict, Invalid, NotFound
+from tidings.flow.deliver.recheck import is_stale
+from tidings.flow.deliver.send import Job, Sender
+from tidings.flow.dispatch.announced import Announced
+from tidings.flow.dispatch.tasks import deliver_tasks, fan_out_task
+from tidings.flow.intake.accept import accepted, explicit_ids
+from tidings.flow.intake.catalog import Catalog
+from tidings.flow.plan.plan import Plan, plan
+from tidings.flow.record.settle import settled
+from tidings.flow.target.preview import Preview, Tally
+from tidings.model.delivery import Attempted, Due, Recipient
+from tidings.model.ids import new_id
+from tidings.model.notification import Notification, NotificationState
+from tidings.model.request import NotifyRequest
+from tidings.model.task import Task
+from tidings.ports.clock import Clock
+from tidings.ports.queue import Queue
+from tidings.ports.store import Store, Transaction
+from tidings.ports.wording import Wording
+
+_OPEN = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is taken in one go."""
+
+    #: users per page of a fan-out
+    page: int = 1000
+    #: deliveries per task
+    batch: int = 200
+    #: tasks claimed together when they wait anyway
+    claim: int = 5
+    #: outbox rows relayed together
+    relay: int = 500
+    #: how long a claim holds
+    lease: timedelta = timedelta(seconds=60)
+
+
+class Pipeline:
+    """The steps. One per process; needs nothing but ports."""
+
+    def __init__(
+        self,
+        store: Store,
+        queue: Queue,
+        catalog: Catalog,
+        wording: Wording,
+        clock: Clock,
+        *,
+        sizes: Sizes,
+        observe: Callable[[Sequence[Attempted]], None] = lambda _attempts: None,
+    ) -> None:
+        self.store = store
+        self.queue = queue
+        self.catalog = catalog
+        self.clock = clock
+        self.sizes = sizes
+        self._wording = wording
+        self._observe = observe
+        self._announced = Announced()
+        self._known: OrderedDict[str, Notification] = OrderedDict()
+        self._unsent: list[str] = []
+        self._woken: list[Callable[[], None]] = []
+        self._cancelled: list[Callable[[str], None]] = []
+
+    # 1 accept -------------------------------------------------------------------------------------------------------
+
+    async def accept(self, tx: Transaction, request: NotifyRequest) -> Notification:
+        """Validate and store a notification inside a transaction; nothing is promised before that commits.
+
+        Raises Invalid naming each wrong field and the fix. Call `wake()` after the commit, or let the relay find it.
+        """
+        now = self.clock.now()
+        notification = accepted(request, self.catalog, self._wording, new_id=new_id(now), now=now)
+        if named := explicit_ids(request.audience):
+            unknown = await self.store.users.unknown(tx, named)
+            if unknown:
+                shown = ", ".join(repr(user_id) for user_id in unknown[:5]) + (" …" if len(unknown) > 5 else "")
+                raise Invalid.field("userIds", f"no such user: {shown}; PUT /api/users/ID first", code="unknown_user")
+        await self.store.notifications.add(tx, notification)
+        await self.store.outbox.add(tx, [fan_out_task(notification, now)])
+        return notification
+
+    async def submit(self, request: NotifyRequest) -> Notification:
+        """Accept in a transaction of its own and get to work."""
+        async with self.store.begin() as tx:
+            notification = await self.accept(tx, request)
+        self.wake()
+        return notification
+
+    async def preview(self, tx: Transaction, request: NotifyRequest) -> Preview:
+        """Say what a notification would do, without storing anything. Raises Invalid as `accept` does."""
+        now = self.clock.now()
+        notification = accepted(request, self.catalog, self._wording, new_id=new_id(now), now=now)
+        total = await self.store.audiences.size(tx, notification.audience)
+        tally = Tally(total)
+        cursor = None
+        while not tally.enough:
+            page = await self._page(tx, notification, cursor)
+            made = await self._plan(tx, notification, page)
+            tally.add(page, made.planned, made.skipped)
+            if len(page) < self.sizes.page:
+                break
+            cursor = page[-1].user_id
+        return tally.preview()
+
+    async def cancel(self, notification_id: str) -> None:
+        """Cancel for good: once this returns nothing more is sent, what is in flight excepted.
+
+        Asked again, the answer is the same. Raises NotFound, or Conflict when everything has been sent already.
+        """
+        async with self.store.begin() as tx:
+            notification = await self.store.notifications.get(tx, notification_id)
+            if notification is None:
+                raise NotFound(f"no notification {notification_id}")
+            if notification.state is NotificationState.FANNED_OUT:
+                counts = await self.store.notifications.counts(tx, notification_id)
+                if not counts.by_state.get("pending") and not counts.by_state.get("sending"):
+                    raise Conflict("everything has been sent already", code="already_sent")
+            await self.store.notifications.cancel(tx, notification_id)
+        for tell in self._cancelled:
+            tell(notification_id)
+
+    # 2 target, plan: fan out ----------------------------------------------------------------------------------------
+
+    async def fan_out(self, notification_id: str) -> Task | None:
+        """Plan the next page of a notification. Returns the task for the page after it, None at the end."""
+        now = self.clock.now()
+        async with self.store.read() as tx:
+            notification = self._known.get(notification_id) or await self.store.notifications.get(tx, notification_id)
+            if notification is None or notification.state not in _OPEN:
+                return None
+            page = await self._page(tx, notification, notification.cursor)
+            made = await self._plan(tx, notification, page)
+        done = len(page) < self.sizes.page
+        tasks = deliver_tasks(made.batch_ids, notification.priority, now)
+        moved = notification.moved(
+            cursor=page[-1].user_id if page else notification.cursor,
+            recipients=len(page),
+            deliveries=len(made.planned),
+            skipped=len(made.skipped),
+            done=done,
+        )
+        async with self.store.begin() as tx:
+            if not await self.store.notifications.advance(tx, notification, moved):
+                # somebody else planned this page, or it was cancelled: what they wrote holds
+                self._known.pop(notification_id, None)
+                return None
+            await self.store.deliveries.add(tx, made.planned, made.skipped, now)
+            await self.store.outbox.add(tx, tasks)
+        self._remember(moved)
+        await self._announce(tasks)
+        return None if done else fan_out_task(moved, now)
+
+    async def _page(self, tx: Transaction, notification: Notification, after: str | None) -> Sequence[Recipient]:
+        return await self.store.audiences.page(
+            tx, notification.audience, category=notification.category, after=after, limit=self.sizes.page
+        )
+
+    async def _plan(self, tx: Transaction, notification: Notification, page: Sequence[Recipient]) -> Plan:
+        devices: dict[str, list[str]] = {}
+        if page:
+            for user_id, target_id in await self.store.subscriptions.active_of(tx, [one.user_id for one in page]):
+                devices.setdefault(user_id, []).append(target_id)
+        return plan(
+            page,
+            {"webpush": devices},
+            notification,
+            self.catalog.categories[notification.category],
+            channels=self.catalog.channels,
+            batch_size=self.sizes.batch,
+            now=self.clock.now(),
+        )
+
+    # 3 dispatch -----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look for committed work at once instead of at the next round."""
+        for wake in self._woken:
+            wake()
+
+    def on_wake(self, call: Callable[[], None]) -> None:
+        """Register what `wake` calls."""
+        self._woken.append(call)
+
+    async def dispatch(self) -> int:
+        """Hand tasks that are due from the outbox to the queue. Returns how many."""
+        async with self.store.read() as tx:
+            due = await self.store.outbox.due(tx, self.clock.now(), self.sizes.relay + len(self._announced.pending()))
+        fresh = self._announced.fresh(due)
+        await self._announce(fresh)
+        return len(fresh)
+
+    async def settle_outbox(self) -> int:
+        """Remove from the outbox what the queue has. Returns how many."""
+        ids = self._announced.pending()
+        if ids:
+            async with self.store.begin() as tx:
+                await self.store.outbox.remove(tx, ids)
+            self._announced.forget(ids)
+        return len(ids)
+
+    async def wake_due(self) -> int:
+        """Turn retries and delays that have come due into tasks. Returns how many deliveries' batches woke."""
+        now = self.clock.now()
+        async with self.store.read() as tx:
+            if not await self.store.deliveries.any_due(tx, now):
+                return 0
+        async with self.store.begin() as tx:
+            tasks = await self.store.deliveries.wake_due(tx, now, self.sizes.batch)
+        await self._announce(tasks)
+        return len(tasks)
+
+    async def _announce(self, tasks: Sequence[Task]) -> None:
+        if tasks:
+            await self.queue.publish(tasks)
+            self._announced.add(tasks)
+
+    # 4 deliver ------------------------------------------------------------------------------------------------------
+
+    async def deliver(self, batch_ids: Sequence[str], sender: Sender) -> None:
+        """Claim the deliveries of some batches and send them."""
+        now = self.clock.now()
+        token = new_id(now)
+        async with self.store.begin() as tx:
+            claimed = await self.store.deliveries.claim(
+                tx, batch_ids, token=token, now=now, lease_until=now + self.sizes.lease
+            )
+        if claimed and await sender.send(await self._jobs(claimed)):
+            self._unsent.append(token)
+
+    async def _jobs(self, claimed: Sequence[Due]) -> list[Job]:
+        now = self.clock.now()
+        stale: dict[str, list[str]] = {}
+        for due in claimed:
+            if is_stale(due, now):
+                stale.setdefault(due.notification_id, []).append(due.user_id)
+        members: dict[str, set[str]] = {}
+        notifications: dict[str, Notification] = {}
+        for notification_id in {due.notification_id for due in claimed}:
+            notification = self._known.get(notification_id)
+            if notification is None or notification_id in stale:
+                async with self.store.read() as tx:
+                    notification = await self.store.notifications.get(tx, notification_id)
+                    assert notification is not None, "deliveries go with their notification (foreign key)"
+                    if users := stale.get(notification_id):
+                        members[notification_id] = await self.store.audiences.among(tx, notification.audience, users)
+                self._remember(notification)
+            notifications[notification_id] = notification
+        return [
+            Job(
+                due=due,
+                notification=(notification := notifications[due.notification_id]),
+                category=self.catalog.categories[notification.category],
+                in_audience=not is_stale(due, now) or due.user_id in members.get(due.notification_id, ()),
+            )
+            for due in claimed
+        ]
+
+    def on_cancel(self, call: Callable[[str], None]) -> None:
+        """Register what is told the id of a cancelled notification at once."""
+        self._cancelled.append(call)
+
+    # 5 record -------------------------------------------------------------------------------------------------------
+
+    async def record(self, attempts: Sequence[Attempted]) -> None:
+        """Write outcomes. Raises BackendError, having written nothing, when the database does not answer."""
+        rows = [settled(one) for one in attempts]
+        async with self.store.begin() as tx:
+            await self.store.deliveries.record(tx, rows, self.clock.now())
+        self._observe(rows)
+
+    async def give_back(self) -> None:
+        """Return what was claimed and not sent because the sender was stopped. Outcomes must be recorded before."""
+        if self._unsent:
+            async with self.store.begin() as tx:
+                await self.store.deliveries.give_back(tx, self._unsent, self.clock.now())
+            self._unsent.clear()
+
+    def _remember(self, notification: Notification) -> None:
+        self._known[notification.id] = notification
+        self._known.move_to_end(notification.id)
+        if len(self._known) > 512:
+            self._known.popitem(last=False)

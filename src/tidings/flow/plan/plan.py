@@ -1,0 +1,84 @@
+"""Decide for each recipient and channel: a delivery to each target, or a skip with its reason. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tidings.model.consent import Rule, consent
+from tidings.model.delivery import Planned, Recipient, Skipped, SkipReason
+from tidings.model.ids import new_id
+from tidings.model.notification import Notification
+from tidings.model.template import Category
+
+#: channel → user id → ids of the targets the user can be reached at
+Targets = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a page of recipients comes to."""
+
+    planned: list[Planned] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def batch_ids(self) -> list[str]:
+        return list(dict.fromkeys(one.batch_id for one in self.planned))
+
+
+def plan(
+    page: Sequence[Recipient],
+    targets: Targets,
+    notification: Notification,
+    category: Category,
+    *,
+    channels: Sequence[str],
+    batch_size: int,
+    now: datetime,
+) -> Plan:
+    """Plan a page of recipients.
+
+    channels: those that are set up. A channel that the notification asks for and that is not among them is recorded
+    as skipped for each recipient. Deliveries are grouped into batches of `batch_size`.
+    """
+    made = Plan()
+    batches = _batches(batch_size, now)
+    wanted = notification.channels or channels
+    for recipient in page:
+        for channel in wanted:
+            reachable = targets.get(channel, {}).get(recipient.user_id, ())
+            decision: Rule | SkipReason
+            if now >= notification.expires_at:
+                decision = SkipReason.EXPIRED
+            elif channel not in channels:
+                decision = SkipReason.CHANNEL_NOT_SET_UP
+            else:
+                decision = consent(recipient.choices.get(channel), category)
+            if isinstance(decision, Rule) and not reachable:
+                decision = SkipReason.NO_DEVICE
+            if isinstance(decision, SkipReason):
+                detail = {"category": category.code}
+                made.skipped.append(Skipped(notification.id, recipient.user_id, channel, decision, detail))
+                continue
+            made.planned.extend(
+                Planned(
+                    id=new_id(now),
+                    notification_id=notification.id,
+                    user_id=recipient.user_id,
+                    channel=channel,
+                    target_id=target_id,
+                    batch_id=next(batches),
+                    lane=notification.priority,
+                    due_at=now,
+                    rule=decision.text,
+                )
+                for target_id in reachable
+            )
+    return made
+
+
+def _batches(size: int, now: datetime) -> Iterator[str]:
+    while True:
+        batch_id = new_id(now)
+        for _ in range(size):
+            yield batch_id

@@ -1,0 +1,52 @@
+"""What every product has: plain messages, and audiences of users by id, city or choice."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import Select, select
+
+from tidings.model.priority import Priority
+from tidings.model.template import Category, Template, Wording
+from tidings.ports.pack import AudienceKind, Pack
+from tidings.stores.json_list import json_list
+from tidings.stores.schema import preferences, users
+
+
+def _users(arguments: Mapping[str, object]) -> Select[str]:
+    ids = arguments["userIds"]
+    assert isinstance(ids, list), "checked at intake"
+    return select(users.c.id).where(users.c.id.in_(json_list(ids)))
+
+
+def _everyone(_arguments: Mapping[str, object]) -> Select[str]:
+    return select(users.c.id)
+
+
+def _city(arguments: Mapping[str, object]) -> Select[str]:
+    return select(users.c.id).where(users.c.city == arguments["city"])
+
+
+def _opted_in(arguments: Mapping[str, object]) -> Select[str]:
+    chosen = (preferences.c.category == arguments["category"], preferences.c.enabled.is_(True))
+    return select(preferences.c.user_id).where(*chosen).distinct()
+
+
+pack = Pack(
+    name="core",
+    categories=(Category("MESSAGE", "Messages"),),
+    templates=(
+        Template(
+            code="MESSAGE",
+            category="MESSAGE",
+            priority=Priority.NORMAL,
+            words={"en": Wording("{{ title }}", "{{ body }}")},
+            optional=frozenset({"url"}),
+            url="{{ url or '/' }}",
+        ),
+    ),
+    audiences=(
+        AudienceKind("users", {"userIds": "user-1"}, _users, "is one of the users named"),
+        AudienceKind("everyone", {}, _everyone, "is a user"),
+        AudienceKind("city", {"city": "Berlin"}, _city, "lives in {city}"),
+        AudienceKind("opted_in", {"category": "NEW_EVENT"}, _opted_in, "turned {category} on"),
+    ),
+)

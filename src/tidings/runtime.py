@@ -1,0 +1,156 @@
+"""Settings → store, queue, packs, channels, pipeline. The only place that picks adapters."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Self
+
+from tidings.channels.webpush import WebPushPlugin
+from tidings.channels.webpush.base64url import encode as base64url
+from tidings.channels.webpush.endpoints import EndpointPolicy
+from tidings.channels.webpush.subscription import parse_subscription
+from tidings.channels.webpush.vapid import generate_key
+from tidings.errors import ConfigError
+from tidings.flow.deliver.renderings import Renderings
+from tidings.flow.intake.catalog import Catalog
+from tidings.flow.pipeline import Pipeline, Sizes
+from tidings.flow.recovery import Recovery
+from tidings.insight import counters
+from tidings.model.subscription import VapidKey
+from tidings.ports.channel import Channel
+from tidings.ports.clock import Clock, SystemClock
+from tidings.ports.pack import Pack
+from tidings.ports.store import Transaction
+from tidings.queues.local import LocalQueue
+from tidings.settings import Settings
+from tidings.stores.sealing import Sealer
+from tidings.stores.sqlite import engines
+from tidings.stores.store import SqlStore
+from tidings.wording import MinijinjaWording
+
+#: channels that a preference or a notification may name; those without a plug-in are skipped as not set up
+KNOWN_CHANNELS = ("webpush", "email", "sms", "inapp")
+
+
+class PushKeys:
+    """The Web Push side that browsers see: which key to subscribe with, and whether a subscription is sound."""
+
+    def __init__(self, keys: Sequence[VapidKey], policy: EndpointPolicy) -> None:
+        self._current = next(key for key in keys if key.retired_at is None)
+        self._policy = policy
+
+    def public_key(self) -> tuple[str, str]:
+        """Return (public key as base64url, key id) for new subscriptions."""
+        return base64url(self._current.public), self._current.id
+
+    def register(self, body: object) -> tuple[str, bytes, bytes]:
+        """Return (endpoint, p256dh, auth) of a `PushSubscription.toJSON()`. Raises Invalid naming the field."""
+        device = parse_subscription(body, self._policy)
+        return device.endpoint, device.p256dh, device.auth
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A running system without its doors: no HTTP, no loops until `worker()` is started."""
+
+    settings: Settings
+    clock: Clock
+    store: SqlStore
+    queue: LocalQueue
+    packs: Sequence[Pack]
+    catalog: Catalog
+    channels: Mapping[str, Channel]
+    push: PushKeys
+    pipeline: Pipeline
+    recovery: Recovery
+    renderings: Renderings
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Self]:
+        """Open the store (migrating it), load packs and keys.
+
+        Raises ConfigError naming the setting and the fix, BackendError when the database does not answer.
+        """
+        settings = settings.ensure_secrets()
+        clock = clock or SystemClock()
+        packs = installed_packs()
+        catalog = Catalog.of(packs, channels=("webpush",), known_channels=KNOWN_CHANNELS)
+        store = SqlStore(*engines(_sqlite_path(settings)), Sealer(settings.secret_key), catalog.audiences)
+        try:
+            await store.upgrade()
+            async with store.begin() as tx:
+                await store.sync_categories(tx, list(catalog.categories.values()))
+                keys = await _vapid_keys(store, tx, clock)
+            yield cls._assembled(settings, clock, store, packs, catalog, keys)
+        finally:
+            await store.close()
+
+    @classmethod
+    def _assembled(
+        cls,
+        settings: Settings,
+        clock: Clock,
+        store: SqlStore,
+        packs: Sequence[Pack],
+        catalog: Catalog,
+        keys: Sequence[VapidKey],
+    ) -> Self:
+        policy = EndpointPolicy.parse(",".join(settings.push_extra_hosts))
+        webpush = _plugin("tidings.channels", "webpush").create(
+            keys, settings.vapid_subject, policy, clock, settings.workers, settings.push_ca_file
+        )
+        wording = MinijinjaWording(catalog.filters, settings.frontend_url)
+        queue = LocalQueue(clock)
+        sizes = Sizes(
+            page=settings.page_size, batch=settings.batch_size, lease=timedelta(seconds=settings.lease_seconds)
+        )
+        return cls(
+            settings=settings,
+            clock=clock,
+            store=store,
+            queue=queue,
+            packs=packs,
+            catalog=catalog,
+            channels={webpush.name: webpush},
+            push=PushKeys(keys, policy),
+            pipeline=Pipeline(store, queue, catalog, wording, clock, sizes=sizes, observe=counters.observe),
+            recovery=Recovery(store, queue, clock),
+            renderings=Renderings(wording, catalog.templates),
+        )
+
+
+def installed_packs() -> list[Pack]:
+    """Return every pack that registered under the entry-point group `tidings.packs`, in order of name."""
+    found = [entry.load() for entry in sorted(entry_points(group="tidings.packs"), key=lambda entry: entry.name)]
+    for pack in found:
+        if not isinstance(pack, Pack):
+            raise ConfigError("tidings.packs", f"an entry point names {type(pack).__name__}, which is no Pack")
+    return found
+
+
+def _plugin(group: str, name: str) -> WebPushPlugin:
+    for entry in entry_points(group=group, name=name):
+        plugin = entry.load()
+        if isinstance(plugin, WebPushPlugin):
+            return plugin
+    raise ConfigError(group, f"the built-in {name} is not registered; is Tidings installed (`pip install`)?")
+
+
+async def _vapid_keys(store: SqlStore, tx: Transaction, clock: Clock) -> Sequence[VapidKey]:
+    """Return the keys, newest first; the first start makes one (MISSION M6)."""
+    keys = await store.vapid_keys.all(tx)
+    if not any(key.retired_at is None for key in keys):
+        await store.vapid_keys.add(tx, generate_key(clock.now()))
+        keys = await store.vapid_keys.all(tx)
+    return keys
+
+
+def _sqlite_path(settings: Settings) -> Path:
+    path = settings.sqlite_path
+    if path is None:
+        raise ConfigError("TIDINGS_DATABASE", "must be sqlite:///path/to/file")
+    return path

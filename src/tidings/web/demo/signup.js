@@ -1,0 +1,105 @@
+/** The welcome form: a name, language and time zone taken from the browser, and an event to go to. */
+
+import { ApiProblem } from "./api.js";
+import { byId, el, tellProblem } from "./dom.js";
+import { shortOf, zoneLabel } from "./format.js";
+import { posterOf } from "./posters.js";
+
+const LANGUAGES = ["en", "de", "fr", "es", "it", "nl", "pt"];
+
+/** @typedef {import("./api.js").Event} Event */
+/** @typedef {import("./api.js").SignedUp} SignedUp */
+
+export class SignUpForm {
+  #form = byId("sign-up", HTMLFormElement);
+  #problem = byId("sign-up-problem", HTMLElement);
+  #choices = byId("choices", HTMLElement);
+
+  /**
+   * @param {import("./api.js").DemoApi} api
+   * @param {(answer: SignedUp, person: { name: string, locale: string, timezone: string }) => void} onDone
+   */
+  constructor(api, onDone) {
+    this.api = api;
+    this.onDone = onDone;
+    fillLanguages(byId("locale", HTMLSelectElement));
+    fillZones(byId("timezone", HTMLSelectElement));
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+  }
+
+  /** @param {Event[]} events @param {string | null} wanted id to preselect */
+  showEvents(events, wanted) {
+    const open = events.filter((event) => event.status === "ACTIVE");
+    const legend = this.#choices.querySelector("legend");
+    const chosen = open.some((event) => event.id === wanted) ? wanted : open[0]?.id;
+    const cards = open.map((event) => choice(event, posterOf(events, event.id), event.id === chosen));
+    this.#choices.replaceChildren(...(legend ? [legend] : []), ...cards);
+    if (cards.length === 0) this.#choices.append(el("p", { class: "empty" }, "Nothing is on right now."));
+  }
+
+  /** @param {string} text */
+  tell(text) {
+    tellProblem(this.#problem, text);
+  }
+
+  async #submit() {
+    const data = new FormData(this.#form);
+    const field = byId("name", HTMLInputElement);
+    const name = String(data.get("name") ?? "").trim();
+    field.setAttribute("aria-invalid", String(name === ""));
+    if (name === "") {
+      this.tell("Please tell us your name first; a nickname will do.");
+      field.focus();
+      return;
+    }
+    tellProblem(this.#problem, null);
+    const person = { name, locale: String(data.get("locale")), timezone: String(data.get("timezone")) };
+    const eventId = data.get("eventId");
+    try {
+      const answer = await this.api.signUp(eventId === null ? person : { ...person, eventId: String(eventId) });
+      this.onDone(answer, person);
+    } catch (error) {
+      if (!(error instanceof ApiProblem)) throw error;
+      this.tell(error.message);
+    }
+  }
+}
+
+/** @param {Event} event @param {string} poster @param {boolean} checked @returns {HTMLElement} */
+function choice(event, poster, checked) {
+  const reader = { locale: navigator.language, timezone: Intl.DateTimeFormat().resolvedOptions().timeZone };
+  const where = [event.venue, event.city].filter(Boolean).join(", ");
+  return el(
+    "label",
+    { class: "choice" },
+    el("img", { src: poster, alt: "", width: "43", height: "51" }),
+    el(
+      "span",
+      { class: "choice-text" },
+      el("strong", {}, event.title),
+      el("span", {}, `${shortOf(event.startDate, reader)}${where ? ` · ${where}` : ""}`),
+    ),
+    el("input", { type: "radio", name: "eventId", value: event.id, checked }),
+  );
+}
+
+/** @param {HTMLSelectElement} select */
+function fillLanguages(select) {
+  const own = navigator.language;
+  const known = LANGUAGES.includes(own) ? LANGUAGES : [own, ...LANGUAGES.filter((code) => code !== own)];
+  for (const code of known) {
+    const label = new Intl.DisplayNames([code], { type: "language" }).of(code) ?? code;
+    select.append(new Option(label, code, code === own, code === own));
+  }
+}
+
+/** @param {HTMLSelectElement} select */
+function fillZones(select) {
+  const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const all = new Set(["UTC", own, ...Intl.supportedValuesOf("timeZone")]);
+  const sorted = [...all].sort((left, right) => zoneLabel(left).localeCompare(zoneLabel(right)));
+  for (const zone of sorted) select.append(new Option(zoneLabel(zone), zone, zone === own, zone === own));
+}

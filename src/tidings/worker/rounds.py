@@ -1,0 +1,69 @@
+"""What goes round on a timer: outbox → queue, retries that are due, lost leases, tidying."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime
+
+import structlog
+
+from tidings.errors import BackendError
+from tidings.flow.pipeline import Pipeline
+from tidings.flow.recovery import Recovery
+
+log = structlog.get_logger(__name__)
+
+#: seconds between looks at the outbox when nobody calls `wake`: what other processes committed waits this long
+RELAY_EVERY = 0.5
+#: seconds between looks for retries that have come due
+RETRIES_EVERY = 1.0
+SWEEP_EVERY = 15.0
+TIDY_EVERY = 3600.0
+
+
+class Rounds:
+    """The timers of one process, in one loop."""
+
+    def __init__(self, pipeline: Pipeline, recovery: Recovery) -> None:
+        self._pipeline = pipeline
+        self._recovery = recovery
+        self._woken = asyncio.Event()
+        self.last: datetime | None = None
+        pipeline.on_wake(self._woken.set)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        upkeep = [
+            (RELAY_EVERY, self._pipeline.settle_outbox),
+            (RETRIES_EVERY, self._retries),
+            (SWEEP_EVERY, self._recovery.sweep),
+            (TIDY_EVERY, self._recovery.tidy),
+        ]
+        due = {index: loop.time() + every for index, (every, _) in enumerate(upkeep)}
+        while True:
+            self._woken.clear()
+            await self._guarded(self._relay)
+            for index, (every, work) in enumerate(upkeep):
+                if loop.time() >= due[index]:
+                    await self._guarded(work)
+                    due[index] = loop.time() + every
+            self.last = self._pipeline.clock.now()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RELAY_EVERY):
+                    await self._woken.wait()
+
+    async def _relay(self) -> None:
+        while await self._pipeline.dispatch() >= self._pipeline.sizes.relay:
+            pass
+
+    async def _retries(self) -> None:
+        while await self._pipeline.wake_due():
+            pass
+
+    async def _guarded(self, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except BackendError as error:
+            log.warning("backend_away", problem=error.message)
+        except Exception:  # the next round tries again; a loop that ended would stop all sending
+            log.exception("round_failed", work=getattr(work, "__name__", "work"))

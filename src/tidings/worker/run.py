@@ -1,0 +1,27 @@
+"""Put a worker together from a runtime, start it, drain it."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from tidings.flow.deliver.gate import Gate
+from tidings.flow.deliver.send import Sender
+from tidings.flow.record.recorder import Recorder
+from tidings.runtime import Runtime
+from tidings.worker.worker import Worker
+
+
+@asynccontextmanager
+async def working(runtime: Runtime) -> AsyncIterator[Worker]:
+    """Open the channels and run the worker's loops for the time of the block; drain at its end."""
+    settings = runtime.settings
+    recorder = Recorder(runtime.pipeline.record, max_rows=settings.flush_rows, max_delay=settings.flush_ms / 1000)
+    gate = Gate(settings.worker_concurrency)
+    sender = Sender(runtime.channels, runtime.renderings, gate, runtime.clock, recorder.add)
+    worker = Worker(runtime.pipeline, runtime.recovery, sender, recorder)
+    async with AsyncExitStack() as stack:
+        for channel in runtime.channels.values():
+            stack.push_async_callback(channel.close)
+            await channel.open()
+        stack.push_async_callback(worker.stop)
+        await worker.start()
+        yield worker

@@ -1,0 +1,108 @@
+"""The command line answers fast, says what is wrong in one line, and ends with the right code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tidings.cli.app import COMMANDS, run
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIDINGS_DATA_DIR", str(tmp_path / "data"))
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert [name for name in COMMANDS if name not in printed] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "tidings.cli", command, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout.lower()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from tidings.cli.app import run; run(['--help']);"
+        "print([m for m in ('sqlalchemy', 'fastapi', 'uvicorn', 'pyreqwest', 'babel', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["keys", "create"], ["keys", "create", "--scope", "root"], ["serve", "--port", "x"], ["--what"]],
+)
+def test_a_wrong_call_is_one_line_and_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+
+
+def test_a_wrong_setting_names_itself_and_is_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIDINGS_REDIS", "redis://localhost")
+    assert run(["db", "status"]) == 2
+    fix = "error: TIDINGS_REDIS: this version runs the embedded queue only; unset it\n"
+    assert capsys.readouterr().err == fix
+
+
+def test_a_database_is_made_and_found_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["db", "status", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["current"] is None
+    assert run(["db", "upgrade", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["from"] is None
+    assert run(["db", "status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["upToDate"] is True
+
+
+def test_looking_at_a_database_does_not_make_one(tmp_path: Path) -> None:
+    assert run(["db", "status"]) == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_doctor_shows_settings_with_their_origin_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIDINGS_SECRET_KEY", "canary-canary-canary-canary-canary")
+    monkeypatch.setenv("TIDINGS_PROT", "9000")
+    assert run(["doctor", "--json"]) == 0
+    printed = capsys.readouterr().out
+    report = json.loads(printed)
+    assert "canary" not in printed
+    assert {"name": "TIDINGS_SECRET_KEY", "value": "**********", "origin": "environment"} in report["settings"]
+    assert "TIDINGS_PROT" in {finding["check"] for finding in report["checks"] if finding["level"] == "warning"}
+
+
+def test_doctor_prints_tables_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor"]) == 0
+    assert "TIDINGS_DATA_DIR" in capsys.readouterr().out
+
+
+def test_doctor_finds_a_damaged_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tidings.db").write_bytes(b"no database at all" * 100)
+    assert run(["doctor", "--json"]) == 1
+    problems = [f for f in json.loads(capsys.readouterr().out)["checks"] if f["level"] == "problem"]
+    assert [problem["check"] for problem in problems] == ["database"]
+
+
+def test_doctor_finds_secrets_that_others_may_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secrets = tmp_path / "data" / "secrets"
+    secrets.mkdir(parents=True)
+    (secrets / "secret_key").write_text("s" * 40)
+    (secrets / "secret_key").chmod(0o644)
+    assert run(["doctor"]) == 1
+    assert "chmod 600" in capsys.readouterr().out
