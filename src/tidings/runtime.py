@@ -53,6 +53,35 @@ class PushKeys:
 
 
 @dataclass(frozen=True)
+class Engine:
+    """The parts that need nothing opened: enough to accept notifications on a connection somebody else gives."""
+
+    settings: Settings
+    clock: Clock
+    packs: Sequence[Pack]
+    catalog: Catalog
+    wording: MinijinjaWording
+    store: SqlStore
+    queue: LocalQueue
+    pipeline: Pipeline
+
+    @classmethod
+    def of(cls, settings: Settings, clock: Clock) -> Self:
+        """Put the parts together. Raises ConfigError naming the setting and the fix."""
+        settings = settings.ensure_secrets()
+        packs = installed_packs()
+        catalog = Catalog.of(packs, channels=("webpush",), known_channels=KNOWN_CHANNELS)
+        wording = MinijinjaWording(catalog.filters, settings.frontend_url)
+        store = SqlStore(*engines(_sqlite_path(settings)), Sealer(settings.secret_key), catalog.audiences)
+        queue = LocalQueue(clock)
+        sizes = Sizes(
+            page=settings.page_size, batch=settings.batch_size, lease=timedelta(seconds=settings.lease_seconds)
+        )
+        pipeline = Pipeline(store, queue, catalog, wording, clock, sizes=sizes, observe=counters.observe)
+        return cls(settings, clock, packs, catalog, wording, store, queue, pipeline)
+
+
+@dataclass(frozen=True)
 class Runtime:
     """A running system without its doors: no HTTP, no loops until `worker()` is started."""
 
@@ -75,51 +104,36 @@ class Runtime:
 
         Raises ConfigError naming the setting and the fix, BackendError when the database does not answer.
         """
-        settings = settings.ensure_secrets()
-        clock = clock or SystemClock()
-        packs = installed_packs()
-        catalog = Catalog.of(packs, channels=("webpush",), known_channels=KNOWN_CHANNELS)
-        store = SqlStore(*engines(_sqlite_path(settings)), Sealer(settings.secret_key), catalog.audiences)
+        engine = Engine.of(settings, clock or SystemClock())
+        store = engine.store
         try:
             await store.upgrade()
             async with store.begin() as tx:
-                await store.sync_categories(tx, list(catalog.categories.values()))
-                keys = await _vapid_keys(store, tx, clock)
-            yield cls._assembled(settings, clock, store, packs, catalog, keys)
+                await store.sync_categories(tx, list(engine.catalog.categories.values()))
+                keys = await _vapid_keys(store, tx, engine.clock)
+            yield cls._assembled(engine, keys)
         finally:
             await store.close()
 
     @classmethod
-    def _assembled(
-        cls,
-        settings: Settings,
-        clock: Clock,
-        store: SqlStore,
-        packs: Sequence[Pack],
-        catalog: Catalog,
-        keys: Sequence[VapidKey],
-    ) -> Self:
+    def _assembled(cls, engine: Engine, keys: Sequence[VapidKey]) -> Self:
+        settings = engine.settings
         policy = EndpointPolicy.parse(",".join(settings.push_extra_hosts))
         webpush = _plugin("tidings.channels", "webpush").create(
-            keys, settings.vapid_subject, policy, clock, settings.workers, settings.push_ca_file
-        )
-        wording = MinijinjaWording(catalog.filters, settings.frontend_url)
-        queue = LocalQueue(clock)
-        sizes = Sizes(
-            page=settings.page_size, batch=settings.batch_size, lease=timedelta(seconds=settings.lease_seconds)
+            keys, settings.vapid_subject, policy, engine.clock, settings.workers, settings.push_ca_file
         )
         return cls(
             settings=settings,
-            clock=clock,
-            store=store,
-            queue=queue,
-            packs=packs,
-            catalog=catalog,
+            clock=engine.clock,
+            store=engine.store,
+            queue=engine.queue,
+            packs=engine.packs,
+            catalog=engine.catalog,
             channels={webpush.name: webpush},
             push=PushKeys(keys, policy),
-            pipeline=Pipeline(store, queue, catalog, wording, clock, sizes=sizes, observe=counters.observe),
-            recovery=Recovery(store, queue, clock),
-            renderings=Renderings(wording, catalog.templates),
+            pipeline=engine.pipeline,
+            recovery=Recovery(engine.store, engine.queue, engine.clock),
+            renderings=Renderings(engine.wording, engine.catalog.templates),
         )
 
 

@@ -132,7 +132,7 @@ class FakeSite:
         delivered = 6842 if done else 2100 * self.polls
         by_state = {"delivered": delivered, "gone": 31} | ({} if done else {"pending": 6873 - delivered - 31})
         counts: JsonObject = {"recipients": 5001, "deliveries": 6873, "skipped": 214, "byState": by_state}
-        status = {"id": notification_id, "status": "fanned_out", "createdAt": "2026-11-22T10:00:00Z"}
+        status = {"id": notification_id, "status": "fanned_out", "finished": done}
         return counts | status
 
 

@@ -21,6 +21,7 @@ from tidings.api.shapes import (
     SkipShown,
 )
 from tidings.errors import Invalid, NotFound
+from tidings.model.delivery import SkipReason
 from tidings.model.notification import Notification, NotificationState
 from tidings.ports.store import Transaction
 
@@ -213,7 +214,7 @@ def _preview(estimate: Estimate) -> Preview:
     )
 
 
-def _words(counts: Mapping[str, int]) -> dict[str, int]:
+def _words(counts: Mapping[SkipReason, int]) -> dict[str, int]:
     return {str(reason): number for reason, number in counts.items()}
 
 

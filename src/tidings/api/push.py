@@ -26,7 +26,8 @@ _KEY_RATE = Rate(300, 60)
 class Keys(Body):
     """The device's keys, base64url."""
 
-    p256dh: str
+    #: the alias generator would write p256Dh
+    p256dh: str = Field(alias="p256dh")
     auth: str
 
 

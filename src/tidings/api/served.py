@@ -63,6 +63,7 @@ class Words(Protocol):
     def known_channels(self) -> Sequence[str]:
         """Those that a preference may name, set up or not."""
         ...
+
     def check_audience(self, audience: Audience) -> None: ...
 
 

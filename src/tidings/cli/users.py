@@ -70,7 +70,12 @@ async def show(user_id: str, /, *, options: Options = Options()) -> None:
 
 @app.command(name="import")
 async def import_users(
-    file: Annotated[str, Parameter(help="NDJSON, one user per line as in PUT /api/users; - reads standard input.")],
+    file: Annotated[
+        str,
+        Parameter(
+            help="NDJSON, one user per line as in PUT /api/users; - reads standard input.", allow_leading_hyphen=True
+        ),
+    ],
     /,
     *,
     options: Options = Options(),

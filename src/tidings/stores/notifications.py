@@ -82,7 +82,7 @@ class SqlNotifications:
             .where(deliveries.c.notification_id == notification_id)
             .group_by(deliveries.c.state)
         )
-        return Counts(*totals, by_state={row[0]: row[1] for row in states})
+        return Counts(totals.recipients, totals.deliveries, totals.skipped, by_state={row[0]: row[1] for row in states})
 
     async def unplanned(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Notification]:
         query = select(notifications).where(UNPLANNED).order_by(_n.id).limit(limit)

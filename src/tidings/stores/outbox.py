@@ -31,7 +31,8 @@ class SqlOutbox:
         await of(tx).execute(delete(outbox).where(outbox.c.id.in_(json_list(task_ids))))
 
     async def next_due(self, tx: Transaction) -> datetime | None:
-        return await of(tx).scalar(select(outbox.c.due_at).order_by(outbox.c.due_at).limit(1))
+        due: datetime | None = await of(tx).scalar(select(outbox.c.due_at).order_by(outbox.c.due_at).limit(1))
+        return due
 
 
 def _to_row(task: Task) -> dict[str, object]:

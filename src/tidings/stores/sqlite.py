@@ -6,9 +6,10 @@ process instead of colliding, and `BEGIN IMMEDIATE` takes the lock up front so t
 """
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -31,27 +32,40 @@ def engines(path: Path) -> tuple[AsyncEngine, AsyncEngine]:
     return _engine(path, pool_size=1, begin="BEGIN IMMEDIATE"), _engine(path, pool_size=READERS, begin="BEGIN")
 
 
-def _engine(path: Path, *, pool_size: int, begin: str) -> AsyncEngine:
-    engine = create_async_engine(
-        f"sqlite+aiosqlite:///{path}",
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=30,
-        # the driver must not open transactions behind our back: we say when, and which kind
-        connect_args={"isolation_level": None},
-        json_serializer=lambda value: msgspec.json.encode(value).decode(),
-        json_deserializer=msgspec.json.decode,
-    )
+def blocking_engine(path: Path) -> Engine:
+    """Return a writer for callers without an event loop."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(f"sqlite:///{path}", **_options(pool_size=1))
+    _configure(engine, "BEGIN IMMEDIATE")
+    return engine
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def configure(connection: object, _entry: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, untyped in SQLAlchemy
+
+def _engine(path: Path, *, pool_size: int, begin: str) -> AsyncEngine:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", **_options(pool_size))
+    _configure(engine.sync_engine, begin)
+    return engine
+
+
+def _options(pool_size: int) -> dict[str, Any]:
+    return {
+        "pool_size": pool_size,
+        "max_overflow": 0,
+        "pool_timeout": 30,
+        # the driver must not open transactions behind our back: we say when, and which kind
+        "connect_args": {"isolation_level": None},
+        "json_serializer": lambda value: msgspec.json.encode(value).decode(),
+        "json_deserializer": msgspec.json.decode,
+    }
+
+
+def _configure(engine: Engine, begin: str) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _entry: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
         for pragma in _PRAGMAS:
             cursor.execute(pragma)
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
-
-    return engine

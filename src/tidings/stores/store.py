@@ -76,7 +76,8 @@ class SqlStore:
         await of(tx).execute(statement.on_conflict_do_update(index_elements=[categories.c.code], set_=changed), rows)
 
     async def epoch(self, tx: Transaction) -> str | None:
-        return await of(tx).scalar(select(facts.c.value).where(facts.c.name == _EPOCH))
+        value: str | None = await of(tx).scalar(select(facts.c.value).where(facts.c.name == _EPOCH))
+        return value
 
     async def set_epoch(self, tx: Transaction, epoch: str) -> None:
         statement = postgresql.insert(facts) if of(tx).dialect.name == "postgresql" else sqlite.insert(facts)

@@ -86,8 +86,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]
     certificate = unsigned(name, key.public_key()).add_extension(names, critical=False).sign(ca_key, SHA256())
     chain = folder / "server.pem"
     chain.write_bytes(
-        certificate.public_bytes(Encoding.PEM)
-        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
     ca_file = folder / "ca.pem"
     ca_file.write_bytes(ca.public_bytes(Encoding.PEM))

@@ -179,3 +179,23 @@ async def test_sending_before_opening_is_a_bug() -> None:
     channel = WebPushChannel([KEY], SUBJECT, EndpointPolicy(), SystemClock())
     with pytest.raises(RuntimeError, match="not open"):
         await channel.send(message(channel, 1))
+
+
+async def test_closing_lets_what_is_in_flight_end(serve: Serve, read_request: ReadRequest) -> None:
+    arrived, let_go = asyncio.Event(), asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        arrived.set()
+        await let_go.wait()
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+    port = await serve(handler)
+    channel = WebPushChannel([KEY], SUBJECT, EndpointPolicy.parse(f"127.0.0.1:{port}"), SystemClock())
+    await channel.open()
+    send = asyncio.create_task(channel.send(message(channel, port)))
+    await arrived.wait()
+    closing = asyncio.create_task(channel.close())
+    let_go.set()
+    assert isinstance(await send, Delivered)
+    await closing

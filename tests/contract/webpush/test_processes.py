@@ -26,9 +26,7 @@ ReadRequest = Callable[[asyncio.StreamReader], Awaitable[tuple[dict[str, str], b
 
 KEY = generate_key(datetime(2026, 1, 1, tzinfo=UTC))
 POINT = (
-    ec.derive_private_key(7, ec.SECP256R1())
-    .public_key()
-    .public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    ec.derive_private_key(7, ec.SECP256R1()).public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 )
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -103,18 +101,14 @@ async def test_a_killed_process_defers_what_it_had_and_is_replaced(
     assert isinstance(await pool.send(request(port)), Delivered)
 
 
-async def test_a_message_that_kills_its_process_is_given_up(
-    pool: SenderPool, service: tuple[PushService, int]
-) -> None:
+async def test_a_message_that_kills_its_process_is_given_up(pool: SenderPool, service: tuple[PushService, int]) -> None:
     push, port = service
     push.holding = True
     send = asyncio.create_task(pool.send(request(port, attempt=4)))
     await push.wait_for(1)
     for pid in pool.pids:
         os.kill(pid, signal.SIGKILL)
-    assert await asyncio.wait_for(send, 10) == Refused(
-        "gave up after 4 attempts: a sender process died while sending"
-    )
+    assert await asyncio.wait_for(send, 10) == Refused("gave up after 4 attempts: a sender process died while sending")
 
 
 async def test_a_process_that_is_stuck_is_replaced(pool: SenderPool, service: tuple[PushService, int]) -> None:

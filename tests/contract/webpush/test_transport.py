@@ -113,6 +113,28 @@ async def test_the_headers_the_policy_needs_and_an_excerpt_are_kept(serve: Serve
     assert answer == Answer(429, {"retry-after": "7", "x-wns-status": "dropped"}, "e" * 4096)
 
 
+async def test_a_proxy_of_the_environment_is_not_used(
+    serve: Serve, read_request: ReadRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxied = 0
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal proxied
+        proxied += 1
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(CREATED)
+
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{await serve(proxy)}")
+    monkeypatch.delenv("REQUEST_METHOD", raising=False)
+    transport = Transport(limits=QUICK)
+    assert await post(transport, await serve(handler)) == Answer(201)
+    await transport.close()
+    assert proxied == 0
+
+
 async def test_a_compressed_bomb_is_not_inflated(serve: Serve, read_request: ReadRequest) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -173,7 +195,9 @@ async def test_a_body_that_drips_does_not_hold_us_and_the_status_counts(
     assert time.monotonic() - start < 3
 
 
-@pytest.mark.parametrize("noise", [b"", b"garbage\r\n\r\n", b"\x00\xff" * 50, b"HTTP/1.1 201 Created\r\nContent-Length: -1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "noise", [b"", b"garbage\r\n\r\n", b"\x00\xff" * 50, b"HTTP/1.1 201 Created\r\nContent-Length: -1\r\n\r\n"]
+)
 async def test_noise_is_no_answer(serve: Serve, read_request: ReadRequest, noise: bytes) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -186,9 +210,7 @@ async def test_noise_is_no_answer(serve: Serve, read_request: ReadRequest, noise
     assert "/push/x" not in answer.why
 
 
-async def test_nobody_there_is_no_answer_and_the_next_address_is_tried(
-    serve: Serve, read_request: ReadRequest
-) -> None:
+async def test_nobody_there_is_no_answer_and_the_next_address_is_tried(serve: Serve, read_request: ReadRequest) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(CREATED)

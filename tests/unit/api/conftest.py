@@ -1,6 +1,8 @@
 """The whole API over a real store in a file, driven in-process: no sockets, no sleeping, no fakes but the clock."""
 
-from collections.abc import AsyncIterator, Mapping
+import base64
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import FastAPI
 
 from tidings.api.app import create_app
@@ -144,3 +148,22 @@ async def call(settings: Settings) -> AsyncIterator[Client]:
             reply = await client("PUT", f"/api/users/{user_id}", json={"locale": "de-CH", "timezone": "Europe/Zurich"})
             assert reply.status == 201, reply.body
         yield client
+
+
+@pytest.fixture
+def browser() -> Callable[..., dict[str, Any]]:
+    """Return a function: name → what that browser's `PushSubscription.toJSON()` gives."""
+
+    def subscription(name: str = "a") -> dict[str, Any]:
+        point = ec.generate_private_key(ec.SECP256R1()).public_key()
+        p256dh = point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        return {
+            "endpoint": f"http://127.0.0.1:9/push/{name}",
+            "expirationTime": None,
+            "keys": {
+                "p256dh": base64.urlsafe_b64encode(p256dh).rstrip(b"=").decode(),
+                "auth": base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode(),
+            },
+        }
+
+    return subscription

@@ -84,5 +84,5 @@ def test_a_longer_message_is_refused() -> None:
 def test_a_point_off_the_curve_is_refused() -> None:
     off = bytearray(public_bytes(private_key(7)))
     off[-1] ^= 1
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"(?i)point|curve|key"):
         encrypt(b"x", bytes(off), bytes(16))

@@ -12,7 +12,9 @@ from starlette.types import Message
 from tidings.api import problems
 from tidings.errors import Forbidden
 from tidings.packs.events import pack
-from tidings.ports.store import Transaction
+from tidings.ports.clock import Clock
+from tidings.ports.host import Notifier
+from tidings.ports.store import Store, Transaction
 from tidings.stores.store import SqlStore
 
 if TYPE_CHECKING:
@@ -31,9 +33,9 @@ class HostOfTest:
     """Lets the scopes of the header `X-Scopes` pass."""
 
     def __init__(self, store: SqlStore, notifier: "RecordingNotifier", clock: "StandingClock") -> None:
-        self.store = store
-        self.notifier = notifier
-        self.clock = clock
+        self.store: Store = store
+        self.notifier: Notifier = notifier
+        self.clock: Clock = clock
 
     def require(self, *scopes: str) -> Callable[[Request], Awaitable[str]]:
         async def check(request: Request) -> str:
@@ -262,6 +264,8 @@ def test_every_route_is_documented_with_its_body_and_answer(app: FastAPI) -> Non
     for path, operations in paths.items():
         for method, operation in operations.items():
             assert operation["summary"]
+            if method != "get":
+                assert "Idempotency-Key" in [parameter["name"] for parameter in operation["parameters"]]
             if method != "get" and path not in without_body:
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
                 assert schema["additionalProperties"] is False

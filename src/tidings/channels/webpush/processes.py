@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from tidings.channels.webpush.frames import FromProcess, Keys, Pipe, Ready, Results, Setup, Work, unflatten
+from tidings.channels.webpush.in_flight import InFlight
 from tidings.channels.webpush.policy import Attempt, retry
 from tidings.channels.webpush.request import PushRequest
 from tidings.errors import BackendError
@@ -91,7 +92,7 @@ class _Slot:
                     sys.executable,
                     "-m",
                     f"{__package__}.sender_process",
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=asyncio.subprocess.DEVNULL,
                 )
             ours.setblocking(False)
@@ -165,9 +166,7 @@ class SenderPool:
         self._jitter = jitter
         self._slots = [_Slot(lambda: self._setup, self._process_died, self._limits) for _ in range(size)]
         self._lives: list[asyncio.Task[None]] = []
-        self._sending = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._in_flight = InFlight()
 
     async def open(self) -> None:
         """Start the processes. Raises BackendError if one does not come up; its own words are on standard error."""
@@ -186,21 +185,15 @@ class SenderPool:
 
     async def send(self, request: PushRequest) -> Outcome:
         """Send one push from the process with the least to do. If that dies, the push is deferred."""
-        self._sending += 1
-        self._idle.clear()
-        try:
+        with self._in_flight:
             slot = self._least_busy() or await self._next_ready()
             if slot is None:
                 return retry("no sender process is running", self._attempt(request.attempt))
             return await slot.submit(request)
-        finally:
-            self._sending -= 1
-            if not self._sending:
-                self._idle.set()
 
     async def close(self) -> None:
         """Let what is in flight end, then end the processes."""
-        await self._idle.wait()
+        await self._in_flight.ended()
         for life in self._lives:
             life.cancel()
         await asyncio.gather(*self._lives, return_exceptions=True)

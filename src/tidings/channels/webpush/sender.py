@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from tidings.channels.webpush.answer import NoAnswer
 from tidings.channels.webpush.encryption import MAX_PLAINTEXT, encrypt
 from tidings.channels.webpush.endpoints import EndpointPolicy
+from tidings.channels.webpush.in_flight import InFlight
 from tidings.channels.webpush.payload import SMALL, shrink
 from tidings.channels.webpush.policy import Again, Attempt, Change, decide, retry
 from tidings.channels.webpush.request import PushRequest
@@ -28,6 +29,7 @@ class Sender:
         self._transport = transport
         self._clock = clock
         self._jitter = jitter
+        self._in_flight = InFlight()
 
     def set_keys(self, keys: Sequence[VapidKey]) -> None:
         """Replace the known VAPID keys."""
@@ -35,6 +37,15 @@ class Sender:
 
     async def send(self, request: PushRequest) -> Outcome:
         """Send one push. A refusal that one change may cure (413, Apple's topic) is repeated with it at once."""
+        with self._in_flight:
+            return await self._until_decided(request)
+
+    async def close(self) -> None:
+        """Let what is in flight end, then close the connections."""
+        await self._in_flight.ended()
+        await self._transport.close()
+
+    async def _until_decided(self, request: PushRequest) -> Outcome:
         tried: set[Change] = set()
         payload, topic = request.payload, request.topic
         while True:
@@ -49,10 +60,6 @@ class Sender:
             if smaller is None:
                 return Refused("the push service finds the message too large and it cannot be shortened", 413)
             payload = smaller
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._transport.close()
 
     async def _once(
         self, request: PushRequest, payload: bytes, topic: str | None, tried: set[Change]

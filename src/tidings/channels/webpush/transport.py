@@ -133,7 +133,9 @@ class Transport:
         self, pinned: _Pinned, origin: Origin, url: str, headers: Mapping[str, str], body: bytes
     ) -> Answer | NoAnswer:
         try:
-            request = pinned.client.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(0).build_streamed()
+            request = (
+                pinned.client.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(0).build_streamed()
+            )
             async with request as response:
                 # headers are there: whoever waits for the connection need not wait for the body
                 pinned.ready.set()
@@ -142,7 +144,6 @@ class Transport:
                 kept = {name: value for name in _KEPT_HEADERS if (value := response.get_header(name)) is not None}
                 return Answer(status, kept, "" if 200 <= status < 300 else await _excerpt(response))
         except ConnectError:
-            self._failures[origin] = self._failures.get(origin, 0) + 1
             self._retire(origin, pinned)
             return NoAnswer(f"{origin.host} could not be connected to")
         except RequestTimeoutError:
@@ -210,9 +211,13 @@ class Transport:
         return builder if self._ca_pem is None else builder.add_root_certificate_pem(self._ca_pem)
 
     def _retire(self, origin: Origin, pinned: _Pinned) -> None:
+        """Take a client that cannot connect out of use; a crowd of failures on it counts once."""
         if self._pinned.get(origin) is pinned:
             del self._pinned[origin]
-        self._let_go(pinned)
+            if len(self._failures) >= self._limits.origins:
+                self._failures.clear()
+            self._failures[origin] = self._failures.get(origin, 0) + 1
+            self._let_go(pinned)
 
     def _let_go(self, pinned: _Pinned) -> None:
         """Close a client when its last request has ended."""

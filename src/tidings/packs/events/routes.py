@@ -106,6 +106,7 @@ def _steps(host: Host, service: EventService) -> APIRouter:
         response_model=UpdatedOut,
         summary="Publish a draft",
         description="The first publication announces the event; publishing again never does.",
+        openapi_extra=documented(),
     )
     async def publish_event(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
         async def work(tx: Transaction) -> tuple[int, object]:
@@ -118,6 +119,7 @@ def _steps(host: Host, service: EventService) -> APIRouter:
         response_model=UpdatedOut,
         summary="Cancel an event",
         description="Tells the ticket holders of a public event urgently. 409 if it is cancelled or over already.",
+        openapi_extra=documented(),
     )
     async def cancel_event(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
         async def work(tx: Transaction) -> tuple[int, object]:

@@ -9,7 +9,7 @@
 /** @typedef {{ userId: string, token: string, expiresAt: string, eventId: string, event: Event, ticket: string }}
  *   SignedUp */
 /** @typedef {{ id: string, status: string, recipients: number, deliveries: number, skipped: number,
- *   byState: Record<string, number>, createdAt: string }} Progress */
+ *   byState: Record<string, number>, finished: boolean }} Progress `finished`: everybody has a final state */
 /** @typedef {{ userId: string, notificationId: string, verdict: string, sentences: string[] }} Explanation */
 
 /** The server said no, or could not be reached (status 0). */
@@ -34,7 +34,7 @@ export class DemoApi {
     return /** @type {{ items: Event[] }} */ (await this.#call("GET", "/events")).items;
   }
 
-  /** @param {{ name: string, locale: string, timezone: string, eventId?: string }} person @returns {Promise<SignedUp>} */
+  /** @param {{ name: string, locale: string, timezone: string }} person @returns {Promise<SignedUp>} */
   async signUp(person) {
     return /** @type {SignedUp} */ (await this.#call("POST", "/sign-up", person));
   }

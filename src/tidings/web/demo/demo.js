@@ -103,13 +103,8 @@ function welcome(reason) {
   byId("stage", HTMLElement).hidden = true;
   byId("who", HTMLElement).hidden = true;
   byId("welcome", HTMLElement).hidden = false;
-  signUp.showEvents(programme, wantedEvent());
+  signUp.showProgramme(programme);
   if (reason !== null) signUp.tell(reason);
-}
-
-/** @returns {string | null} the event a notification or a link points to */
-function wantedEvent() {
-  return new URLSearchParams(window.location.search).get("event");
 }
 
 byId("leave", HTMLButtonElement).addEventListener("click", async () => {

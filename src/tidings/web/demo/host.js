@@ -48,7 +48,8 @@ export class HostPanel {
     this.#timezone = timezone;
     this.#start.value = wallClock(new Date(event.startDate), timezone);
     this.#venue.value = event.venue ?? "";
-    this.#cancel.hidden = event.status === "CANCELLED";
+    this.#panel.toggleAttribute("data-cancelled", event.status === "CANCELLED");
+    this.#cancel.hidden = false;
     this.#confirm.hidden = true;
   }
 

@@ -1,6 +1,6 @@
 /** Which poster belongs to which event: by its place in the programme, so that neighbours differ. */
 
-const POSTERS = ["vinyl", "moon", "stage"];
+const POSTERS = ["moon", "vinyl", "stage"];
 
 /** @param {readonly { id: string }[]} programme @param {string} id @returns {string} URL of a picture */
 export function posterOf(programme, id) {

@@ -79,7 +79,8 @@ function entry({ title, body, at, opened }, locale) {
     "li",
     {},
     el("img", { src: "/web/demo/icons/mark.svg", alt: "", width: "40", height: "40" }),
-    el("p", {}, el("strong", {}, title), el("span", {}, opened ? `${body} (opened)` : body)),
+    el("strong", {}, title),
     time,
+    el("span", {}, opened ? `${body} (opened)` : body),
   );
 }

@@ -73,7 +73,7 @@ export class Report {
       const progress = await this.api.progress(id);
       if (!current()) return null;
       place.replaceChildren(...tiles(progress));
-      if (finished(progress)) return progress;
+      if (progress.finished) return progress;
       await new Promise((resolve) => setTimeout(resolve, wait));
       await visible();
       if (!current()) return null;
@@ -86,12 +86,6 @@ export class Report {
     this.#signal.dataset.tone = tone;
     this.#signal.textContent = text;
   }
-}
-
-/** @param {Progress} progress @returns {boolean} everybody has a final state */
-function finished({ status, byState }) {
-  if (status === "cancelled") return true;
-  return status === "fanned_out" && UNFINISHED.every((state) => !byState[state]);
 }
 
 /** @returns {Promise<void>} when the tab is looked at */

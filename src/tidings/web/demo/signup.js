@@ -1,4 +1,4 @@
-/** The welcome form: a name, language and time zone taken from the browser, and an event to go to. */
+/** The welcome form: a name, language and time zone taken from the browser, and what the ticket is for. */
 
 import { ApiProblem } from "./api.js";
 import { byId, el, tellProblem } from "./dom.js";
@@ -13,7 +13,7 @@ const LANGUAGES = ["en", "de", "fr", "es", "it", "nl", "pt"];
 export class SignUpForm {
   #form = byId("sign-up", HTMLFormElement);
   #problem = byId("sign-up-problem", HTMLElement);
-  #choices = byId("choices", HTMLElement);
+  #preview = byId("preview", HTMLElement);
 
   /**
    * @param {import("./api.js").DemoApi} api
@@ -30,14 +30,14 @@ export class SignUpForm {
     });
   }
 
-  /** @param {Event[]} events @param {string | null} wanted id to preselect */
-  showEvents(events, wanted) {
-    const open = events.filter((event) => event.status === "ACTIVE");
-    const legend = this.#choices.querySelector("legend");
-    const chosen = open.some((event) => event.id === wanted) ? wanted : open[0]?.id;
-    const cards = open.map((event) => choice(event, posterOf(events, event.id), event.id === chosen));
-    this.#choices.replaceChildren(...(legend ? [legend] : []), ...cards);
-    if (cards.length === 0) this.#choices.append(el("p", { class: "empty" }, "Nothing is on right now."));
+  /** Show what the ticket will be for: the first of the programme. @param {Event[]} programme */
+  showProgramme(programme) {
+    const [first] = programme;
+    if (first === undefined) {
+      this.#preview.replaceChildren(el("p", { class: "empty" }, "Nothing is on right now."));
+      return;
+    }
+    this.#preview.replaceChildren(...preview(first, posterOf(programme, first.id)));
   }
 
   /** @param {string} text */
@@ -57,10 +57,8 @@ export class SignUpForm {
     }
     tellProblem(this.#problem, null);
     const person = { name, locale: String(data.get("locale")), timezone: String(data.get("timezone")) };
-    const eventId = data.get("eventId");
     try {
-      const answer = await this.api.signUp(eventId === null ? person : { ...person, eventId: String(eventId) });
-      this.onDone(answer, person);
+      this.onDone(await this.api.signUp(person), person);
     } catch (error) {
       if (!(error instanceof ApiProblem)) throw error;
       this.tell(error.message);
@@ -68,22 +66,14 @@ export class SignUpForm {
   }
 }
 
-/** @param {Event} event @param {string} poster @param {boolean} checked @returns {HTMLElement} */
-function choice(event, poster, checked) {
+/** @param {Event} event @param {string} poster @returns {Node[]} */
+function preview(event, poster) {
   const reader = { locale: navigator.language, timezone: Intl.DateTimeFormat().resolvedOptions().timeZone };
   const where = [event.venue, event.city].filter(Boolean).join(", ");
-  return el(
-    "label",
-    { class: "choice" },
-    el("img", { src: poster, alt: "", width: "43", height: "51" }),
-    el(
-      "span",
-      { class: "choice-text" },
-      el("strong", {}, event.title),
-      el("span", {}, `${shortOf(event.startDate, reader)}${where ? ` · ${where}` : ""}`),
-    ),
-    el("input", { type: "radio", name: "eventId", value: event.id, checked }),
-  );
+  return [
+    el("img", { src: poster, alt: "", width: "58", height: "70" }),
+    el("p", {}, el("strong", {}, event.title), el("span", {}, shortOf(event.startDate, reader)), el("span", {}, where)),
+  ];
 }
 
 /** @param {HTMLSelectElement} select */

@@ -1,0 +1,209 @@
+"""The library: notify from inside the host product's own process and transaction (MISSION B2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from tidings.errors import Invalid, NotFound
+from tidings.model.audience import Audience, users
+from tidings.model.notification import Counts, Notification
+from tidings.model.priority import Priority
+from tidings.model.request import NotifyRequest
+from tidings.model.trace import DeliveryTrace, SkipTrace
+from tidings.ports.clock import Clock, SystemClock
+from tidings.runtime import Engine, Runtime
+from tidings.settings import Settings
+from tidings.stores import migrate
+from tidings.stores.connection import at_once, borrowed_blocking
+from tidings.stores.sqlite import blocking_engine
+
+#: deliveries and skips in one trace of the library; the API pages through all of them
+TRACE_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What became of a notification: at most 1 000 deliveries and 1 000 skips."""
+
+    notification: Notification
+    counts: Counts
+    deliveries: Sequence[DeliveryTrace]
+    skips: Sequence[SkipTrace]
+
+
+class Handle:
+    """A notification that was accepted; with `conn=` it exists once the caller's transaction commits."""
+
+    def __init__(self, runtime: Runtime, notification: Notification) -> None:
+        self._runtime = runtime
+        self._notification = notification
+
+    @property
+    def id(self) -> str:
+        """Return the notification's id."""
+        return self._notification.id
+
+    async def cancel(self) -> None:
+        """Cancel for good. Raises NotFound, or Conflict when everything has been sent already."""
+        await self._runtime.pipeline.cancel(self.id)
+
+    async def trace(self, *, user_id: str | None = None) -> Trace:
+        """Return what became of it, of one user or of all. Raises NotFound."""
+        store = self._runtime.store
+        async with store.read() as tx:
+            notification = await store.notifications.get(tx, self.id)
+            if notification is None:
+                raise NotFound(f"no notification {self.id}; was the transaction rolled back?")
+            return Trace(
+                notification,
+                await store.notifications.counts(tx, self.id),
+                await store.deliveries.trace(tx, self.id, user_id=user_id, after=None, limit=TRACE_LIMIT),
+                await store.deliveries.skips(tx, self.id, user_id=user_id, after=None, limit=TRACE_LIMIT),
+            )
+
+
+class Tidings:
+    """The way in for Python programs. It accepts and reads; `tidings serve` on the same database sends.
+
+    `async with Tidings.from_env() as tidings:` opens it; `notify_sync` needs no opening.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self._clock = clock or SystemClock()
+        self._stack = AsyncExitStack()
+        self._runtime: Runtime | None = None
+        self._blocking: _Blocking | None = None
+
+    @classmethod
+    def from_env(cls, **settings: object) -> Self:
+        """Read `TIDINGS_*`, `.env` and `tidings.toml`; keyword arguments win. Raises ConfigError."""
+        return cls(Settings.load(**settings))  # type: ignore[arg-type]  # names and values are checked there
+
+    async def __aenter__(self) -> Self:
+        self._runtime = await self._stack.enter_async_context(Runtime.open(self.settings, clock=self._clock))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runtime = None
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def notify(
+        self,
+        template: str,
+        *,
+        to: str | Sequence[str] | Audience,
+        variables: Mapping[str, object] | None = None,
+        priority: Priority | str | None = None,
+        delay: timedelta | None = None,
+        send_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        channels: Sequence[str] = (),
+        action_url: str | None = None,
+        action_text: str | None = None,
+        source: str | None = None,
+        conn: object = None,
+    ) -> Handle:
+        """Notify a user, several, or an audience.
+
+        conn: a SQLAlchemy AsyncConnection or AsyncSession on Tidings' database; the notification is then part of the
+        caller's transaction and goes out after its commit. delay and send_at exclude each other.
+        Raises Invalid naming each wrong argument and the fix; nothing is stored then.
+        """
+        if self._runtime is None:
+            raise RuntimeError("open it first: async with Tidings.from_env() as tidings: …")
+        request = self._request(
+            template, to, variables, priority, delay, send_at, expires_at, channels, action_url, action_text, source
+        )
+        pipeline, store = self._runtime.pipeline, self._runtime.store
+        if conn is None:
+            return Handle(self._runtime, await pipeline.submit(request))
+        return Handle(self._runtime, await pipeline.accept(await store.join(conn), request))
+
+    def notify_sync(
+        self,
+        template: str,
+        *,
+        to: str | Sequence[str] | Audience,
+        variables: Mapping[str, object] | None = None,
+        priority: Priority | str | None = None,
+        delay: timedelta | None = None,
+        send_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        channels: Sequence[str] = (),
+        action_url: str | None = None,
+        action_text: str | None = None,
+        source: str | None = None,
+        conn: object = None,
+    ) -> str:
+        """Do what `notify` does, for programs without an event loop. Returns the notification's id.
+
+        conn: a SQLAlchemy Connection or Session.
+        """
+        request = self._request(
+            template, to, variables, priority, delay, send_at, expires_at, channels, action_url, action_text, source
+        )
+        if self._blocking is None:
+            self._blocking = _Blocking(self.settings, self._clock)
+        return self._blocking.accept(request, conn).id
+
+    def _request(
+        self,
+        template: str,
+        to: str | Sequence[str] | Audience,
+        variables: Mapping[str, object] | None,
+        priority: Priority | str | None,
+        delay: timedelta | None,
+        send_at: datetime | None,
+        *rest: Any,
+    ) -> NotifyRequest:
+        if delay is not None and send_at is not None:
+            raise Invalid.field("delay", "excludes send_at; give one of them")
+        if priority is not None and priority not in tuple(Priority):
+            raise Invalid.field("priority", f"must be one of {', '.join(Priority)}")
+        expires_at, channels, action_url, action_text, source = rest
+        return NotifyRequest(
+            template_code=template,
+            audience=_audience(to),
+            variables=variables or {},
+            priority=None if priority is None else Priority(priority),
+            send_at=self._clock.now() + delay if delay is not None else send_at,
+            expires_at=expires_at,
+            channels=tuple(channels),
+            action_url=action_url,
+            action_text=action_text,
+            source=source,
+        )
+
+
+class _Blocking:
+    """Accepting on a blocking connection, its own or the caller's."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._parts = Engine.of(settings, clock)
+        path = self._parts.settings.sqlite_path
+        assert path is not None, "Engine.of() refuses other databases"
+        self._engine = blocking_engine(path)
+        with self._engine.connect() as connection:
+            migrate.upgrade(connection)
+
+    def accept(self, request: NotifyRequest, conn: object) -> Notification:
+        if conn is not None:
+            return at_once(self._parts.pipeline.accept(borrowed_blocking(conn), request))
+        with self._engine.begin() as connection:
+            return at_once(self._parts.pipeline.accept(borrowed_blocking(connection), request))
+
+
+def _audience(to: str | Sequence[str] | Audience) -> Audience:
+    if isinstance(to, str):
+        return users(to)
+    if isinstance(to, Sequence):
+        return users(*to)
+    return to

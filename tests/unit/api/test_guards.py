@@ -1,0 +1,86 @@
+"""What a request may look like, and what every answer carries."""
+
+from typing import Any
+
+import pytest
+
+LIMIT = 1_048_576
+
+
+async def test_a_body_that_is_declared_too_large_is_not_read(call: Any) -> None:
+    reply = await call("POST", "/api/notifications", body=b"{}", headers={"Content-Length": str(LIMIT + 1)})
+    assert (reply.status, reply.json["code"]) == (413, "too_large")
+    assert reply.headers["connection"] == "close"
+
+
+async def test_a_body_that_grows_too_large_while_it_streams_is_cut_off(call: Any) -> None:
+    chunks = [b" " * 65_536] * 20
+    reply = await call("POST", "/api/notifications", body=chunks, headers={"Content-Type": "application/json"})
+    assert (reply.status, reply.json["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-ndjson"}, 415),
+        ({"Content-Type": "application/json; charset=latin-1"}, 415),
+        ({"Content-Type": "application/json", "Content-Encoding": "gzip"}, 415),
+        ({"Content-Type": "application/json; charset=utf-8"}, 422),
+        ({"Content-Type": "application/cloudevents+json"}, 422),
+        ({}, 422),
+    ],
+)
+async def test_bodies_are_plain_json(call: Any, headers: dict[str, str], status: int) -> None:
+    assert (await call("POST", "/api/notifications", body=b"{}", headers=headers)).status == status
+
+
+async def test_an_empty_body_needs_no_type(call: Any) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert (await call("POST", "/api/users/u1/token", body=b"", headers=form)).status == 200
+
+
+@pytest.mark.parametrize("url", ["/api/notifications", "/demo/", "/docs", "/nowhere", "/sw.js"])
+async def test_every_answer_is_hardened(call: Any, url: str) -> None:
+    headers = (await call("GET", url)).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "strict-origin-when-cross-origin"
+    policy = headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "script-src" not in policy
+
+
+async def test_answers_of_the_api_are_not_kept(call: Any) -> None:
+    assert (await call("GET", "/api/notifications")).headers["cache-control"] == "no-store"
+
+
+async def test_unknown_routes_and_methods_are_problems(call: Any) -> None:
+    missing = await call("GET", "/api/nothing")
+    assert (missing.status, missing.json["code"], missing.json["instance"]) == (404, "no_route", "/api/nothing")
+    wrong = await call("PATCH", "/api/notifications")
+    assert (wrong.status, wrong.json["code"]) == (405, "method_not_allowed")
+    assert "allow" in wrong.headers
+
+
+async def test_wrong_query_parameters_are_named(call: Any) -> None:
+    reply = await call("GET", "/api/notifications?limit=0&state=odd")
+    assert reply.status == 422
+    assert {fault["field"] for fault in reply.json["errors"]} == {"limit", "state"}
+
+
+async def test_an_unforeseen_error_tells_an_id_and_nothing_else(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(call.runtime.store.notifications, "recent", broken)
+    reply = await call("GET", "/api/notifications")
+    assert (reply.status, reply.json["code"]) == (500, "internal")
+    assert b"secret detail" not in reply.body
+    assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_no_other_site_may_read_unless_it_is_named(call: Any) -> None:
+    reply = await call("GET", "/api/notifications", headers={"Origin": "https://evil.example"})
+    assert not any(name.startswith("access-control") for name in reply.headers)
