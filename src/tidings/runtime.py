@@ -111,6 +111,7 @@ class Runtime:
             async with store.begin() as tx:
                 await store.sync_categories(tx, list(engine.catalog.categories.values()))
                 keys = await _vapid_keys(store, tx, engine.clock)
+            counters.STATEMENTS.set_function(lambda: store.statements)
             yield cls._assembled(engine, keys)
         finally:
             await store.close()

@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -198,10 +198,15 @@ def chromium_path() -> str:
     return path
 
 
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
-    "--disable-sync --no-first-run"
-).split()
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -306,12 +311,12 @@ def deliver(page: Page, site: FakeSite) -> Deliver:
 
 
 @pytest.fixture
-def sign_up(page: Page, site: FakeSite) -> Callable[[], object]:
+def sign_up(page: Page, site: FakeSite) -> Callable[[], Awaitable[None]]:
     """Return a coroutine function that opens the demo page and signs up."""
 
-    async def run(name: str = "Ada") -> None:
+    async def run() -> None:
         await page.goto(f"{site.origin}/demo/")
-        await page.get_by_label("Your name").fill(name)
+        await page.get_by_label("Your name").fill("Ada Lovelace")
         await page.get_by_role("button", name="Get my ticket").click()
         await page.get_by_role("heading", name="Alerts on this device").wait_for()
 

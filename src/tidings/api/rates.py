@@ -13,6 +13,8 @@ from tidings.ports.clock import Clock
 
 #: buckets kept at most; the least recently used goes first
 MAX_BUCKETS = 20_000
+#: seconds since the epoch are exact to about a quarter of this
+_TINY = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,14 @@ class Bucket:
         """Count one call of `who` at `now` (seconds since the epoch)."""
         step, period = self._step, self.rate.period
         full_at = max(self._full_at.get(who, now), now)
-        if full_at + step > now + period + 1e-9:
+        if full_at + step > now + period + _TINY:
             return Room(False, 0, full_at - now, full_at + step - now - period)
         self._full_at[who] = full_at + step
         self._full_at.move_to_end(who)
         while len(self._full_at) > MAX_BUCKETS:
             self._full_at.popitem(last=False)
         ahead = full_at + step - now
-        return Room(True, int((period - ahead + 1e-9) / step), ahead, 0.0)
+        return Room(True, int((period - ahead + _TINY) / step), ahead, 0.0)
 
 
 def address_of(request: Request) -> str:

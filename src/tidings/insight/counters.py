@@ -3,11 +3,13 @@
 from collections import Counter as Tally
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from tidings.model.delivery import Attempted
 
 ATTEMPTS = Counter("tidings_attempts", "Recorded tries and late skips", ("channel", "outcome"))
+#: set at the start to read the store's own count
+STATEMENTS = Gauge("tidings_sql_statements", "SQL statements executed since the start")
 SECONDS = Histogram(
     "tidings_send_seconds",
     "From handing a message to the channel to its answer",

@@ -1,7 +1,9 @@
 """The whole API over a real store in a file, driven in-process: no sockets, no sleeping, no fakes but the clock."""
 
+import asyncio
 import base64
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,7 @@ from fastapi import FastAPI
 
 from tidings.api.app import create_app
 from tidings.credentials import sign_user_token
+from tidings.model.user import User
 from tidings.runtime import Runtime
 from tidings.settings import Settings
 
@@ -126,10 +129,9 @@ class Client:
         )
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def _settings(folder: Path) -> Settings:
     return Settings(
-        data_dir=tmp_path,
+        data_dir=folder,
         bootstrap_key=ADMIN,
         user_secret=USER_SECRET,
         secret_key="a wrapping key for tests, long enough",
@@ -138,16 +140,28 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database with the users u1 and u2, made once and copied for each test."""
+    folder = tmp_path_factory.mktemp("api")
+
+    async def prepare() -> None:
+        clock = StoppedClock()
+        async with Runtime.open(_settings(folder), clock=clock) as runtime, runtime.store.begin() as tx:
+            people = [User(user_id, locale="de-CH", timezone="Europe/Zurich") for user_id in ("u1", "u2")]
+            await runtime.store.users.upsert(tx, people, clock.now())
+
+    asyncio.run(prepare())
+    return folder / "tidings.db"
+
+
 @pytest.fixture
-async def call(settings: Settings) -> AsyncIterator[Client]:
-    """A client of an application over an empty database with the users u1 and u2."""
+async def call(tmp_path: Path, prepared: Path) -> AsyncIterator[Client]:
+    """A client of an application over a database with the users u1 and u2 and nothing else."""
+    shutil.copy(prepared, tmp_path / "tidings.db")
     clock = StoppedClock()
-    async with Runtime.open(settings, clock=clock) as runtime:
-        client = Client(create_app(runtime), runtime, clock)
-        for user_id in ("u1", "u2"):
-            reply = await client("PUT", f"/api/users/{user_id}", json={"locale": "de-CH", "timezone": "Europe/Zurich"})
-            assert reply.status == 201, reply.body
-        yield client
+    async with Runtime.open(_settings(tmp_path), clock=clock) as runtime:
+        yield Client(create_app(runtime), runtime, clock)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 LIMIT = 1_048_576
 
@@ -75,8 +76,10 @@ async def test_an_unforeseen_error_tells_an_id_and_nothing_else(call: Any, monke
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr(call.runtime.store.notifications, "recent", broken)
-    reply = await call("GET", "/api/notifications")
+    with capture_logs() as logs:
+        reply = await call("GET", "/api/notifications")
     assert (reply.status, reply.json["code"]) == (500, "internal")
+    assert logs[0]["incident"] in reply.json["detail"]
     assert b"secret detail" not in reply.body
     assert reply.headers["x-content-type-options"] == "nosniff"
 

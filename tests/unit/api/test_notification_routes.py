@@ -138,9 +138,10 @@ async def test_what_is_done_cannot_be_cancelled(call: Any) -> None:
 
 
 async def test_an_unknown_notification_is_not_found(call: Any) -> None:
-    for method, rest in (("GET", ""), ("GET", "/trace"), ("GET", "/deliveries"), ("DELETE", "")):
-        reply = await call(method, f"/api/notifications/none{rest}")
+    for rest in ("", "/trace", "/deliveries"):
+        reply = await call("GET", f"/api/notifications/none{rest}")
         assert (reply.status, reply.json["code"]) == (404, "unknown_notification")
+    assert (await call("DELETE", "/api/notifications/none")).status == 404
     assert (await call("GET", "/api/explain?userId=u1&notificationId=none")).status == 404
 
 

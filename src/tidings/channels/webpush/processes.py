@@ -126,7 +126,9 @@ class _Slot:
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
         """The closed pipe ends the process; one that does not notice is killed."""
         try:
-            await asyncio.wait_for(process.wait(), self._limits.pause)
+            # not wait_for: Python 3.11's forgets a cancellation that comes together with the result
+            async with asyncio.timeout(self._limits.pause):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
@@ -172,7 +174,8 @@ class SenderPool:
         """Start the processes. Raises BackendError if one does not come up; its own words are on standard error."""
         self._lives = [asyncio.create_task(slot.live()) for slot in self._slots]
         try:
-            await asyncio.wait_for(asyncio.gather(*(slot.ready.wait() for slot in self._slots)), self._limits.start)
+            async with asyncio.timeout(self._limits.start):
+                await asyncio.gather(*(slot.ready.wait() for slot in self._slots))
         except TimeoutError:
             await self.close()
             raise BackendError("the sender processes do not start; see the messages above") from None

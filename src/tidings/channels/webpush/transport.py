@@ -119,7 +119,8 @@ class Transport:
         """Let one request open the connection: a crowd would open one each before HTTP/2 is agreed on."""
         if pinned.led:
             try:
-                await asyncio.wait_for(pinned.ready.wait(), self._limits.connect)
+                async with asyncio.timeout(self._limits.connect):
+                    await pinned.ready.wait()
             except TimeoutError:
                 pinned.ready.set()
             return await self._exchange(pinned, origin, url, headers, body)
@@ -170,7 +171,8 @@ class Transport:
     async def _make(self, origin: Origin) -> _Pinned | NoAnswer:
         loop = asyncio.get_running_loop()
         try:
-            addresses = await asyncio.wait_for(self._resolver(origin), self._limits.connect)
+            async with asyncio.timeout(self._limits.connect):
+                addresses = await self._resolver(origin)
         except (AddressRefused, TimeoutError) as error:
             why = error.message if isinstance(error, AddressRefused) else f"{origin.host} does not resolve in time"
             if len(self._refused) >= self._limits.origins:

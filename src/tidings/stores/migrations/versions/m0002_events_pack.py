@@ -45,7 +45,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("event_id", "user_id"),
     )
-    op.create_index("ix_favourites_host", "favourites", ["host_id", "user_id"])
+    op.create_index("ix_favourites_host", "favourites", ["host_id", "user_id", "event_id"])
     op.create_index("ix_favourites_user", "favourites", ["user_id"])
     op.create_table(
         "tickets",

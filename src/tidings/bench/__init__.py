@@ -1,0 +1,1 @@
+"""`tidings bench`: the benchmark that anybody can run. Real processes, a real database, nothing left out."""

@@ -1,0 +1,109 @@
+"""The push modules on their own, in Chromium: key conversion, device names, error codes, the time-out."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page
+
+if TYPE_CHECKING:
+    from conftest import FakeSite
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+KEY = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def opened(page: Page, site: "FakeSite") -> Page:
+    """Open a page of the site's origin."""
+    await page.goto(f"{site.origin}/demo/")
+    return page
+
+
+async def test_a_key_becomes_65_bytes_with_or_without_padding(opened: Page) -> None:
+    keys = await opened.evaluate(
+        """async (text) => { const { keyFromText } = await import("/web/push/keys.js");
+             return [keyFromText(text), keyFromText(text + "=")].map((key) => [key.length, key[0], key[64]]); }""",
+        KEY,
+    )
+    assert keys == [[65, 4, 0xFB], [65, 4, 0xFB]]
+
+
+@pytest.mark.parametrize("text", ["", "AAAA", "not a key!", KEY[:-2], "C" + KEY[1:]])
+async def test_a_wrong_key_is_refused(opened: Page, text: str) -> None:
+    name = await opened.evaluate(
+        """async (text) => { const { keyFromText } = await import("/web/push/keys.js");
+             try { keyFromText(text); return null; } catch (error) { return error.name; } }""",
+        text,
+    )
+    assert name == "RangeError"
+
+
+@pytest.mark.parametrize(
+    ("agent", "label"),
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
+        ("Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/537.36 Edg/140.0", "Edge on Windows"),
+        ("Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 Chrome/140.0 Mobile Safari/537.36", "Chrome on Android"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) Version/17.5 Safari/604.1", "Safari on iPhone"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Version/17.5 Safari/605.1.15", "Safari on Mac"),
+        ("curl/8", "Browser"),
+    ],
+)
+async def test_a_device_has_a_name_people_know(opened: Page, agent: str, label: str) -> None:
+    found = await opened.evaluate(
+        'async (agent) => (await import("/web/push/environment.js")).deviceLabel(agent)', agent
+    )
+    assert found == label
+
+
+@pytest.mark.parametrize(
+    ("name", "permission", "code"),
+    [
+        ("NotAllowedError", "default", "dismissed"),
+        ("NotAllowedError", "denied", "denied"),
+        ("InvalidStateError", "granted", "stale-key"),
+        ("SecurityError", "default", "private-window"),
+        ("AbortError", "granted", "push-service-unavailable"),
+        ("AbortError", "denied", "denied"),
+        ("NotSupportedError", "granted", "unsupported"),
+    ],
+)
+async def test_what_the_browser_throws_becomes_a_code(opened: Page, name: str, permission: str, code: str) -> None:
+    found = await opened.evaluate(
+        """async ([name, permission]) => { const { explainSubscribeFailure } = await import("/web/push/errors.js");
+             return explainSubscribeFailure(new DOMException("x", name), permission).code; }""",
+        [name, permission],
+    )
+    assert found == code
+
+
+MANAGE = """async (act) => {
+  const { PushSubscriptionManager } = await import("/web/push/manager.js");
+  const push = new PushSubscriptionManager({ getToken: () => "user-token", timeoutMs: 50 });
+  try { await push[act](); return [await push.state(), null]; }
+  catch (error) { return [await push.state(), error.code]; }
+}"""
+
+
+async def test_a_browser_that_hangs_is_given_up(opened: Page) -> None:
+    await opened.evaluate("localStorage.setItem('stub.mode', 'hang')")
+    assert await opened.evaluate(MANAGE, "subscribe") == ["granted-unsubscribed", "timeout"]
+
+
+async def test_re_syncing_never_subscribes_somebody_who_was_not_asked(opened: Page, site: "FakeSite") -> None:
+    assert await opened.evaluate(MANAGE, "resync") == ["granted-unsubscribed", None]
+    assert site.bodies("POST", "/api/push/subscribe") == []
+
+
+async def test_a_device_the_server_does_not_know_is_not_called_subscribed(opened: Page, site: "FakeSite") -> None:
+    site.refusals["/api/push/subscribe"] = (503, {"detail": "busy"})
+    assert await opened.evaluate(MANAGE, "subscribe") == ["granted-unsubscribed", "server"]
+    del site.refusals["/api/push/subscribe"]
+    assert await opened.evaluate(MANAGE, "resync") == ["granted-unsubscribed", None]
+
+
+async def test_an_unreadable_server_key_is_the_server_s_fault(opened: Page, site: "FakeSite") -> None:
+    site.public_key = "AAAA"
+    assert await opened.evaluate(MANAGE, "subscribe") == ["granted-unsubscribed", "server"]
