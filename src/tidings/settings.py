@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     #: deliveries that travel in one task
     batch_size: int = Field(200, ge=1, le=5_000)
     #: how long a worker owns what it claimed, in seconds
-    lease_seconds: int = Field(60, ge=5, le=3600)
+    lease_seconds: int = Field(60, ge=30, le=3600)
     #: outcomes are written at most this late, in milliseconds
     flush_ms: int = Field(200, ge=1, le=10_000)
     #: … or once this many wait

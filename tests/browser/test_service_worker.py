@@ -122,9 +122,11 @@ async def test_odd_fields_are_left_out_and_the_rest_is_shown(ready: Page, delive
 # A synthetic event cannot extend its life or open windows, so those two calls are recorded instead.
 CLICK = """async ([data, action]) => {
   const calls = [];
-  self.registration.showNotification("clicked", { tag: "click", data });
   let notification;
-  while (!notification) [notification] = await self.registration.getNotifications({ tag: "click" });
+  while (!notification) {
+    await self.registration.showNotification("clicked", { tag: "click", data });
+    [notification] = await self.registration.getNotifications({ tag: "click" });
+  }
   const opened = self.clients.openWindow;
   const [focus, navigate] = [WindowClient.prototype.focus, WindowClient.prototype.navigate];
   self.clients.openWindow = async (url) => { calls.push(["open", url]); };

@@ -60,17 +60,17 @@ class Explanation:
     facts: Facts
 
 
-_CANNOT = "Nothing was sent on {channel}: "
-#: reason → sentence, filled from channel, category, user, when and the recorded detail
-_SKIPPED: Mapping[SkipReason, str] = {
-    SkipReason.PREFERENCE_OFF: _CANNOT + "{user} turned off {category} on {channel}.",
-    SkipReason.NOT_OPTED_IN: _CANNOT + "{category} is off until a user turns it on, and {user} had not.",
-    SkipReason.NO_DEVICE: _CANNOT + "{user} had nothing there to be reached at {when}.",
-    SkipReason.CHANNEL_NOT_SET_UP: _CANNOT + "the channel was not set up on this server at {when}.",
-    SkipReason.LEFT_AUDIENCE: _CANNOT + "{user} had left the audience by {when}, before the send.",
-    SkipReason.EXPIRED: _CANNOT + "its time was over at {when}, before its turn came.",
-    SkipReason.USER_ERASED: _CANNOT + "{user} was erased before the send.",
-    SkipReason.RENDER_FAILED: _CANNOT + "the template could not be filled in{error}.",
+#: reason → why, filled from channel, category, user, when and the recorded detail
+_REASONS: Mapping[SkipReason, str] = {
+    SkipReason.PREFERENCE_OFF: "{user} turned off {category} on {channel}.",
+    SkipReason.NOT_OPTED_IN: "{category} is off until a user turns it on, and {user} had not.",
+    SkipReason.NO_DEVICE: "{user} had nothing there to be reached at {when}.",
+    SkipReason.CHANNEL_NOT_SET_UP: "the channel was not set up on this server at {when}.",
+    SkipReason.LEFT_AUDIENCE: "{user} had left the audience by {when}, before the send.",
+    SkipReason.EXPIRED: "its time was over at {when}, before its turn came.",
+    SkipReason.USER_ERASED: "{user} was erased before the send.",
+    SkipReason.RENDER_FAILED: "the template could not be filled in{error}.",
+    SkipReason.CANCELLED: "the notification was cancelled before the send.",
 }
 
 
@@ -91,7 +91,8 @@ def _verdict(facts: Facts) -> Verdict:
     if states:
         return _undelivered(states, cancelled)
     if facts.skips:
-        return Verdict.SKIPPED
+        all_cancelled = all(skip.reason is SkipReason.CANCELLED for skip in facts.skips)
+        return Verdict.CANCELLED if all_cancelled else Verdict.SKIPPED
     if not facts.user_known:
         return Verdict.UNKNOWN_USER
     if cancelled:
@@ -127,8 +128,11 @@ def _sentences(facts: Facts, verdict: Verdict) -> Iterator[str]:
         yield _headline(facts, verdict)
     for delivery in facts.deliveries:
         yield _delivery(delivery, facts)
+    told = {(one.channel, one.why) for one in facts.deliveries if one.state is DeliveryState.SKIPPED}
     for skip in facts.skips:
-        yield _skip(skip, facts)
+        # what was found just before sending is recorded with the delivery, and told with it
+        if (skip.channel, skip.reason.value) not in told:
+            yield _skip(skip, facts)
     if not facts.deliveries and not facts.skips:
         yield _nothing(facts, verdict)
         if verdict in {Verdict.NOT_IN_AUDIENCE, Verdict.JOINED_LATER}:
@@ -186,16 +190,30 @@ def _delivery(delivery: DeliveryTrace, facts: Facts) -> str:
         case DeliveryState.CANCELLED:
             return f"{target}: not sent, the notification was cancelled."
         case DeliveryState.SKIPPED:
-            return f"{target}: not sent, something changed between planning and sending{because}."
+            return f"{target}: not sent: {_late_reason(delivery, facts)}"
 
 
 def _skip(skip: SkipTrace, facts: Facts) -> str:
-    error = skip.detail.get("error") or skip.detail.get("why")
-    return _SKIPPED[skip.reason].format(
-        channel=skip.channel,
+    why = _reason(skip.reason, skip.channel, skip.created_at, facts, skip.detail)
+    return f"Nothing was sent on {skip.channel}: {why}"
+
+
+def _late_reason(delivery: DeliveryTrace, facts: Facts) -> str:
+    """Say what was found when the delivery was looked at again just before sending."""
+    try:
+        reason = SkipReason(delivery.why or "")
+    except ValueError:
+        return f"something changed between planning and sending: {delivery.why or 'no reason was kept'}."
+    return _reason(reason, delivery.channel, delivery.updated_at, facts, {})
+
+
+def _reason(reason: SkipReason, channel: str, moment: datetime, facts: Facts, detail: Mapping[str, object]) -> str:
+    error = detail.get("error") or detail.get("why")
+    return _REASONS[reason].format(
+        channel=channel,
         category=facts.notification.category,
         user=facts.user_id,
-        when=_at(skip.created_at),
+        when=_at(moment),
         error=f" ({error})" if error else "",
     )
 

@@ -100,8 +100,10 @@ class Due:
     preference: bool | None
     #: attempts already spent
     attempts: int
-    #: only the holder of the token may record the outcome
+    #: only the holder of the token may record the outcome …
     lease_token: str
+    #: … and only until then is nobody else sending it
+    lease_until: datetime
     #: when it was planned; the older, the more may have changed since
     planned_at: datetime
     #: the notification was cancelled since planning

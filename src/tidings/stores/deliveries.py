@@ -13,10 +13,19 @@ from tidings.model.subscription import SubscriptionState
 from tidings.model.task import Task, TaskKind
 from tidings.ports.store import Transaction
 from tidings.stores.connection import of
-from tidings.stores.delivery_rows import DUE, RECORD, attempt_row, due, outcome_row, planned_row, skipped_row
+from tidings.stores.delivery_rows import (
+    DUE,
+    RECORD,
+    RECORD_TRY,
+    attempt_row,
+    due,
+    outcome_row,
+    planned_row,
+    skipped_row,
+)
 from tidings.stores.json_list import json_list
 from tidings.stores.outbox import SqlOutbox
-from tidings.stores.schema import PENDING, SENDING, WAITING, attempts, deliveries, skips
+from tidings.stores.schema import PENDING, SENDING, WAITING, deliveries, skips
 from tidings.stores.sealing import Sealer
 from tidings.stores.subscriptions import SqlSubscriptions
 from tidings.stores.traces import Traces
@@ -51,7 +60,7 @@ class SqlDeliveries(Traces):
         if not ids:
             return []
         rows = await of(tx).execute(DUE.where(_d.id.in_(json_list(ids))))
-        return [due(row, token, self._sealer) for row in rows]
+        return [due(row, token, lease_until, self._sealer) for row in rows]
 
     async def record(self, tx: Transaction, attempted: Sequence[Attempted], now: datetime) -> int:
         if not attempted:
@@ -59,7 +68,7 @@ class SqlDeliveries(Traces):
         done = await of(tx).execute(RECORD, [outcome_row(one, now) for one in attempted])
         tries = [attempt_row(one) for one in attempted if not isinstance(one.outcome, Skipped)]
         if tries:
-            await of(tx).execute(insert(attempts).prefix_with("OR IGNORE", dialect="sqlite"), tries)
+            await of(tx).execute(RECORD_TRY, tries)
         for remedy, state in (("delete", SubscriptionState.GONE), ("rebind", SubscriptionState.REBIND)):
             dead = [
                 one.target_id

@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy import Row, bindparam, exists, insert, select, update
 
 from tidings.model.delivery import Attempted, DeliveryState, Due, Planned, Skipped, SkipReason
 from tidings.model.ids import new_id
 from tidings.model.notification import NotificationState
 from tidings.model.outcome import Deferred, Delivered, Gone, Refused
-from tidings.stores.schema import SENDING, deliveries, notifications, preferences, push_subscriptions, users
+from tidings.stores.schema import SENDING, attempts, deliveries, notifications, preferences, push_subscriptions, users
 from tidings.stores.sealing import Sealer
 from tidings.stores.subscriptions import opened
 
@@ -70,8 +70,20 @@ RECORD = (
     )
 )
 
+#: one try; a delivery that was erased with its user meanwhile takes its tries with it
+RECORD_TRY = (
+    insert(attempts)
+    .from_select(
+        [column.name for column in attempts.c],
+        select(*(bindparam(f"try_{column.name}", type_=column.type) for column in attempts.c)).where(
+            exists().where(_d.id == bindparam("try_delivery_id"))
+        ),
+    )
+    .prefix_with("OR IGNORE", dialect="sqlite")
+)
 
-def due(row: Row[*tuple[Any, ...]], token: str, sealer: Sealer) -> Due:
+
+def due(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, sealer: Sealer) -> Due:
     """Return the claimed delivery of a row of `DUE`."""
     return Due(
         id=row.id,
@@ -84,6 +96,7 @@ def due(row: Row[*tuple[Any, ...]], token: str, sealer: Sealer) -> Due:
         preference=row.enabled,
         attempts=row.attempts,
         lease_token=token,
+        lease_until=lease_until,
         planned_at=row.planned_at,
         cancelled=row.notification_state == NotificationState.CANCELLED.value,
     )
@@ -154,17 +167,17 @@ def outcome_row(attempted: Attempted, now: datetime) -> dict[str, object]:
 
 
 def attempt_row(attempted: Attempted) -> dict[str, object]:
-    """Return the row of one try."""
+    """Return the parameters of `RECORD_TRY`."""
     outcome = attempted.outcome
     assert not isinstance(outcome, Skipped), "a skip is not a try"
     return {
-        "delivery_id": attempted.delivery_id,
-        "started_at": attempted.started_at,
-        "number": attempted.number,
-        "outcome": type(outcome).__name__.lower(),
-        "why": _why(outcome),
-        "status": outcome.status,
-        "finished_at": attempted.finished_at,
+        "try_delivery_id": attempted.delivery_id,
+        "try_started_at": attempted.started_at,
+        "try_number": attempted.number,
+        "try_outcome": type(outcome).__name__.lower(),
+        "try_why": _why(outcome),
+        "try_status": outcome.status,
+        "try_finished_at": attempted.finished_at,
     }
 
 

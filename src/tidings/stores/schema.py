@@ -31,6 +31,7 @@ metadata = MetaData()
 #: conditions of partial indexes; a query must use the very same words for its plan to use the index
 UNPLANNED = text("state IN ('accepted', 'fanning_out')")
 PENDING = text("state = 'pending'")
+BATCHED = text("state = 'pending' AND batch_id IS NOT NULL")
 WAITING = text("state = 'pending' AND batch_id IS NULL")
 SENDING = text("state = 'sending'")
 GONE = text("state = 'gone'")
@@ -91,7 +92,8 @@ preferences = Table(
     Column("category", String(64), primary_key=True),
     Column("channel", String(32), primary_key=True),
     Column("enabled", Boolean, nullable=False),
-    Index("ix_preferences_category", "category", "enabled", "user_id"),
+    # the audience `opted_in`, in user order (the channel decides which row of a user counts)
+    Index("ix_preferences_category", "category", "enabled", "user_id", "channel"),
 )
 
 push_subscriptions = Table(
@@ -179,14 +181,17 @@ deliveries = Table(
     Column("lease_until", Instant),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
-    # one row per recipient and target, whatever is repeated; also the way explain and trace read
+    # one row per recipient and target, whatever is repeated
     Index("ux_deliveries_once", "notification_id", "user_id", "channel", "target_id", unique=True),
+    # a notification's deliveries a page at a time
+    Index("ix_deliveries_notification", "notification_id", "id"),
     Index("ix_deliveries_user", "user_id", "id"),
     Index(
         "ix_deliveries_batch",
         "batch_id",
-        sqlite_where=PENDING,
-        postgresql_where=PENDING,
+        # without the rows that have none: SQLite would look for the due ones here, and sort them
+        sqlite_where=BATCHED,
+        postgresql_where=BATCHED,
     ),
     Index(
         "ix_deliveries_due",
@@ -225,6 +230,7 @@ skips = Table(
     Column("detail", Json, nullable=False),
     Column("created_at", Instant, nullable=False),
     Index("ux_skips_once", "notification_id", "user_id", "channel", unique=True),
+    Index("ix_skips_notification", "notification_id", "id"),
     Index("ix_skips_user", "user_id", "id"),
 )
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -198,3 +199,38 @@ async def test_processes_end_when_the_parent_is_killed(service: tuple[PushServic
 )
 def test_an_outcome_survives_the_pipe(outcome: Outcome) -> None:
     assert unflatten(flatten(1, outcome)) == outcome
+
+
+async def test_closing_while_a_process_is_being_replaced_leaves_none_behind(service: tuple[PushService, int]) -> None:
+    setup = Setup("mailto:ops@example.com", f"127.0.0.1:{service[1]}", None, (KEY,))
+    for pause in (0.0, 0.01):
+        pool = SenderPool(2, setup, clock=SystemClock(), jitter=lambda: 0.0, limits=PoolLimits(pause=pause))
+        await pool.open()
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGKILL)
+        # an unreaped process is a ResourceWarning, and warnings are errors
+        await asyncio.wait_for(pool.close(), 20)
+        assert pool.pids == ()
+
+
+async def test_a_start_that_fails_is_repeated(
+    service: tuple[PushService, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = asyncio.create_subprocess_exec, 2
+
+    async def scarce(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(24, "Too many open files")
+        return await real(*arguments, **options)
+
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", scarce)
+    setup = Setup("mailto:ops@example.com", f"127.0.0.1:{service[1]}", None, (KEY,))
+    pool = SenderPool(1, setup, clock=SystemClock(), jitter=lambda: 0.0, limits=PoolLimits(pause=0.01))
+    await pool.open()
+    assert isinstance(await pool.send(request(service[1])), Delivered)
+    await pool.close()
+    assert [context["message"] for context in reported] == ["a sender process cannot be started"] * 2

@@ -80,7 +80,7 @@ def _signed(claims: dict[str, object], algorithm: str = "HS256") -> str:
         _signed({"sub": "u", "exp": float("nan")}),
         _signed({"sub": "u", "exp": NOW.timestamp() + 60, "nbf": NOW.timestamp() + 50}),
         _signed({"sub": "u", "exp": NOW.timestamp() + 60}, algorithm="HS512"),
-        jwt.encode({"sub": "u", "exp": NOW.timestamp() + 60}, None, algorithm="none"),
+        jwt.encode({"sub": "u", "exp": NOW.timestamp() + 60}, "", algorithm="none"),
         jwt.encode({"sub": "u", "exp": NOW.timestamp() + 60}, "another secret, also long enough", algorithm="HS256"),
         "a.b.c",
         "nonsense",

@@ -154,6 +154,15 @@ def test_every_reason_to_skip_has_its_sentence(reason: SkipReason) -> None:
     assert "{" not in first
 
 
+@pytest.mark.parametrize("reason", SkipReason)
+def test_a_reason_found_just_before_sending_is_told_once(reason: SkipReason) -> None:
+    late = replace(_delivery(DeliveryState.SKIPPED), why=reason.value)
+    (_, sentence, *rest) = explain(_facts(late, skips=(_skip(reason),))).sentences
+    assert sentence.startswith("Firefox at p: not sent: ")
+    assert reason.value not in sentence or "_" not in reason.value
+    assert not any(one.startswith("Nothing was sent") for one in rest)
+
+
 def test_a_preference_is_named_with_category_and_channel() -> None:
     (sentence,) = explain(_facts(skips=(_skip(SkipReason.PREFERENCE_OFF),))).sentences
     assert sentence == "Nothing was sent on webpush: ana turned off EVENT_TIME_CHANGE on webpush."
@@ -176,13 +185,13 @@ def test_users_behind_the_cursor_have_been_passed() -> None:
 
 
 def test_the_tree_says_what_holds_where() -> None:
-    audience = ticket_holders("e1") - users("ana", "bob", "eve")
+    audience = ticket_holders("e1") - users("ana", "bobby", "evelyn")
     tree = judge(audience, {0: True, 1: True}, KINDS, "ana")
     assert not tree.holds
     assert [part.holds for part in tree.parts] == [True, False]
     shown = " ".join(tree.sentences("ana"))
-    assert "bob" not in shown
-    assert "eve" not in shown
+    assert "bobby" not in shown
+    assert "evelyn" not in shown
 
 
 def test_a_kind_that_is_gone_is_still_told() -> None:

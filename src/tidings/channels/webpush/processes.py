@@ -4,6 +4,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -53,6 +54,8 @@ class _Slot:
         self._outgoing: list[tuple[int, PushRequest]] = []
         self._numbers = 0
         self._pipe: Pipe | None = None
+        # a word, not a cancellation: that could hit while a process is being started or reaped and leave it behind
+        self._stopped = asyncio.Event()
         self.waiting: dict[int, _Waiting] = {}
         self.ready = asyncio.Event()
         self.process: asyncio.subprocess.Process | None = None
@@ -72,17 +75,28 @@ class _Slot:
         if self._pipe is not None:
             self._pipe.write(frame)
 
+    def stop(self) -> None:
+        """Let the process go; `live` then returns."""
+        self._stopped.set()
+        if self._pipe is not None:
+            self._pipe.close()
+
     async def live(self) -> None:
-        """Start a process, serve until it is gone, and again, until cancelled."""
+        """Start a process, serve until it is gone, and again, until stopped."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._stopped.is_set():
             born = loop.time()
             try:
                 await self._one_life()
+            except OSError as error:
+                # no memory or no file descriptors left: others may free some, so try again after the pause
+                loop.call_exception_handler({"message": "a sender process cannot be started", "exception": error})
             finally:
                 self._end_waiting()
             if loop.time() - born < self._limits.pause:
-                await asyncio.sleep(self._limits.pause)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._limits.pause):
+                        await self._stopped.wait()
 
     async def _one_life(self) -> None:
         ours, theirs = socket.socketpair()
@@ -91,7 +105,7 @@ class _Slot:
                 self.process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
-                    f"{__package__}.sender_process",
+                    _MODULE,
                     stdin=theirs.fileno(),
                     stdout=asyncio.subprocess.DEVNULL,
                 )
@@ -115,7 +129,7 @@ class _Slot:
         """Return when the process is gone, or has not answered for too long."""
         loop = asyncio.get_running_loop()
         born = loop.time()
-        while not pipe.lost.done():
+        while not pipe.lost.done() and not self._stopped.is_set():
             await asyncio.wait({pipe.lost}, timeout=self._limits.stuck / 4)
             oldest = next(iter(self.waiting.values()), None)
             if oldest is not None and loop.time() - oldest.since > self._limits.stuck:
@@ -126,7 +140,6 @@ class _Slot:
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
         """The closed pipe ends the process; one that does not notice is killed."""
         try:
-            # not wait_for: Python 3.11's forgets a cancellation that comes together with the result
             async with asyncio.timeout(self._limits.pause):
                 await process.wait()
         except TimeoutError:
@@ -197,9 +210,9 @@ class SenderPool:
     async def close(self) -> None:
         """Let what is in flight end, then end the processes."""
         await self._in_flight.ended()
-        for life in self._lives:
-            life.cancel()
-        await asyncio.gather(*self._lives, return_exceptions=True)
+        for slot in self._slots:
+            slot.stop()
+        await asyncio.gather(*self._lives)
 
     @property
     def pids(self) -> tuple[int, ...]:

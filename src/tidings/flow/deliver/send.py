@@ -1,6 +1,7 @@
 """Send claimed deliveries with bounded concurrency and hand each outcome over as soon as it is there."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,10 @@ log = structlog.get_logger(__name__)
 
 #: wait after a bug in a channel, per attempt spent
 AFTER_A_BUG = timedelta(seconds=2)
+#: a send must be over before its lease is; the longest a channel may take (Web Push: 15 s in all) and some room
+LONGEST_SEND = timedelta(seconds=20)
+#: ids of cancelled notifications remembered; older ones have long been read from the database as cancelled
+REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +56,12 @@ class Sender:
         self._gate = gate
         self._clock = clock
         self._recorded = recorded
-        self._cancelled: set[str] = set()
+        self._cancelled: deque[str] = deque(maxlen=REMEMBERED)
         self._stopping = False
 
     def cancelled(self, notification_id: str) -> None:
         """Send nothing of this notification any more, not even what is claimed already."""
-        self._cancelled.add(notification_id)
+        self._cancelled.append(notification_id)
 
     def stop(self) -> None:
         """Let what is in flight end and start nothing new."""
@@ -85,6 +90,9 @@ class Sender:
             return
         async with self._gate.place(job.notification.priority):
             started = self._clock.now()
+            if started + LONGEST_SEND > job.due.lease_until:
+                # it waited too long behind slow ones: when the lease has run out, the sweep gives it back
+                return
             outcome = await self._outcome(self._channels[job.due.channel], message, started)
         await self._recorded(_attempted(job, outcome, started, self._clock.now()))
 

@@ -8,6 +8,7 @@
 export function keyFromText(text) {
   if (!/^[A-Za-z0-9_-]+={0,2}$/.test(text)) throw new RangeError("a VAPID key is base64url text");
   const plain = text.replace(/=+$/, "").replaceAll("-", "+").replaceAll("_", "/");
+  if (plain.length % 4 === 1) throw new RangeError("a VAPID key is base64url text");
   const bytes = Uint8Array.from(atob(plain), (character) => character.charCodeAt(0));
   if (bytes.length !== 65 || bytes[0] !== 4) throw new RangeError("a VAPID key is a 65-byte uncompressed point");
   return bytes;

@@ -145,8 +145,8 @@ def upgrade() -> None:
         "ix_deliveries_batch",
         "deliveries",
         ["batch_id"],
-        sqlite_where=sa.text("state = 'pending'"),
-        postgresql_where=sa.text("state = 'pending'"),
+        sqlite_where=sa.text("state = 'pending' AND batch_id IS NOT NULL"),
+        postgresql_where=sa.text("state = 'pending' AND batch_id IS NOT NULL"),
     )
     op.create_index(
         "ix_deliveries_due",
@@ -162,6 +162,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'sending'"),
         postgresql_where=sa.text("state = 'sending'"),
     )
+    op.create_index("ix_deliveries_notification", "deliveries", ["notification_id", "id"])
     op.create_index("ix_deliveries_user", "deliveries", ["user_id", "id"])
     op.create_index(
         "ux_deliveries_once", "deliveries", ["notification_id", "user_id", "channel", "target_id"], unique=True
@@ -175,7 +176,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("user_id", "category", "channel"),
     )
-    op.create_index("ix_preferences_category", "preferences", ["category", "enabled", "user_id"])
+    op.create_index("ix_preferences_category", "preferences", ["category", "enabled", "user_id", "channel"])
     op.create_table(
         "push_subscriptions",
         sa.Column("id", ID, nullable=False),
@@ -212,6 +213,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["notification_id"], ["notifications.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("ix_skips_notification", "skips", ["notification_id", "id"])
     op.create_index("ix_skips_user", "skips", ["user_id", "id"])
     op.create_index("ux_skips_once", "skips", ["notification_id", "user_id", "channel"], unique=True)
     op.create_table(

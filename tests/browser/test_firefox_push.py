@@ -1,0 +1,290 @@
+"""A real Firefox, end to end: it subscribes, is pushed to, decrypts by itself, and shows what arrived.
+
+Nothing is stubbed: Firefox talks to `tidings.testing.autopush` instead of Mozilla's service, and says in its
+acknowledgement whether it could decrypt (100) or not (101).
+"""
+
+import asyncio
+import base64
+import json
+import re
+import shutil
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import http_ece
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric import ec
+from py_vapid import Vapid02
+from websockets.asyncio.client import ClientConnection, connect
+
+from tidings.testing.autopush import ACK_DELIVERED, AutopushServer
+
+if TYPE_CHECKING:
+    from conftest import FakeSite, TidingsServer
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+LISTENING = re.compile(rb"WebDriver BiDi listening on (ws://\S+)")
+
+
+class Firefox:
+    """One tab of a Firefox, driven over WebDriver BiDi."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.context = ""
+        self._last = 0
+
+    async def call(self, method: str, **params: object) -> dict[str, object]:
+        """Send one command and return its result."""
+        self._last += 1
+        await self.socket.send(json.dumps({"id": self._last, "method": method, "params": params}))
+        async for text in self.socket:
+            message: dict[str, object] = json.loads(text)
+            if message.get("id") == self._last:
+                assert message["type"] == "success", message
+                result = message["result"]
+                assert isinstance(result, dict)
+                return result
+        raise AssertionError("Firefox went away")
+
+    async def open(self) -> Self:
+        """Start the session and take the first tab."""
+        await self.call("session.new", capabilities={})
+        tree = await self.call("browsingContext.getTree")
+        contexts = tree["contexts"]
+        assert isinstance(contexts, list)
+        self.context = contexts[0]["context"]
+        return self
+
+    async def go(self, url: str) -> None:
+        """Navigate and wait for the load."""
+        await self.call("browsingContext.navigate", context=self.context, url=url, wait="complete")
+
+    async def run(self, expression: str) -> object:
+        """Return the JSON value of a (promised) expression in the page."""
+        wrapped = f"Promise.resolve({expression}).then((value) => JSON.stringify(value) ?? 'null')"
+        answer = await self.call(
+            "script.evaluate", expression=wrapped, target={"context": self.context}, awaitPromise=True
+        )
+        result = answer.get("result")
+        assert isinstance(result, dict), answer
+        return json.loads(result["value"])
+
+    async def until(self, condition: str, seconds: float = 20) -> None:
+        """Wait until a condition on the page's content holds."""
+        watch = f"""new Promise((resolve) => {{
+            const look = () => {{ if ({condition}) {{ watcher.disconnect(); resolve(true); }} }};
+            const watcher = new MutationObserver(look);
+            watcher.observe(document, {{ subtree: true, childList: true, attributes: true, characterData: true }});
+            look();
+        }})"""
+        async with asyncio.timeout(seconds):
+            await self.run(watch)
+
+    async def click(self, selector: str) -> None:
+        """Click with a real pointer, as a person would: only such a click may open a permission prompt."""
+        found = await self.call(
+            "browsingContext.locateNodes", context=self.context, locator={"type": "css", "value": selector}
+        )
+        nodes = found["nodes"]
+        assert isinstance(nodes, list)
+        await self.run(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{ block: 'center' }})")
+        origin = {"type": "element", "element": {"sharedId": nodes[0]["sharedId"]}}
+        moves = [
+            {"type": "pointerMove", "x": 0, "y": 0, "origin": origin},
+            {"type": "pointerDown", "button": 0},
+            {"type": "pointerUp", "button": 0},
+        ]
+        await self.call(
+            "input.performActions", context=self.context, actions=[{"type": "pointer", "id": "mouse", "actions": moves}]
+        )
+
+    async def notifications(self) -> list[dict[str, object]]:
+        """Return what the worker shows now."""
+        shown = await self.run(
+            "navigator.serviceWorker.ready.then((ready) => ready.getNotifications())"
+            ".then((all) => all.map(({ title, body, tag, data }) => ({ title, body, tag, data })))"
+        )
+        assert isinstance(shown, list)
+        return shown
+
+
+@asynccontextmanager
+async def firefox_at(push_url: str, profile: Path) -> AsyncIterator[Firefox]:
+    """Run a headless Firefox that uses the push service at `push_url`."""
+    path = shutil.which("firefox-esr") or shutil.which("firefox")
+    if path is None:
+        pytest.skip("Firefox is not installed (Debian: apt-get install firefox-esr)")
+    preferences: dict[str, object] = {
+        "dom.push.serverURL": push_url,
+        "dom.push.testing.allowInsecureServerURL": True,
+        "dom.push.connection.enabled": True,
+        "dom.serviceWorkers.testing.enabled": True,
+        "permissions.default.desktop-notification": 1,
+        "alerts.useSystemBackend": False,
+        "browser.shell.checkDefaultBrowser": False,
+        "datareporting.policy.dataSubmissionEnabled": False,
+        "app.update.enabled": False,
+    }
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in preferences.items()]
+    (profile / "user.js").write_text("\n".join(lines))
+    process = await asyncio.create_subprocess_exec(
+        path, "--headless", "--no-remote", "--profile", str(profile), "--remote-debugging-port", "0",
+        "--remote-allow-origins", "*", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    drain: asyncio.Task[bytes] | None = None
+    try:
+        async with asyncio.timeout(60):
+            while (match := LISTENING.search(await process.stderr.readline())) is None:
+                assert process.returncode is None, "Firefox ended at once"
+        drain = asyncio.create_task(process.stderr.read())
+        async with connect(f"{match[1].decode()}/session", max_size=None) as socket:
+            yield await Firefox(socket).open()
+    finally:
+        process.terminate()
+        await process.wait()
+        if drain is not None:
+            await drain
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def autopush() -> AsyncIterator[AutopushServer]:
+    """Run the push service that Firefox talks to."""
+    async with AutopushServer() as service:
+        yield service
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def firefox(autopush: AutopushServer, tmp_path: Path) -> AsyncIterator[Firefox]:
+    """Run a Firefox on that push service."""
+    async with firefox_at(autopush.websocket_url, tmp_path) as browser:
+        yield browser
+
+
+async def subscribe_on_demo_page(firefox: Firefox, url: str) -> None:
+    """Sign up on the demo page and turn alerts on, as a visitor does."""
+    await firefox.go(f"{url}/demo/")
+    await firefox.run("document.querySelector('#name').value = 'Ada'")
+    await firefox.click("#sign-up button")
+    await firefox.until("document.querySelector('#alerts-signal').textContent === 'Off'")
+    await firefox.click("#alerts-body .button")
+    await firefox.until("['On', 'Did not work'].includes(document.querySelector('#alerts-signal').textContent)")
+    assert await firefox.run("document.querySelector('#alerts-signal').textContent") == "On", await firefox.run(
+        "document.querySelector('#alerts-body').textContent"
+    )
+
+
+async def call(method: str, url: str, body: object, token: str) -> dict[str, object]:
+    """Call the API; return the JSON answer."""
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method=method)
+
+    def send() -> bytes:
+        with urllib.request.urlopen(request, timeout=15) as answer:
+            data: bytes = answer.read()
+            return data
+
+    parsed: dict[str, object] = json.loads(await asyncio.to_thread(send))
+    return parsed
+
+
+async def test_an_event_moved_over_the_api_reaches_the_subscribed_firefox(
+    autopush: AutopushServer, firefox: Firefox, tidings_for: "type[TidingsServer]"
+) -> None:
+    async with tidings_for.running(push_hosts=autopush.host) as tidings:
+        await subscribe_on_demo_page(firefox, tidings.url)
+        listing = await call("GET", f"{tidings.url}/demo/api/events", None, tidings.key)
+        items = listing["items"]
+        assert isinstance(items, list)
+        event = items[0]
+        patch = {"startDate": "2031-06-21T20:30:00+02:00", "endDate": "2031-06-21T23:30:00+02:00"}
+        answer = await call("PATCH", f"{tidings.url}/api/events/{event['id']}", patch, tidings.key)
+        assert answer["notification"] is not None
+
+        [acknowledgement] = await autopush.acknowledged(1, 30)
+        assert acknowledgement.code == ACK_DELIVERED
+        assert autopush.refused == []
+
+        [notification] = await firefox.notifications()
+        assert event["title"] in str(notification["title"])
+        assert "2031" in str(notification["body"])
+        data = notification["data"]
+        assert isinstance(data, dict)
+        assert event["id"] in data["navigate"]
+        await firefox.until("document.querySelectorAll('#inbox li').length === 1")
+
+
+def base64url(data: bytes) -> str:
+    """Return unpadded base64url text."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Sender:
+    """An application server with a key of its own, made of other people's libraries."""
+
+    def __init__(self) -> None:
+        self.vapid = Vapid02()
+        self.vapid.generate_keys()
+
+    @property
+    def public_key(self) -> str:
+        """Return the key browsers subscribe with."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        return base64url(self.vapid.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
+
+    async def push(self, subscription: dict[str, object], payload: bytes, *, spoil: bool = False) -> int:
+        """Encrypt, sign and post; return the status."""
+        endpoint, keys = subscription["endpoint"], subscription["keys"]
+        assert isinstance(endpoint, str)
+        assert isinstance(keys, dict)
+        auth = base64.urlsafe_b64decode(keys["auth"] + "==")
+        receiver = base64.urlsafe_b64decode(keys["p256dh"] + "=")
+        key = ec.generate_private_key(ec.SECP256R1())
+        body = http_ece.encrypt(
+            payload, private_key=key, dh=receiver, auth_secret=auth[::-1] if spoil else auth, version="aes128gcm"
+        )
+        origin = "/".join(endpoint.split("/")[:3])
+        claims = {"aud": origin, "exp": int(time.time()) + 600, "sub": "mailto:push@example.com"}
+        headers = self.vapid.sign(claims) | {"TTL": "60", "Content-Encoding": "aes128gcm"}
+        request = urllib.request.Request(endpoint, body, headers, method="POST")
+
+        def send() -> int:
+            try:
+                with urllib.request.urlopen(request, timeout=15) as answer:
+                    status: int = answer.status
+                    return status
+            except urllib.error.HTTPError as error:
+                error.close()
+                return error.code
+
+        return await asyncio.to_thread(send)
+
+
+async def test_the_judge_itself_accepts_good_and_reports_bad_messages(
+    autopush: AutopushServer, firefox: Firefox, site: "FakeSite"
+) -> None:
+    sender = Sender()
+    site.public_key = sender.public_key
+    await subscribe_on_demo_page(firefox, site.origin)
+    [subscription] = site.bodies("POST", "/api/push/subscribe")
+    payload = json.dumps({"web_push": 8030, "notification": {"title": "Hello", "body": "there", "navigate": "/x"}})
+
+    assert await Sender().push(subscription, payload.encode()) == 401
+    assert await sender.push(subscription, payload.encode()) == 201
+    [good] = await autopush.acknowledged(1, 20)
+    assert good.code == ACK_DELIVERED
+    [notification] = await firefox.notifications()
+    assert (notification["title"], notification["body"]) == ("Hello", "there")
+
+    assert await sender.push(subscription, payload.encode(), spoil=True) == 201
+    [_, bad] = await autopush.acknowledged(2, 20)
+    assert bad.code == 101

@@ -1,0 +1,221 @@
+"""What becomes of a message when the push service does not simply take it."""
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tidings.testing.mock_push import Rule, SpawnedMockPush
+from tidings.testing.server import TidingsServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Json = dict[str, Any]
+LONG = "Doors open at six, and there is much more to say about it. " * 30
+
+#: device → how the service treats it; each belongs to a user of the same name, who has a good device too
+ODD = {
+    "gone": Rule(status=410),
+    "missing": Rule(status=404),
+    "throttled": Rule(status=429, retry_after=2, times=1),
+    "failing": Rule(status=500, times=2),
+    "small": Rule(status=413, times=1),
+    "smaller": Rule(status=413),
+    "hanging": Rule(hang=True, times=1),
+    "lost": Rule(lost=True, times=1),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def sent(server: TidingsServer, push: SpawnedMockPush) -> dict[str, str]:
+    """Tell everybody at once, because some of it takes seconds: user → notification."""
+    await push.control.behave(*(_for(name, rule) for name, rule in ODD.items()))
+    notifications = {}
+    for name in ODD:
+        await sign_up(server, push, name, name, f"{name}-good")
+    for name in ODD:
+        notifications[name] = await tell(server, name, body=LONG)
+    return notifications
+
+
+def _for(device: str, rule: Rule) -> Rule:
+    return Rule(
+        status=rule.status, retry_after=rule.retry_after, hang=rule.hang, lost=rule.lost, times=rule.times, device=device
+    )
+
+
+async def sign_up(server: TidingsServer, push: SpawnedMockPush, user: str, *devices: str) -> None:
+    await server.expect(201, "PUT", f"/api/users/{user}", {})
+    for device in devices:
+        body = {**(await push.control.subscription(device)), "device": device}
+        await server.expect(201, "POST", "/api/push/subscribe", body, token=server.user_token(user))
+
+
+async def tell(server: TidingsServer, user: str, *, body: str = "There") -> str:
+    wanted = {"userId": user, "templateCode": "MESSAGE", "variables": {"title": "Hi", "body": body}}
+    notification: str = (await server.expect(202, "POST", "/api/notifications", wanted)).read(Json)["id"]
+    return notification
+
+
+async def delivery_to(server: TidingsServer, notification: str, device: str) -> Json:
+    """Return the delivery to one device, once all of the notification are final."""
+    await server.finished(notification, within=45)
+    items = (await server.expect(200, "GET", f"/api/notifications/{notification}/deliveries")).read(Json)["items"]
+    (found,) = (one for one in items if one["target"].startswith(f"{device} "))
+    delivery: Json = found
+    return delivery
+
+
+def seconds_between(first: Json, second: Json) -> float:
+    started = datetime.fromisoformat(second["startedAt"])
+    return (started - datetime.fromisoformat(first["finishedAt"])).total_seconds()
+
+
+def tries(delivery: Json) -> list[tuple[int, str, int | None]]:
+    return [(one["number"], one["outcome"], one["status"]) for one in delivery["attempts"]]
+
+
+@pytest.mark.parametrize(("name", "status"), [("gone", 410), ("missing", 404)])
+async def test_a_dead_device_goes_and_the_users_other_one_stays(
+    server: TidingsServer, sent: dict[str, str], name: str, status: int
+) -> None:
+    dead = await delivery_to(server, sent[name], name)
+    assert (dead["state"], tries(dead)) == ("gone", [(1, "gone", status)])
+    assert (await delivery_to(server, sent[name], f"{name}-good"))["state"] == "delivered"
+    own = await server.expect(200, "GET", "/api/push/subscriptions", token=server.user_token(name))
+    states = {one["device"]: one["state"] for one in own.read(Json)["items"]}
+    assert states == {name: "gone", f"{name}-good": "active"}
+    following = await server.finished(await tell(server, name))
+    assert following.by_state == {"delivered": 1}
+    told = await server.expect(200, "GET", f"/api/explain?userId={name}&notificationId={sent[name]}")
+    assert told.read(Json)["verdict"] == "partly_delivered"
+
+
+async def test_a_device_that_came_back_is_reached_again(server: TidingsServer, push: SpawnedMockPush) -> None:
+    await sign_up(server, push, "back", "back")
+    await server.expect(204, "DELETE", "/api/push/unsubscribe", await endpoint(push, "back"), token=_token(server))
+    assert (await server.finished(await tell(server, "back"))).skipped == 1
+    body = await push.control.subscription("back")
+    await server.expect(201, "POST", "/api/push/subscribe", body, token=_token(server))
+    assert (await server.finished(await tell(server, "back"))).by_state == {"delivered": 1}
+
+
+def _token(server: TidingsServer) -> str:
+    return server.user_token("back")
+
+
+async def endpoint(push: SpawnedMockPush, device: str) -> dict[str, str]:
+    return {"endpoint": (await push.control.subscription(device))["endpoint"]}
+
+
+async def test_a_told_wait_is_kept_and_spends_no_attempt(server: TidingsServer, sent: dict[str, str]) -> None:
+    delivery = await delivery_to(server, sent["throttled"], "throttled")
+    assert delivery["state"] == "delivered"
+    # the second try is the first attempt again
+    assert tries(delivery) == [(1, "deferred", 429), (1, "delivered", 201)]
+    assert seconds_between(*delivery["attempts"]) >= 2
+
+
+async def test_a_service_that_fails_twice_is_asked_a_third_time(server: TidingsServer, sent: dict[str, str]) -> None:
+    delivery = await delivery_to(server, sent["failing"], "failing")
+    assert delivery["state"] == "delivered"
+    assert tries(delivery) == [(1, "deferred", 500), (2, "deferred", 500), (3, "delivered", 201)]
+    first, second, third = delivery["attempts"]
+    assert seconds_between(first, second) >= 2
+    assert seconds_between(second, third) >= 4
+
+
+async def test_a_message_that_is_too_large_is_shortened_once(
+    server: TidingsServer, push: SpawnedMockPush, sent: dict[str, str]
+) -> None:
+    delivery = await delivery_to(server, sent["small"], "small")
+    assert tries(delivery) == [(1, "delivered", 201)]
+    (whole,) = await push.control.messages(device="small-good")
+    (short,) = await push.control.messages(device="small")
+    assert whole.payload is not None
+    assert short.payload is not None
+    before, after = _body(whole.payload), _body(short.payload)
+    assert before == LONG.strip()
+    assert after.endswith("…")
+    assert before.startswith(after[:-1])
+
+
+def _body(payload: Any) -> str:
+    text: str = payload["notification"]["body"]
+    return text
+
+
+async def test_a_message_that_stays_too_large_is_given_up(server: TidingsServer, sent: dict[str, str]) -> None:
+    delivery = await delivery_to(server, sent["smaller"], "smaller")
+    assert (delivery["state"], tries(delivery)) == ("refused", [(1, "refused", 413)])
+
+
+async def test_a_connection_that_breaks_is_tried_again(
+    server: TidingsServer, push: SpawnedMockPush, sent: dict[str, str]
+) -> None:
+    delivery = await delivery_to(server, sent["lost"], "lost")
+    assert tries(delivery) == [(1, "deferred", None), (2, "delivered", 201)]
+    # the answer was lost, not the message: it arrives twice under one tag, which a device shows once
+    messages = await push.control.messages(device="lost")
+    assert len({message.topic for message in messages}) == 1
+
+
+async def test_a_service_that_hangs_is_given_up_on_and_tried_again(
+    server: TidingsServer, sent: dict[str, str]
+) -> None:
+    delivery = await delivery_to(server, sent["hanging"], "hanging")
+    assert tries(delivery) == [(1, "deferred", None), (2, "delivered", 201)]
+    assert "did not answer within" in delivery["attempts"][0]["why"]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        "https://127.0.0.1/push/x",
+        "https://10.0.0.8/push/x",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[::1]/push/x",
+        "https://2130706433/push/x",
+        "https://localhost/push/x",
+        "https://push.example.com/push/x",
+        "http://fcm.googleapis.com/fcm/send/x",
+        "https://fcm.googleapis.com:8443/fcm/send/x",
+        "https://fcm.googleapis.com@10.0.0.8/fcm/send/x",
+        "https://fcm.googleapis.com.example.com/fcm/send/x",
+        "file:///etc/passwd",
+    ],
+)
+async def test_an_endpoint_that_is_no_known_push_service_is_refused(
+    server: TidingsServer, push: SpawnedMockPush, sent: dict[str, str], refused: str
+) -> None:
+    body = {**(await push.control.subscription("x")), "endpoint": refused}
+    answer = await server.expect(422, "POST", "/api/push/subscribe", body, token=server.user_token("gone"))
+    assert [one["field"] for one in answer.read(Json)["errors"]] == ["endpoint"]
+
+
+async def test_nobody_can_take_or_delete_the_device_of_another(server: TidingsServer, push: SpawnedMockPush) -> None:
+    await sign_up(server, push, "owner", "owned")
+    await server.expect(201, "PUT", "/api/users/thief", {})
+    thief = server.user_token("thief")
+    known = await endpoint(push, "owned")
+    guessed = {**(await push.control.subscription("thiefs-own")), **known}
+    answer = await server.expect(409, "POST", "/api/push/subscribe", guessed, token=thief)
+    assert answer.read(Json)["code"] == "endpoint_taken"
+    await server.expect(204, "DELETE", "/api/push/unsubscribe", known, token=thief)
+    own = {**(await push.control.subscription("thiefs-own")), "replaces": known["endpoint"]}
+    await server.expect(201, "POST", "/api/push/subscribe", own, token=thief)
+    assert (await server.finished(await tell(server, "owner"))).by_state == {"delivered": 1}
+    assert len(await push.control.messages(device="owned")) == 1
+
+
+async def test_a_browser_that_changed_hands_serves_its_new_user_only(
+    server: TidingsServer, push: SpawnedMockPush
+) -> None:
+    await sign_up(server, push, "before", "shared")
+    await server.expect(201, "PUT", "/api/users/after", {})
+    body = await push.control.subscription("shared")
+    answer = await server.call("POST", "/api/push/subscribe", body, token=server.user_token("after"))
+    assert answer.status in (200, 201)
+    assert (await server.finished(await tell(server, "before"))).by_state == {}
+    assert (await server.finished(await tell(server, "after"))).by_state == {"delivered": 1}
