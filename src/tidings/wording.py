@@ -35,7 +35,7 @@ class MinijinjaWording:
             undefined_behavior="strict",
             fuel=FUEL,
             auto_escape_callback=lambda _name: False,
-            filters={name: _localised(function) for name, function in filters.items()},
+            filters={name: _localised(name, function) for name, function in filters.items()},
             debug=False,
         )
         self._required = lru_cache(maxsize=1024)(self._find_required)
@@ -52,6 +52,8 @@ class MinijinjaWording:
             "locale": locale,
             "timezone": timezone,
         }
+        # the renderer's own first parameter: a variable of that name could not be passed
+        context.pop("self", None)
         try:
             title = self._environment.render_str(words.title, "title", **context)
             body = self._environment.render_str(words.body, "body", **context)
@@ -89,11 +91,14 @@ def _sources(template: Template) -> tuple[str, ...]:
     return (template.url, *(source for words in template.words.values() for source in (words.title, words.body)))
 
 
-def _localised(function: Filter) -> Callable[..., str]:
+def _localised(name: str, function: Filter) -> Callable[..., str]:
     @pass_state
     def with_reader(state: object, value: object) -> str:
         lookup = state.lookup  # type: ignore[attr-defined]  # minijinja's State is not typed
-        return function(value, lookup("locale"), lookup("timezone"))
+        try:
+            return function(value, lookup("locale"), lookup("timezone"))
+        except Exception as error:  # a pack's filter that cannot show this value is a template that cannot be filled in
+            raise Invalid.field("variables", f"filter {name} cannot show {value!r:.80}: {error}") from error
 
     return with_reader
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import shutil
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +15,9 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, CDPSession, Page, async_playwright
+
+from tidings.credentials import mint_api_key
+from tidings.testing.autopush import AutopushServer
 
 WEB = Path(__file__).parents[2] / "src" / "tidings" / "web"
 MIME = {
@@ -321,3 +326,44 @@ def sign_up(page: Page, site: FakeSite) -> Callable[[], Awaitable[None]]:
         await page.get_by_role("heading", name="Alerts on this device").wait_for()
 
     return run
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def autopush() -> AsyncIterator[AutopushServer]:
+    """Run the push service that Firefox talks to."""
+    async with AutopushServer() as service:
+        yield service
+
+
+@dataclass(frozen=True)
+class TidingsServer:
+    """A running Tidings, as a process of its own."""
+
+    url: str
+    #: an admin API key
+    key: str
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tidings_server(autopush: AutopushServer, tmp_path: Path) -> AsyncIterator[TidingsServer]:
+    """Run `tidings serve --demo` on a free port, allowed to push to the autopush service."""
+    key = mint_api_key().plain
+    environment = os.environ | {
+        "TIDINGS_DATA_DIR": str(tmp_path / "tidings"),
+        "TIDINGS_PUSH_EXTRA_HOSTS": autopush.host,
+        "TIDINGS_BOOTSTRAP_KEY": key,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tidings.cli", "serve", "--demo", "--port", "0", "--json",
+        env=environment, cwd=tmp_path, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        # One line of JSON says that requests are answered now, and where.
+        line = await asyncio.wait_for(process.stdout.readline(), 90)
+        assert line, "tidings serve ended at once; its messages are above"
+        yield TidingsServer(json.loads(line)["url"], key)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()

@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 if TYPE_CHECKING:
-    from conftest import FakeSite
+    from tests.browser.conftest import FakeSite
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

@@ -7,7 +7,7 @@ import pytest_asyncio
 from playwright.async_api import Page
 
 if TYPE_CHECKING:
-    from conftest import FakeSite
+    from tests.browser.conftest import FakeSite
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

@@ -2,10 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, Worker
+from playwright.async_api import Page, Worker, expect
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import FakeSite
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
@@ -214,6 +218,33 @@ async def test_no_evil_target_is_ever_opened(ready: Page) -> None:
     targets = await worker.evaluate("(urls) => urls.map((url) => self.tidingsPush.targetOf(url))", corpus)
     home = f"http://{host}/"
     assert {str(url): target for url, target in zip(corpus, targets, strict=True) if target != home} == {}
+
+
+RENEW = """async () => {
+  const asked = [];
+  const { subscribe } = PushManager.prototype;
+  PushManager.prototype.subscribe = async (options) => { asked.push(Array.from(options.applicationServerKey)); };
+  const event = new Event("pushsubscriptionchange");
+  const waits = [];
+  event.oldSubscription = { options: { applicationServerKey: Uint8Array.of(4, 1, 2) } };
+  event.newSubscription = null;
+  event.waitUntil = (promise) => waits.push(promise);
+  self.dispatchEvent(event);
+  await Promise.all(waits);
+  Object.assign(PushManager.prototype, { subscribe });
+  return asked;
+}"""
+
+
+async def test_a_dropped_subscription_is_renewed_under_its_key_and_the_page_reports_it(
+    ready: Page, site: "FakeSite"
+) -> None:
+    await ready.get_by_role("button", name="Turn on alerts").click()
+    await expect(ready.locator("#alerts-signal")).to_have_text("On")
+    worker = await worker_of(ready)
+    async with ready.expect_response("**/api/push/subscribe"):
+        assert await worker.evaluate(RENEW) == [[4, 1, 2]]
+    assert len(site.bodies("POST", "/api/push/subscribe")) == 2
 
 
 async def test_the_worker_takes_no_part_in_fetching(ready: Page) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal, Self
 
 import msgspec
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from tidings.api.bodies import Body
 from tidings.api.fields import MAX_JSON, ActionUrl, Instant, JsonObject, Label, UserId
@@ -44,6 +44,19 @@ class NotifyOptions(Body):
 
 class NotifyBody(Body):
     """Tell an audience something. Exactly one of userId, userIds and audience says whom."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "user-123",
+                    "templateCode": "MESSAGE",
+                    "variables": {"title": "Doors open at seven", "body": "See you tonight."},
+                    "options": {"priority": "high", "actionUrl": "/orders/1"},
+                }
+            ]
+        }
+    )
 
     template_code: str = Field(min_length=1, max_length=100)
     user_id: UserId | None = None

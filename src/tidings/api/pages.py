@@ -3,6 +3,7 @@
 import mimetypes
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -85,6 +86,11 @@ def _router(demo: bool) -> APIRouter:
         @routes.get("/demo")
         async def to_demo() -> Response:
             return RedirectResponse("/demo/", 308)
+
+        # where the events pack's notifications point to in a host product; here the demo page is that page
+        @routes.get("/events/{event_id}")
+        async def event_page(event_id: str) -> Response:
+            return RedirectResponse(f"/demo/?event={quote(event_id, safe='')}", 307)
 
         @routes.get("/demo/")
         async def demo_page() -> Response:

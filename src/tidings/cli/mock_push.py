@@ -12,4 +12,5 @@ def forward(options: Sequence[str]) -> int:
     """Hand the rest of the command line to the service's own parser and return its exit code."""
     from tidings.testing.mock_push.__main__ import main
 
-    return main(options)
+    # what it prints is JSON without being asked
+    return main([option for option in options if option != "--json"])

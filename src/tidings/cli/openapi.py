@@ -2,12 +2,18 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from tidings.cli.output import print_json
 from tidings.settings import Settings
 
 
-async def openapi() -> None:
+async def openapi(
+    *,
+    json: Annotated[bool, Parameter(help="Accepted as everywhere; the document is JSON anyway.")] = True,  # noqa: ARG001
+) -> None:
     """Print the OpenAPI document as JSON; needs no server and no database."""
     from tidings.api.app import create_app
     from tidings.runtime import Runtime

@@ -21,13 +21,16 @@ class Composable:
     """Operators shared by every node of the tree."""
 
     def __or__(self, other: "Audience") -> "Audience":
-        return AnyOf((self, other))  # type: ignore[arg-type]  # every Composable is one of the Audience classes
+        # `a | b | c` is one list of three: a chain must not run into MAX_DEPTH
+        parts = self.parts if isinstance(self, AnyOf) else (self,)
+        return AnyOf((*parts, other))  # type: ignore[arg-type]  # every Composable is one of the Audience classes
 
     def __and__(self, other: "Audience") -> "Audience":
-        return AllOf((self, other))  # type: ignore[arg-type]  # as above
+        parts = self.parts if isinstance(self, AllOf) else (self,)
+        return AllOf((*parts, other))  # type: ignore[arg-type]  # as above
 
     def __sub__(self, other: "Audience") -> "Audience":
-        return AllOf((self, Except(other)))  # type: ignore[arg-type]  # as above
+        return self & Except(other)
 
     def __invert__(self) -> "Audience":
         return Except(self)  # type: ignore[arg-type]  # as above
@@ -110,6 +113,34 @@ class _Reader:
         if not isinstance(kind, str):
             raise Invalid.field(path, "must have exactly one of: kind, or, and, not")
         return Members(kind, {k: v for k, v in value.items() if k != "kind"})
+
+
+def only(audience: Audience, user_id: str) -> bool:
+    """Return whether nobody but this user can be in the audience, because it names them."""
+    match audience:
+        case Members("users", arguments):
+            return arguments.get("userIds") == [user_id]
+        case AnyOf(parts):
+            return all(only(part, user_id) for part in parts)
+        case AllOf(parts):
+            return any(only(part, user_id) for part in parts)
+        case _:
+            return False
+
+
+def without(audience: Audience, user_id: str) -> Audience:
+    """Return the audience that no longer names this user."""
+    match audience:
+        case Members("users", {"userIds": list(ids)}) if user_id in ids:
+            return Members("users", {"userIds": [one for one in ids if one != user_id]})
+        case AnyOf(parts):
+            return AnyOf(tuple(without(part, user_id) for part in parts))
+        case AllOf(parts):
+            return AllOf(tuple(without(part, user_id) for part in parts))
+        case Except(part):
+            return Except(without(part, user_id))
+        case _:
+            return audience
 
 
 def users(*ids: str) -> Audience:

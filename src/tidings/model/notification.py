@@ -46,7 +46,7 @@ class Notification:
     #: what caused it, e.g. `event:ev-1:time_change`; for people and for explain
     source: str | None = None
     state: NotificationState = NotificationState.ACCEPTED
-    #: id of the last user planned; None = none yet
+    #: id of the last user planned; None = none yet, or all are
     cursor: str | None = None
     recipients: int = 0
     deliveries: int = 0
@@ -57,7 +57,8 @@ class Notification:
         return replace(
             self,
             state=NotificationState.FANNED_OUT if done else NotificationState.FANNING_OUT,
-            cursor=cursor,
+            # a finished fan-out needs no cursor, and nothing is kept about people that is not needed
+            cursor=None if done else cursor,
             recipients=self.recipients + recipients,
             deliveries=self.deliveries + deliveries,
             skipped=self.skipped + skipped,

@@ -91,8 +91,10 @@ def page_of_ids(audience: Audience, kinds: Kinds, *, after: str | None, limit: i
         members = kinds[branch.driver.kind].members(branch.driver.arguments).subquery()
         user_id = members.c[0]
         query = select(user_id.label("user_id")).where(*(holds(c, user_id, kinds) for c in branch.conditions))
-        if after is not None:
-            query = query.where(user_id > after)
+        if limit is not None:
+            # also for the first page, as "greater than nothing": without it SQLite takes the set for a large one,
+            # joins it the other way round and reads all users and preferences
+            query = query.where(user_id > (after or ""))
         selects.append(query if limit is None else query.order_by(user_id).limit(limit))
     if len(selects) == 1:
         return selects[0]

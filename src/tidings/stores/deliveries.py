@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from tidings.model.delivery import Attempted, DeliveryState, Due, Planned, Skipped
 from tidings.model.ids import new_id
@@ -25,7 +25,7 @@ from tidings.stores.delivery_rows import (
 )
 from tidings.stores.json_list import json_list
 from tidings.stores.outbox import SqlOutbox
-from tidings.stores.schema import PENDING, SENDING, WAITING, deliveries, skips
+from tidings.stores.schema import NO_ID, PENDING, SENDING, WAITING, deliveries, skips
 from tidings.stores.sealing import Sealer
 from tidings.stores.subscriptions import SqlSubscriptions
 from tidings.stores.traces import Traces
@@ -117,8 +117,8 @@ class SqlDeliveries(Traces):
 
     async def waiting_batches(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Task]:
         query = (
-            select(_d.batch_id, _d.lane, _d.due_at)
-            .where(PENDING, _d.batch_id > (after or ""))
+            select(_d.batch_id, func.min(_d.lane), func.min(_d.due_at))
+            .where(PENDING, _d.batch_id > (after or NO_ID))
             .group_by(_d.batch_id)
             .order_by(_d.batch_id)
             .limit(limit)

@@ -69,7 +69,9 @@ class SqlNotifications:
     async def cancel(self, tx: Transaction, notification_id: str) -> bool:
         cancelled = NotificationState.CANCELLED.value
         done = await of(tx).execute(
-            update(notifications).where(_n.id == notification_id, _n.state != cancelled).values(state=cancelled)
+            update(notifications)
+            .where(_n.id == notification_id, _n.state != cancelled)
+            .values(state=cancelled, cursor=None)
         )
         return done.rowcount == 1
 

@@ -5,6 +5,7 @@ Ids are UUIDv7 (they sort by time), instants are UTC. Every index is named and h
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 
@@ -38,24 +40,36 @@ GONE = text("state = 'gone'")
 
 
 class Instant(TypeDecorator[datetime]):
-    """An aware UTC datetime; stored as text that sorts by time on SQLite and as `timestamptz` on PostgreSQL."""
+    """An aware UTC datetime: `timestamptz` on PostgreSQL, on SQLite ISO 8601 text, which sorts by time.
 
-    impl = DateTime(timezone=True)
+    Written by hand for SQLite because SQLAlchemy's own DATETIME costs 3 µs a value, ten times as much.
+    """
+
+    impl = String(32)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        native = dialect.name == "postgresql"
+        return dialect.type_descriptor(DateTime(timezone=True) if native else String(32))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         if value is None:
             return None
-        if value.tzinfo is None:
-            raise ValueError("an instant needs a time zone")
-        return value.astimezone(UTC)
+        if value.tzinfo is not UTC:
+            if value.tzinfo is None:
+                raise ValueError("an instant needs a time zone")
+            value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.isoformat(timespec="microseconds")
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        if value is None or value.tzinfo is not None:
-            return value
-        return value.replace(tzinfo=UTC)
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name == "postgresql":
+            found: datetime | None = value
+            return found
+        return datetime.fromisoformat(value)
 
 
+#: sorts before every id
+NO_ID = "00000000-0000-0000-0000-000000000000"
 #: our own ids: readable text on SQLite, native on PostgreSQL
 Id = String(36).with_variant(Uuid(as_uuid=False), "postgresql")
 #: JSON, indexable on PostgreSQL
@@ -94,6 +108,8 @@ preferences = Table(
     Column("enabled", Boolean, nullable=False),
     # the audience `opted_in`, in user order (the channel decides which row of a user counts)
     Index("ix_preferences_category", "category", "enabled", "user_id", "channel"),
+    # rows in the order of the key: SQLite would else read a whole category for each user through the index above
+    sqlite_with_rowid=False,
 )
 
 push_subscriptions = Table(
@@ -217,6 +233,8 @@ attempts = Table(
     Column("why", String(300), nullable=False),
     Column("status", Integer),
     Column("finished_at", Instant, nullable=False),
+    # nothing but its key is ever searched: one tree instead of two
+    sqlite_with_rowid=False,
 )
 
 skips = Table(

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy import event, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidings.errors import BackendError
@@ -73,7 +74,10 @@ class SqlStore:
             {"code": one.code, "title": one.title, "mandatory": one.mandatory, "opt_in": one.opt_in} for one in declared
         ]
         changed = {name: statement.excluded[name] for name in ("title", "mandatory", "opt_in")}
-        await of(tx).execute(statement.on_conflict_do_update(index_elements=[categories.c.code], set_=changed), rows)
+        if rows:
+            await of(tx).execute(
+                statement.on_conflict_do_update(index_elements=[categories.c.code], set_=changed), rows
+            )
 
     async def epoch(self, tx: Transaction) -> str | None:
         value: str | None = await of(tx).scalar(select(facts.c.value).where(facts.c.name == _EPOCH))
@@ -121,7 +125,7 @@ async def _translated() -> AsyncIterator[None]:
     """Turn what means "the database does not answer" into BackendError; everything else is a bug and stays as it is."""
     try:
         yield
-    except TimeoutError as error:
+    except PoolTimeout as error:
         raise BackendError("no database connection became free within 30 s") from error
     except DBAPIError as error:
         reason = str(error.orig)

@@ -30,21 +30,16 @@ class SqlSubscriptions:
     async def register(
         self, tx: Transaction, subscription: PushSubscription, *, replaces: str | None, now: datetime
     ) -> tuple[Registration, PushSubscription]:
+        known = await self._by_endpoint(tx, subscription.endpoint)
+        # the browser may change hands; only the browser itself knows its keys
+        if known is not None and known.user_id != subscription.user_id and not _same_keys(known, subscription):
+            return Registration.REFUSED, known
         if replaces is not None and replaces != subscription.endpoint:
             await self.remove(tx, subscription.user_id, replaces)
-        known = await self._by_endpoint(tx, subscription.endpoint)
         if known is None:
             await of(tx).execute(insert(push_subscriptions), self._row(subscription, now))
             return Registration.NEW, subscription
-        if known.user_id != subscription.user_id:
-            # the browser changed hands; only the browser itself knows its keys
-            if not (
-                compare_digest(known.auth, subscription.auth) and compare_digest(known.p256dh, subscription.p256dh)
-            ):
-                return Registration.REFUSED, known
-            outcome = Registration.MOVED
-        else:
-            outcome = Registration.KNOWN
+        outcome = Registration.KNOWN if known.user_id == subscription.user_id else Registration.MOVED
         renewed = replace(subscription, id=known.id, created_at=known.created_at)
         await of(tx).execute(update(push_subscriptions).where(_s.id == known.id).values(self._row(renewed, now)))
         return outcome, renewed
@@ -103,6 +98,10 @@ class SqlSubscriptions:
             "state_changed_at": now,
             "created_at": subscription.created_at or now,
         }
+
+
+def _same_keys(one: PushSubscription, other: PushSubscription) -> bool:
+    return compare_digest(one.auth, other.auth) and compare_digest(one.p256dh, other.p256dh)
 
 
 _COLUMNS = select(

@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from tidings.model.user import Preference, User
 from tidings.ports.store import Transaction
 from tidings.stores.connection import of
+from tidings.stores.erasure import forget
 from tidings.stores.json_list import json_list
 from tidings.stores.schema import deliveries, preferences, skips, users
 
@@ -19,7 +20,7 @@ class SqlUsers:
     """Implements `ports.store.Users`."""
 
     async def upsert(self, tx: Transaction, people: Sequence[User], now: datetime) -> Sequence[bool]:
-        new = set(await self.unknown(tx, [person.id for person in people]))
+        unknown = set(await self.unknown(tx, [person.id for person in people]))
         statement = postgresql.insert(users) if of(tx).dialect.name == "postgresql" else sqlite.insert(users)
         if people:
             await of(tx).execute(
@@ -28,7 +29,8 @@ class SqlUsers:
                 ),
                 [_row(person, now) for person in people],
             )
-        return [person.id in new for person in people]
+        firsts = {person.id: place for place, person in reversed(list(enumerate(people)))}
+        return [person.id in unknown and firsts[person.id] == place for place, person in enumerate(people)]
 
     async def get(self, tx: Transaction, user_id: str) -> User | None:
         row = (await of(tx).execute(select(users).where(users.c.id == user_id))).one_or_none()
@@ -40,6 +42,7 @@ class SqlUsers:
 
     async def erase(self, tx: Transaction, user_id: str) -> bool:
         # what hangs on the user by foreign key goes with the row; the ledger only carries the id, so it is emptied here
+        await forget(tx, user_id)
         await of(tx).execute(delete(deliveries).where(deliveries.c.user_id == user_id))
         await of(tx).execute(delete(skips).where(skips.c.user_id == user_id))
         gone = await of(tx).execute(delete(users).where(users.c.id == user_id))

@@ -183,16 +183,14 @@ class TidingsServer:
                 line = await process.stdout.readline()
             return msgspec.json.decode(line, type=_Places).url
         except (TimeoutError, msgspec.DecodeError):
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-            await process.wait()
+            await self._end(signal.SIGKILL, 10.0)
             raise BackendError(f"the server did not start; its log ends with:\n{self.log_tail()}") from None
 
     async def _end(self, number: signal.Signals, within: float) -> int:
         assert self._process is not None, "the server has not been started"
         with suppress(ProcessLookupError):
-            self._process.send_signal(number)
+            # not `Process.send_signal`: it collects a process that has just ended, before asyncio can
+            os.kill(self._process.pid, number)
         async with asyncio.timeout(within):
             code = await self._process.wait()
         if self._client is not None:

@@ -23,14 +23,16 @@
   /** @typedef {NotificationOptions & { actions?: { action: string, title: string, icon?: string }[], image?: string,
    *    renotify?: boolean, vibrate?: number[], timestamp?: number }} ShownOptions */
   /** @typedef {{ title: string, options: ShownOptions, badge: number | null, readable: boolean }} Shown */
-  /** @typedef {{ takeOver?: boolean, fallbackUrl?: string, fallbackTitle?: string, fallbackBody?: string,
-   *    icon?: string, badge?: string }} WorkerOptions */
+  /** @typedef {{ takeOver?: boolean, handleEvents?: boolean,
+   *    fallbackUrl?: string, fallbackTitle?: string, fallbackBody?: string,
+   *    icon?: string, badge?: string }} WorkerOptions `handleEvents: false` leaves all events to the host */
 
   const worker = /** @type {ServiceWorkerGlobalScope & { tidingsOptions?: WorkerOptions, tidingsPush?: object }} */ (
     /** @type {unknown} */ (self)
   );
   const settings = {
     takeOver: true,
+    handleEvents: true,
     fallbackUrl: "/",
     fallbackTitle: "Something new for you",
     fallbackBody: "Open to see what changed.",
@@ -92,7 +94,9 @@
   /** @param {unknown} value @returns {PayloadAction[]} the well-formed actions, in order */
   const actionsOf = (value) =>
     (Array.isArray(value) ? value : [])
-      .filter((item) => isRecord(item) && textOf(item.action, 100) !== undefined && textOf(item.title, 100) !== undefined)
+      .filter(
+        (item) => isRecord(item) && textOf(item.action, 100) !== undefined && textOf(item.title, 100) !== undefined,
+      )
       .map((item) => ({
         action: String(item.action).slice(0, 100),
         title: String(item.title).slice(0, 100),
@@ -264,20 +268,25 @@
   const onChange = (event) => {
     const renew = async () => {
       const key = event.oldSubscription?.options.applicationServerKey;
-      if (!event.newSubscription && key) {
-        await worker.registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: key });
+      try {
+        if (!event.newSubscription && key) {
+          await worker.registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: key });
+        }
+      } finally {
+        tellPages({ type: "subscription-changed", at: Date.now() });
       }
-      tellPages({ type: "subscription-changed", at: Date.now() });
     };
     event.waitUntil(renew());
   };
 
-  worker.addEventListener("push", onPush);
-  worker.addEventListener("notificationclick", onClick);
-  worker.addEventListener("notificationclose", onClose);
-  worker.addEventListener("pushsubscriptionchange", (event) =>
-    onChange(/** @type {PushSubscriptionChangeEvent} */ (event)),
-  );
+  if (settings.handleEvents) {
+    worker.addEventListener("push", onPush);
+    worker.addEventListener("notificationclick", onClick);
+    worker.addEventListener("notificationclose", onClose);
+    worker.addEventListener("pushsubscriptionchange", (event) =>
+      onChange(/** @type {PushSubscriptionChangeEvent} */ (event)),
+    );
+  }
   if (settings.takeOver) {
     worker.addEventListener("install", (event) => event.waitUntil(worker.skipWaiting()));
     worker.addEventListener("activate", (event) => event.waitUntil(worker.clients.claim()));

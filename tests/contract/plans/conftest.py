@@ -35,7 +35,7 @@ def _numbers(count: int) -> str:
     return f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {count - 1})"
 
 
-_NOW = "'2026-11-22 12:00:00.000000'"
+_NOW = "'2026-11-22T12:00:00.000000+00:00'"
 #: 1 055 500 rows; ids are shaped like UUIDs: notification 7 is `00000000-0000-7000-8000-000000000007`
 _ROWS = (
     f"""INSERT INTO users (id, locale, timezone, city, attributes, created_at, updated_at) {_numbers(150_000)}

@@ -29,8 +29,9 @@ def accepted(request: NotifyRequest, catalog: Catalog, wording: Wording, *, new_
     """
     template = catalog.template(request.template_code)
     catalog.check_audience(request.audience)
-    send_at = _aware(request.send_at, "options.sendAt") or now
-    expires_at = _aware(request.expires_at, "options.expiresAt") or send_at + LONGEST_LIFE
+    send_at = max(_aware(request.send_at, "options.sendAt") or now, now)
+    last = min(send_at, now + FARTHEST) + LONGEST_LIFE
+    expires_at = min(_aware(request.expires_at, "options.expiresAt") or last, last)
     faults = [
         *_missing(template, wording, request.variables),
         *_wrong_times(now, send_at, expires_at),
@@ -46,18 +47,21 @@ def accepted(request: NotifyRequest, catalog: Catalog, wording: Wording, *, new_
         template_version=template.version,
         category=template.category,
         audience=request.audience,
-        variables=request.variables,
+        # as they will be read back: the trial below sees what every later rendering sees
+        variables=msgspec.json.decode(msgspec.json.encode(request.variables), type=dict[str, object]),
         priority=request.priority or template.priority,
-        channels=request.channels,
+        channels=tuple(dict.fromkeys(request.channels)),
         action_url=request.action_url,
         action_text=request.action_text,
-        send_at=max(send_at, now),
-        expires_at=min(expires_at, send_at + LONGEST_LIFE),
+        send_at=send_at,
+        expires_at=expires_at,
         created_at=now,
         source=request.source,
     )
     # a trial with the fallback words: whatever a template trips over is told to the caller, not to 5 000 recipients
-    wording.render(template, notification, "en", "UTC")
+    content = wording.render(template, notification, "en", "UTC")
+    if not _URL.fullmatch(content.url):
+        raise Invalid.field("variables", f"make the link {content.url!r:.100}, which is no http(s) URL")
     return notification
 
 
@@ -81,7 +85,10 @@ def _aware(value: datetime | None, field: str) -> datetime | None:
         return None
     if value.tzinfo is None:
         raise Invalid.field(field, "needs an offset, e.g. 2026-11-22T18:00:00+01:00")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:  # the first and the last day of the calendar, moved over its edge by the offset
+        raise Invalid.field(field, "is no time that can be reckoned with") from None
 
 
 def _missing(template: Template, wording: Wording, variables: Mapping[str, object]) -> list[Fault]:
@@ -96,7 +103,7 @@ def _wrong_times(now: datetime, send_at: datetime, expires_at: datetime) -> list
     faults = []
     if send_at > now + FARTHEST:
         faults.append(Fault("options.sendAt", f"is more than {FARTHEST.days} days ahead"))
-    if expires_at <= max(send_at, now):
+    if expires_at <= min(send_at, now + FARTHEST):
         faults.append(Fault("options.expiresAt", "must be after the time of sending"))
     return faults
 

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import TypeVar, assert_never
 
 from tidings.errors import ConfigError, Invalid
-from tidings.model.audience import AllOf, AnyOf, Audience, Except, Members
+from tidings.model.audience import AllOf, AnyOf, Audience, Except, Members, from_json, to_json
 from tidings.model.template import Category, Template
 from tidings.ports.pack import AudienceKind, Filter, Pack
 
@@ -55,15 +55,19 @@ class Catalog:
         )
 
     def check_audience(self, audience: Audience, path: str = "audience") -> None:
-        """Raise Invalid when a kind is unknown or its arguments are not the declared ones."""
+        """Raise Invalid when a kind is unknown, its arguments are not the declared ones, or the tree is too large."""
+        from_json(to_json(audience), path=path)  # what the store could not read back must not get in
+        self._check(audience, path)
+
+    def _check(self, audience: Audience, path: str) -> None:
         match audience:
             case Members(kind, arguments):
                 self._check_members(kind, arguments, path)
             case AnyOf(parts) | AllOf(parts):
                 for part in parts:
-                    self.check_audience(part, path)
+                    self._check(part, path)
             case Except(part):
-                self.check_audience(part, path)
+                self._check(part, path)
             case _:
                 assert_never(audience)
 

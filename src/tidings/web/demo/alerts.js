@@ -83,16 +83,25 @@ export class AlertsPanel {
         this.#set("warn", "Needs the Home Screen");
         this.#body.replaceChildren(
           el("p", { class: "say" }, "On iPhone and iPad, alerts work once this site is on your Home Screen:"),
-          el("ol", {}, ...["Tap the Share button.", "Choose “Add to Home Screen”.", "Open Encore from there."].map(
-            (step) => el("li", {}, step))),
+          el(
+            "ol",
+            {},
+            ...["Tap the Share button.", "Choose “Add to Home Screen”.", "Open Encore from there."].map((step) =>
+              el("li", {}, step),
+            ),
+          ),
         );
         break;
       case "unsupported":
         this.#set("warn", "Not available");
         this.#body.replaceChildren(
-          el("p", { class: "say" }, window.isSecureContext
-            ? "This browser has no push notifications. A current Chrome, Edge, Firefox or Safari has."
-            : "Browsers allow push only on https or on localhost. Open this page through one of them."),
+          el(
+            "p",
+            { class: "say" },
+            window.isSecureContext
+              ? "This browser has no push notifications. A current Chrome, Edge, Firefox or Safari has."
+              : "Browsers allow push only on https or on localhost. Open this page through one of them.",
+          ),
         );
         break;
       default:
@@ -105,16 +114,26 @@ export class AlertsPanel {
   /** @param {PushState} state @returns {Node[]} */
   #invitation(state) {
     return [
-      el("p", { class: "say" }, "If your show moves to another hour or another house, or is called off, this device " +
-        "tells you within seconds, before you leave home."),
-      el("ul", { class: "promises" },
+      el(
+        "p",
+        { class: "say" },
+        "If your show moves to another hour or another house, or is called off, this device " +
+          "tells you within seconds, before you leave home.",
+      ),
+      el(
+        "ul",
+        { class: "promises" },
         el("li", {}, el("strong", {}, "Only your ticket."), " No offers, no newsletters."),
         el("li", {}, el("strong", {}, "Even when closed."), " The tab need not be open."),
         el("li", {}, el("strong", {}, "Off any time."), " One click, right here."),
       ),
       act(
         button("Turn on alerts", () => this.#turnOn()),
-        el("span", { class: "fine" }, state === "default" ? "Your browser will ask you next." : "You have already allowed it."),
+        el(
+          "span",
+          { class: "fine" },
+          state === "default" ? "Your browser will ask you next." : "You have already allowed it.",
+        ),
       ),
     ];
   }
@@ -125,7 +144,13 @@ export class AlertsPanel {
     const names = active.map((device) => device.device ?? device.host);
     const list = new Intl.ListFormat("en").format(names);
     return [
-      el("p", { class: "say" }, names.length > 1 ? `${names.length} devices hear of changes: ${list}.` : `${list} hears of every change to your ticket.`),
+      el(
+        "p",
+        { class: "say" },
+        names.length > 1
+          ? `${names.length} devices hear of changes: ${list}.`
+          : `${list} hears of every change to your ticket.`,
+      ),
       act(button("Turn off on this device", () => this.#turnOff(), "quiet")),
     ];
   }
@@ -135,10 +160,7 @@ export class AlertsPanel {
     console.warn("tidings demo: push failed", error);
     this.#set("bad", "Did not work");
     const sentence = sentenceOf(error);
-    this.#body.replaceChildren(
-      el("p", { class: "say" }, sentence),
-      act(button("Try again", () => this.#turnOn())),
-    );
+    this.#body.replaceChildren(el("p", { class: "say" }, sentence), act(button("Try again", () => this.#turnOn())));
     announce(sentence);
     this.onState("default");
   }

@@ -24,7 +24,10 @@ const push = new PushSubscriptionManager({ getToken: () => session?.token ?? "" 
 const steps = new Set();
 
 const report = new Report(api);
-const received = new Received(() => done("arrived"), () => alerts.refresh());
+const received = new Received(
+  () => done("arrived"),
+  () => alerts.refresh(),
+);
 const alerts = new AlertsPanel(push, (state) => done("alerts", state === "subscribed"));
 const host = new HostPanel(api, changed, restored, refused);
 const signUp = new SignUpForm(api, (answer, person) => {

@@ -64,7 +64,9 @@ export class HostPanel {
         break;
       }
       case "time":
-        this.#run(() => this.api.change(event.id, { startDate: instantOf(this.#start.value, this.#timezone).toISOString() }));
+        this.#run(() =>
+          this.api.change(event.id, { startDate: instantOf(this.#start.value, this.#timezone).toISOString() }),
+        );
         break;
       case "venue":
         this.#run(() => this.api.change(event.id, { venue: this.#venue.value.trim() }));

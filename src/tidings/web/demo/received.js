@@ -37,7 +37,13 @@ export class Received {
     const registration = "serviceWorker" in navigator ? await navigator.serviceWorker.getRegistration("/") : undefined;
     for (const shown of (await registration?.getNotifications()) ?? []) {
       const at = /** @type {Notification & { timestamp?: number }} */ (shown).timestamp ?? Date.now();
-      this.#add({ title: shown.title, body: shown.body, at, key: deliveryOf(shown.data) ?? shown.title + at, opened: false });
+      this.#add({
+        title: shown.title,
+        body: shown.body,
+        at,
+        key: deliveryOf(shown.data) ?? shown.title + at,
+        opened: false,
+      });
     }
     this.#draw();
   }

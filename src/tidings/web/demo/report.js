@@ -9,7 +9,15 @@ import { shortOf } from "./format.js";
 /** @typedef {import("./format.js").Reader} Reader */
 
 /** @type {Record<string, string>} */
-const FIELDS = { startDate: "Start", endDate: "End", venue: "Venue", address: "Address", city: "City", status: "Status", title: "Title" };
+const FIELDS = {
+  startDate: "Start",
+  endDate: "End",
+  venue: "Venue",
+  address: "Address",
+  city: "City",
+  status: "Status",
+  title: "Title",
+};
 const UNFINISHED = ["pending", "sending"];
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5000;
@@ -31,7 +39,9 @@ export class Report {
     const head = el("div", { class: "changed" }, ...lines(changed, reader));
     if (changed.notification === null) {
       this.#tell("warn", "Nobody told");
-      const why = changed.change ? "This change is not worth a message, so nobody was told." : "Nothing changed, so nobody was told.";
+      const why = changed.change
+        ? "This change is not worth a message, so nobody was told."
+        : "Nothing changed, so nobody was told.";
       this.#body.replaceChildren(head, el("p", { class: "trail" }, why));
       announce(why);
       return;
@@ -58,7 +68,9 @@ export class Report {
   clear() {
     this.#round += 1;
     this.#signal.hidden = true;
-    this.#body.replaceChildren(el("p", { class: "empty" }, "Change something as the host. Every message is then counted here."));
+    this.#body.replaceChildren(
+      el("p", { class: "empty" }, "Change something as the host. Every message is then counted here."),
+    );
   }
 
   /**
@@ -105,8 +117,11 @@ function tiles({ recipients, deliveries, skipped, byState }) {
   const numbers = [["People", recipients], ["Delivered", delivered], ["Skipped", skipped], rest];
   const share = deliveries === 0 ? 1 : (deliveries - waiting) / deliveries;
   return [
-    el("dl", { class: "counts" }, ...numbers.map(([name, count]) =>
-      el("div", {}, el("dt", {}, name), el("dd", {}, count.toLocaleString("en"))))),
+    el(
+      "dl",
+      { class: "counts" },
+      ...numbers.map(([name, count]) => el("div", {}, el("dt", {}, name), el("dd", {}, count.toLocaleString("en")))),
+    ),
     el("progress", { max: "1", value: String(share), "aria-label": "Messages with a final outcome" }),
   ];
 }
@@ -127,5 +142,10 @@ function lines({ change }, reader) {
 
 /** @param {import("./api.js").Explanation} explanation @returns {HTMLElement} */
 function explained({ sentences }) {
-  return el("div", { class: "why" }, el("h3", {}, "And you?"), el("ul", {}, ...sentences.map((each) => el("li", {}, each))));
+  return el(
+    "div",
+    { class: "why" },
+    el("h3", {}, "And you?"),
+    el("ul", {}, ...sentences.map((each) => el("li", {}, each))),
+  );
 }

@@ -2,9 +2,7 @@
 
 /** @returns {boolean} whether Web Push can work on this page (secure context, worker, push, notifications) */
 export function supportsPush() {
-  return (
-    window.isSecureContext && "serviceWorker" in navigator && "PushManager" in window && "Notification" in window
-  );
+  return window.isSecureContext && "serviceWorker" in navigator && "PushManager" in window && "Notification" in window;
 }
 
 /**

@@ -30,7 +30,7 @@ export { browserName, deviceLabel } from "./environment.js";
  * @property {string} [device] name shown in the person's list of devices, default e.g. "Firefox on Linux"
  */
 /** @typedef {{ registration: ServiceWorkerRegistration, key: Uint8Array<ArrayBuffer> }} Prepared */
-/** @typedef {{ endpoint?: string, off?: boolean }} Memory what the server was told last; `off` = the person said stop */
+/** @typedef {{ endpoint?: string, off?: boolean }} Memory what the server was told last; `off`: stop was said */
 
 const MEMORY = "tidings.push";
 /** A person may think about the prompt for a while; only after this is an unanswered prompt given up. */

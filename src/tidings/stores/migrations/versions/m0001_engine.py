@@ -14,7 +14,7 @@ depends_on = None
 
 ID = sa.String(36).with_variant(sa.Uuid(as_uuid=False), "postgresql")
 DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
-INSTANT = sa.DateTime(timezone=True)
+INSTANT = sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
 
 
 def upgrade() -> None:
@@ -175,6 +175,7 @@ def upgrade() -> None:
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("user_id", "category", "channel"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_preferences_category", "preferences", ["category", "enabled", "user_id", "channel"])
     op.create_table(
@@ -227,6 +228,7 @@ def upgrade() -> None:
         sa.Column("finished_at", INSTANT, nullable=False),
         sa.ForeignKeyConstraint(["delivery_id"], ["deliveries.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("delivery_id", "started_at"),
+        sqlite_with_rowid=False,
     )
 
 

@@ -11,7 +11,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-INSTANT = sa.DateTime(timezone=True)
+INSTANT = sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
 
 
 def upgrade() -> None:
