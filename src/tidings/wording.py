@@ -12,6 +12,7 @@ from urllib.parse import urljoin
 from minijinja import Environment, TemplateError, pass_state
 
 from tidings.errors import Invalid
+from tidings.model.links import fault_of_link
 from tidings.model.notification import Notification
 from tidings.model.template import Action, Content, Template
 from tidings.model.template import Wording as Words
@@ -60,6 +61,8 @@ class MinijinjaWording:
             path = notification.action_url or self._environment.render_str(template.url, "url", **context)
         except TemplateError as error:
             raise Invalid.field("variables", self._explained(template, notification, error)) from error
+        if (wrong := fault_of_link(path)) is not None:
+            raise Invalid.field("variables", f"make the link {path!r:.100}, which {wrong}")
         url = urljoin(self._base_url, path)
         actions = (Action("open", notification.action_text, url),) if notification.action_text else ()
         direction = "rtl" if lang.split("-")[0] in _RIGHT_TO_LEFT else "ltr"

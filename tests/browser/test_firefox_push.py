@@ -111,7 +111,8 @@ class Firefox:
         )
 
     async def notifications(self) -> list[dict[str, object]]:
-        """Return what the worker shows, once it says that it shows something (an acknowledgement may come earlier)."""
+        """Return what the worker shows, once the page has heard of it: the acknowledgement may come earlier."""
+        await self.until("document.querySelectorAll('#inbox li').length === 1")
         shown = await self.run(
             "navigator.serviceWorker.ready.then((ready) => ready.getNotifications())"
             ".then((all) => all.map(({ title, body, tag, data }) => ({ title, body, tag, data })))"

@@ -1,12 +1,9 @@
 """SIGKILL at random moments: nobody is lost, and what is sent twice stays within the promised bound."""
 
-import os
 import random
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,8 +82,8 @@ async def _taken(push: SpawnedMockPush, number: int, counter: str = "accepted") 
 @pytest.mark.parametrize(
     "case",
     [
-        Case(3000, 3, 1),
-        Case(2000, 2, 2, ("--workers", "2")),
+        Case(3000, 2, 1),
+        Case(1500, 1, 2, ("--workers", "2")),
         pytest.param(Case(10_000, 20, 3), marks=pytest.mark.slow),
         pytest.param(Case(10_000, 20, 4, ("--workers", "2")), marks=pytest.mark.slow),
     ],
@@ -101,12 +98,12 @@ async def test_nobody_is_lost_when_the_server_is_killed_while_it_sends(
 async def test_nobody_is_lost_when_the_server_is_killed_while_it_plans(
     crowd: Crowd, audit: Any, push: SpawnedMockPush, figures: Figures
 ) -> None:
-    people = 1500
-    server = await crowd(people, **{**SMALL, "TIDINGS_PAGE_SIZE": "5"})
+    people, shares = 1000, (0.2, 0.6)
+    server = await crowd(people, **{**SMALL, "TIDINGS_PAGE_SIZE": "10"})
     async with server:
         notification = await notify(server)
         planned = 0
-        for share in (0.1, 0.4, 0.7):
+        for share in shares:
             planned = await _planned(server, notification, round(people * share))
             await server.kill()
             assert planned < people
@@ -118,7 +115,7 @@ async def test_nobody_is_lost_when_the_server_is_killed_while_it_plans(
     books = await audit(server)
     figures("duplicates", books.duplicates)
     books.check(people)
-    assert books.duplicates <= 3 * (IN_FLIGHT + UNFLUSHED)
+    assert books.duplicates <= len(shares) * (IN_FLIGHT + UNFLUSHED)
 
 
 async def _planned(server: TidingsServer, notification: str, least: int) -> int:
@@ -148,70 +145,3 @@ async def test_what_waits_for_its_time_survives_a_kill(crowd: Crowd, audit: Any,
         await server.restart()
         assert (await server.finished(notification)).by_state == {"delivered": 200}
     (await audit(server)).check(200)
-
-
-async def test_a_stop_in_the_middle_sends_nothing_twice(
-    crowd: Crowd, audit: Any, push: SpawnedMockPush, figures: Figures
-) -> None:
-    people = 3000
-    server = await crowd(people, **SMALL)
-    async with server:
-        notification = await notify(server)
-        for share in (0.2, 0.6):
-            await _taken(push, round(people * share))
-            asked = time.monotonic()
-            assert await server.stop(within=35) == 0
-            figures("seconds to stop", round(time.monotonic() - asked, 2))
-            assert (await push.control.stats()).accepted < people
-            await server.restart()
-        assert (await server.finished(notification)).by_state == {"delivered": people}
-    books = await audit(server)
-    books.check(people)
-    assert books.duplicates == 0
-
-
-async def test_a_killed_sender_process_is_replaced_and_loses_nobody(
-    crowd: Crowd, audit: Any, push: SpawnedMockPush, figures: Figures
-) -> None:
-    people = 1500
-    server = await crowd(people, "--workers", "2", **SMALL)
-    async with server:
-        notification = await notify(server)
-        await _taken(push, 300)
-        first = children(server.pid)
-        assert len(first) == 2
-        os.kill(first[0], signal.SIGKILL)
-        progress = await server.finished(notification, within=40)
-        assert progress.by_state == {"delivered": people}
-
-        async def replaced() -> bool:
-            return len(children(server.pid)) == 2
-
-        await eventually(replaced)
-        left = children(server.pid)
-        await server.kill()
-
-        async def vanished() -> bool:
-            return not any(alive(pid) for pid in left)
-
-        await eventually(vanished)
-    books = await audit(server)
-    figures("duplicates", books.duplicates)
-    books.check(people)
-    assert books.duplicates <= IN_FLIGHT
-
-
-def children(parent: int) -> list[int]:
-    """Return the sender processes of a server."""
-    found = []
-    for tasks in Path(f"/proc/{parent}/task").iterdir():
-        found += [int(pid) for pid in (tasks / "children").read_text().split()]
-    return [pid for pid in found if b"sender_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
-def alive(pid: int) -> bool:
-    """Say whether a process still runs; one that has ended and waits to be collected does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -41,7 +41,12 @@ async def sent(server: TidingsServer, push: SpawnedMockPush) -> dict[str, str]:
 
 def _for(device: str, rule: Rule) -> Rule:
     return Rule(
-        status=rule.status, retry_after=rule.retry_after, hang=rule.hang, lost=rule.lost, times=rule.times, device=device
+        status=rule.status,
+        retry_after=rule.retry_after,
+        hang=rule.hang,
+        lost=rule.lost,
+        times=rule.times,
+        device=device,
     )
 
 
@@ -161,9 +166,7 @@ async def test_a_connection_that_breaks_is_tried_again(
     assert len({message.topic for message in messages}) == 1
 
 
-async def test_a_service_that_hangs_is_given_up_on_and_tried_again(
-    server: TidingsServer, sent: dict[str, str]
-) -> None:
+async def test_a_service_that_hangs_is_given_up_on_and_tried_again(server: TidingsServer, sent: dict[str, str]) -> None:
     delivery = await delivery_to(server, sent["hanging"], "hanging")
     assert tries(delivery) == [(1, "deferred", None), (2, "delivered", 201)]
     assert "did not answer within" in delivery["attempts"][0]["why"]

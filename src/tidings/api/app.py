@@ -78,7 +78,13 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
-            expose_headers=["Idempotency-Replayed", "Retry-After", "RateLimit-Remaining", "RateLimit-Reset"],
+            expose_headers=[
+                "Location",
+                "Idempotency-Replayed",
+                "Retry-After",
+                "RateLimit-Remaining",
+                "RateLimit-Reset",
+            ],
             max_age=600,
         )
     ]

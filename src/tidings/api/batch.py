@@ -8,11 +8,13 @@ import msgspec
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from tidings.api import bodies, describe, lines
+from tidings.api import lines
 from tidings.api.host import ApiHost
 from tidings.api.idempotency import key_of
 from tidings.api.notify_body import NotifyBody, as_called, to_request
 from tidings.api.shapes import Accepted
+from tidings.edge import bodies, describe
+from tidings.edge.answers import LOCATION, located
 from tidings.errors import Invalid, NotFound
 from tidings.ports.store import Transaction
 
@@ -38,7 +40,7 @@ def router(host: ApiHost) -> APIRouter:
         "/notifications/batch",
         responses={
             200: {"content": {lines.MEDIA_TYPE: {"schema": {"type": "string"}}}, "description": "one result per line"},
-            202: {"model": Accepted, "description": "one body with userIds: one notification"},
+            202: {"model": Accepted, "description": "one body with userIds: one notification", "headers": LOCATION},
         },
         response_class=Response,
         openapi_extra=describe.takes(NotifyBody, once=True, lines=True),
@@ -65,7 +67,7 @@ async def _one(host: ApiHost, request: Request, caller: str) -> Response:
             accepted = await host.notifier.accept(tx, to_request(body, host.clock.now()))
         return 202, Accepted(id=accepted.id, status=accepted.state).json_object()
 
-    return await host.once(request, caller, work)
+    return located(await host.once(request, caller, work), "/api/notifications")
 
 
 async def _many(host: ApiHost, request: Request, caller: str) -> Response:

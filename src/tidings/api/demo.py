@@ -9,21 +9,23 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import JsonValue
 from starlette.responses import JSONResponse, Response
 
-from tidings.api import bodies, describe
-from tidings.api.bodies import Body
 from tidings.api.explain import ExplanationShown, explained
-from tidings.api.fields import Label, LocaleTag, TimeZone
 from tidings.api.host import ApiHost
-from tidings.api.notifications import status
+from tidings.api.notifications import counted
 from tidings.api.rates import Rate, limited
-from tidings.api.shapes import NotificationStatus, Shown
+from tidings.api.shapes import Progress
 from tidings.api.users import make_token
 from tidings.demo.events import EVENT_ID, EVENTS, DemoEvent
+from tidings.edge import bodies, describe
+from tidings.edge.answers import Shown
+from tidings.edge.bodies import Body
+from tidings.edge.fields import LocaleTag, TimeZone
+from tidings.edge.text import Label
 from tidings.errors import Conflict, Invalid, NotFound
 from tidings.model.user import User
 from tidings.packs.events import store as events
 from tidings.packs.events.events import Event, EventStatus
-from tidings.packs.events.intake import EventPatch, check, fields_of
+from tidings.packs.events.intake import EventPatch, fields_of
 from tidings.packs.events.service import EventService, Updated
 from tidings.packs.events.wire import change_json, event_json, notification_json
 from tidings.ports.store import Transaction
@@ -130,7 +132,7 @@ def _add_playing(routes: APIRouter, host: ApiHost, service: EventService) -> Non
         if isinstance(value, dict):
             for name in sorted(set(value) - _CHANGEABLE):
                 raise Invalid.field(name, f"cannot be changed here; what can is: {', '.join(sorted(_CHANGEABLE))}")
-        fields = fields_of(check(EventPatch, value))
+        fields = fields_of(bodies.check(value, EventPatch))
 
         async def work(tx: Transaction) -> tuple[int, object]:
             old = await service.get(tx, event_id)
@@ -171,10 +173,10 @@ def _add_watching(routes: APIRouter, host: ApiHost) -> None:
     user = host.gate.user()
 
     @routes.get("/notifications/{notification_id}", openapi_extra=describe.called_by())
-    async def notification(notification_id: str) -> NotificationStatus:
-        """Return how far a notification has come."""
+    async def notification(notification_id: str) -> Progress:
+        """Return how far a notification has come. Public: neither its audience nor its words are in it."""
         async with host.store.read() as tx:
-            return await status(host, tx, notification_id)
+            return Progress.of(*await counted(host, tx, notification_id))
 
     @routes.get("/explain", openapi_extra=describe.called_by("userToken"))
     async def explain(

@@ -1,13 +1,11 @@
-"""Makes `/openapi.json` honest: request bodies, problem answers, security schemes."""
+"""Makes `/openapi.json` honest: problem answers, security schemes, the models of request bodies."""
 
-from typing import TypeAlias, cast
+from typing import cast
 
 from fastapi import FastAPI
-from pydantic import BaseModel
 
-Json: TypeAlias = dict[str, object]
+from tidings.edge.describe import REF, Json
 
-_REF = "#/components/schemas/{model}"
 _METHODS = ("get", "put", "post", "delete", "patch")
 #: what the framework would claim about errors
 _FOREIGN = ("HTTPValidationError", "ValidationError")
@@ -29,7 +27,10 @@ PROBLEM_SCHEMA: Json = {
             "items": {
                 "type": "object",
                 "required": ["field", "message"],
-                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+                "properties": {
+                    "field": {"type": "string", "description": "empty: the body as a whole"},
+                    "message": {"type": "string"},
+                },
             },
         },
     },
@@ -43,45 +44,6 @@ _SCHEMES: Json = {
         "description": "Short-lived token of one user: HS256, claims `sub` and `exp`",
     },
 }
-_IDEMPOTENCY: Json = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string", "maxLength": 255},
-    "description": "Same key and body: the first answer again (`Idempotency-Replayed: true`). Kept for 24 h.",
-}
-
-
-def takes(model: type[BaseModel], *, security: str = "apiKey", once: bool = False, lines: bool = False) -> Json:
-    """Return the `openapi_extra` of a route that reads its own body.
-
-    once: it honours `Idempotency-Key`; lines: it also takes one document per line (NDJSON).
-    """
-    schema = model.model_json_schema(by_alias=True, ref_template=_REF)
-    content: Json = {"application/json": {"schema": schema}}
-    if lines:
-        content["application/x-ndjson"] = {"schema": {"type": "string", "description": "one document per line"}}
-    extra: Json = {"requestBody": {"required": True, "content": content}, "security": [{security: []}]}
-    if once:
-        extra["parameters"] = [_IDEMPOTENCY]
-    return extra
-
-
-def takes_lines(model: type[BaseModel]) -> Json:
-    """Return the `openapi_extra` of a route that takes one document per line (NDJSON)."""
-    schema = {
-        "type": "string",
-        "description": f"one document per line: {', '.join(model.model_json_schema()['properties'])}",
-    }
-    return {
-        "requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": schema}}},
-        "security": [{"apiKey": []}],
-    }
-
-
-def called_by(*schemes: str) -> Json:
-    """Return the `openapi_extra` of a route without a body: any of the schemes will do; none = public."""
-    return {"security": [{scheme: []} for scheme in schemes]}
 
 
 def install(app: FastAPI) -> None:
@@ -119,7 +81,7 @@ def _complete_operation(path: str, operation: Json, schemas: Json) -> None:
             status,
             {
                 "description": "Problem",
-                "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
+                "content": {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}},
             },
         )
     if path.startswith("/api/"):

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import JsonValue
 
 from tidings.api.host import ApiHost
-from tidings.api.shapes import DeliveryShown, Shown, SkipShown
+from tidings.api.shapes import DeliveryShown, SkipShown
+from tidings.edge.answers import Shown
 from tidings.insight.explain import Explanation
 from tidings.insight.facts import explain_to
 
@@ -76,8 +77,8 @@ def shown(explanation: Explanation) -> ExplanationShown:
                 "optIn": category.opt_in,
                 "choices": {one.channel: one.enabled for one in facts.choices},
             },
-            "deliveries": [DeliveryShown.of(one) for one in facts.deliveries],
-            "skips": [SkipShown.of(one) for one in facts.skips],
+            "deliveries": facts.deliveries,
+            "skips": facts.skips,
             "audience": facts.membership.to_json(),
         }
     )

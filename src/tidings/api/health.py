@@ -5,10 +5,10 @@ from datetime import datetime
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from tidings.api import describe
 from tidings.api.host import ApiHost
 from tidings.api.measure import Metrics
-from tidings.api.shapes import Shown
+from tidings.edge import describe
+from tidings.edge.answers import Shown
 
 #: work that is overdue for this long means that nobody works, or too few, in seconds
 BEHIND_AFTER = 60.0

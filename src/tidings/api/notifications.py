@@ -8,21 +8,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from tidings.api import bodies, describe
 from tidings.api.host import ApiHost
+from tidings.api.known import known_notification
 from tidings.api.notify_body import NotifyBody, as_called, to_request
 from tidings.api.served import Estimate
-from tidings.api.shapes import (
-    Accepted,
-    DeliveryShown,
-    NotificationShown,
-    NotificationStatus,
-    Shown,
-    SkipShown,
-)
-from tidings.errors import Invalid, NotFound
+from tidings.api.shapes import Accepted, DeliveryShown, NotificationShown, NotificationStatus, SkipShown
+from tidings.edge import bodies, describe
+from tidings.edge.answers import LOCATION, Shown, located
+from tidings.errors import Invalid
 from tidings.model.delivery import SkipReason
-from tidings.model.notification import Notification, NotificationState
+from tidings.model.notification import Counts, Notification, NotificationState
 from tidings.ports.store import Transaction
 
 Limit = Annotated[int, Query(ge=1, le=500)]
@@ -82,7 +77,7 @@ def _add_writing(routes: APIRouter, host: ApiHost) -> None:
     @routes.post(
         "/notifications",
         status_code=202,
-        responses={202: {"model": Accepted}, 200: {"model": Preview, "description": "dryRun"}},
+        responses={202: {"model": Accepted, "headers": LOCATION}, 200: {"model": Preview, "description": "dryRun"}},
         openapi_extra=describe.takes(NotifyBody, once=True),
     )
     async def notify(request: Request, caller: str = Depends(host.require("notify"))) -> Response:
@@ -100,7 +95,7 @@ def _add_writing(routes: APIRouter, host: ApiHost) -> None:
                 accepted = await pipeline.accept(tx, to_request(body, host.clock.now()))
             return 202, Accepted(id=accepted.id, status=accepted.state).json_object()
 
-        return await host.once(request, caller, work)
+        return located(await host.once(request, caller, work), "/api/notifications")
 
     @routes.delete("/notifications/{notification_id}")
     async def cancel(notification_id: str, _: str = Depends(host.require("notify"))) -> Accepted:
@@ -141,7 +136,7 @@ def _add_reading(routes: APIRouter, host: ApiHost) -> None:
     async def one(notification_id: str, _: str = Depends(host.require("read", "notify"))) -> NotificationStatus:
         """Return a notification and how far it has come."""
         async with host.store.read() as tx:
-            return await status(host, tx, notification_id)
+            return NotificationStatus.counted(*await counted(host, tx, notification_id))
 
 
 def _add_following(routes: APIRouter, host: ApiHost) -> None:
@@ -157,11 +152,13 @@ def _add_following(routes: APIRouter, host: ApiHost) -> None:
     ) -> DeliveryPage:
         """List deliveries with their attempts."""
         async with host.store.read() as tx:
-            await _get(host, tx, notification_id)
+            await known_notification(host.store, tx, notification_id)
             found = await deliveries_of.trace(tx, notification_id, user_id=user_id, after=cursor, limit=limit + 1)
         page = found[:limit]
         more = len(found) > limit
-        return DeliveryPage(items=[DeliveryShown.of(one) for one in page], next_cursor=page[-1].id if more else None)
+        return DeliveryPage(
+            items=[DeliveryShown.model_validate(one) for one in page], next_cursor=page[-1].id if more else None
+        )
 
     @routes.get("/notifications/{notification_id}/trace")
     async def trace(
@@ -174,7 +171,7 @@ def _add_following(routes: APIRouter, host: ApiHost) -> None:
         """Tell what happened to each recipient; deliveries and skips are paged together."""
         after_delivery, after_skip = _read_cursor(cursor)
         async with host.store.read() as tx:
-            shown = await status(host, tx, notification_id)
+            shown = NotificationStatus.counted(*await counted(host, tx, notification_id))
             sent = await deliveries_of.trace(
                 tx, notification_id, user_id=user_id, after=after_delivery, limit=limit + 1
             )
@@ -185,23 +182,16 @@ def _add_following(routes: APIRouter, host: ApiHost) -> None:
         last_skip = skips[-1].id if skips else after_skip
         return Trace(
             notification=shown,
-            deliveries=[DeliveryShown.of(one) for one in sent],
-            skips=[SkipShown.of(one) for one in skips],
+            deliveries=[DeliveryShown.model_validate(one) for one in sent],
+            skips=[SkipShown.model_validate(one) for one in skips],
             next_cursor=_write_cursor(last_delivery, last_skip) if more else None,
         )
 
 
-async def status(host: ApiHost, tx: Transaction, notification_id: str) -> NotificationStatus:
-    """Return a notification with its counts. Raises NotFound."""
-    found = await _get(host, tx, notification_id)
-    return NotificationStatus.counted(found, await host.store.notifications.counts(tx, found.id))
-
-
-async def _get(host: ApiHost, tx: Transaction, notification_id: str) -> Notification:
-    found = await host.store.notifications.get(tx, notification_id)
-    if found is None:
-        raise NotFound(f"Notification {notification_id[:60]} does not exist.", code="unknown_notification")
-    return found
+async def counted(host: ApiHost, tx: Transaction, notification_id: str) -> tuple[Notification, Counts]:
+    """Return a notification and its counts. Raises NotFound."""
+    found = await known_notification(host.store, tx, notification_id)
+    return found, await host.store.notifications.counts(tx, found.id)
 
 
 def _preview(estimate: Estimate) -> Preview:

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Literal, Self
 
-import msgspec
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from tidings.api.bodies import Body
-from tidings.api.fields import MAX_JSON, ActionUrl, Instant, JsonObject, Label, UserId
+from tidings.edge.bodies import Body
+from tidings.edge.fields import ActionUrl, Instant, SmallObject, UserId
+from tidings.edge.text import Label
 from tidings.errors import Fault, Invalid
 from tidings.model.audience import Audience, from_json, users
 from tidings.model.priority import Priority
@@ -64,15 +64,8 @@ class NotifyBody(Body):
     audience: dict[str, JsonValue] | None = Field(
         None, description='such as {"kind": "ticket_holders", "eventId": "…"}; combined with or, and, not'
     )
-    variables: JsonObject = Field(default_factory=dict)
+    variables: SmallObject = Field(default_factory=dict)
     options: NotifyOptions = Field(default_factory=NotifyOptions)
-
-    @field_validator("variables")
-    @classmethod
-    def _small(cls, value: JsonObject) -> JsonObject:
-        if len(msgspec.json.encode(value)) > MAX_JSON:
-            raise ValueError(f"must be at most {MAX_JSON} bytes of JSON")
-        return value
 
     @model_validator(mode="after")
     def _one_audience(self) -> Self:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 
-from tidings.api import bodies, describe
-from tidings.api.bodies import Body
 from tidings.api.host import ApiHost
+from tidings.api.known import known_user
 from tidings.api.served import Words
-from tidings.api.shapes import Shown
-from tidings.errors import Fault, Invalid, NotFound
+from tidings.edge import bodies, describe
+from tidings.edge.answers import Shown
+from tidings.edge.bodies import Body
+from tidings.errors import Fault, Invalid
 from tidings.model.user import Preference
-from tidings.ports.store import Transaction
 
 
 class ChoiceBody(Body):
@@ -51,11 +51,6 @@ class PreferencesShown(Shown):
     """Every category."""
 
     categories: list[CategoryShown]
-
-
-def choice_of(preference: Preference) -> Choice:
-    """Return what is shown of a choice."""
-    return Choice(category=preference.category, channel=preference.channel, enabled=preference.enabled)
 
 
 def overview(words: Words, choices: Sequence[Preference]) -> PreferencesShown:
@@ -104,13 +99,13 @@ def router(host: ApiHost) -> APIRouter:
 
     async def load(user_id: str) -> PreferencesShown:
         async with host.store.read() as tx:
-            await _known(host, tx, user_id)
+            await known_user(host.store, tx, user_id)
             return overview(words, await host.store.users.preferences(tx, user_id))
 
     async def save(user_id: str, request: Request) -> PreferencesShown:
         choices = checked(words, bodies.read(await request.body(), PreferencesBody))
         async with host.store.begin() as tx:
-            await _known(host, tx, user_id)
+            await known_user(host.store, tx, user_id)
             await host.store.users.set_preferences(tx, user_id, choices)
             return overview(words, await host.store.users.preferences(tx, user_id))
 
@@ -137,8 +132,3 @@ def router(host: ApiHost) -> APIRouter:
         return await save(user_id, request)
 
     return routes
-
-
-async def _known(host: ApiHost, tx: Transaction, user_id: str) -> None:
-    if await host.store.users.get(tx, user_id) is None:
-        raise NotFound(f"User {user_id} is unknown.", code="unknown_user")

@@ -7,13 +7,14 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field, JsonValue
 from starlette.responses import Response
 
-from tidings.api import bodies, describe
-from tidings.api.bodies import Body
-from tidings.api.fields import Label
 from tidings.api.host import ApiHost
+from tidings.api.known import known_user
 from tidings.api.rates import Rate, limited
-from tidings.api.shapes import Shown
-from tidings.errors import Conflict, NotFound
+from tidings.edge import bodies, describe
+from tidings.edge.answers import Shown
+from tidings.edge.bodies import Body
+from tidings.edge.text import Label
+from tidings.errors import Conflict
 from tidings.model.ids import new_id
 from tidings.model.subscription import PushSubscription
 from tidings.ports.store import Registration, Transaction
@@ -110,10 +111,7 @@ def router(host: ApiHost) -> APIRouter:
         replaces = body.replaces if body.replaces != wanted.endpoint else None
 
         async def work(tx: Transaction) -> tuple[int, object]:
-            if await store.users.get(tx, user_id) is None:
-                raise NotFound(
-                    f"User {user_id} is unknown: the server must PUT /api/users/{{id}} first.", code="unknown_user"
-                )
+            await known_user(store, tx, user_id)
             came, kept = await store.subscriptions.register(tx, wanted, replaces=replaces, now=host.clock.now())
             if came is Registration.REFUSED:
                 raise Conflict("This endpoint belongs to another user.", code="endpoint_taken")

@@ -1,26 +1,13 @@
-"""What answers look like: camelCase, described in `/openapi.json`."""
+"""What answers about notifications look like."""
 
 from datetime import datetime
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue
-from pydantic.alias_generators import to_camel
+from pydantic import Field, JsonValue
 
+from tidings.edge.answers import Shown
 from tidings.model.audience import to_json
 from tidings.model.notification import Counts, Notification
-from tidings.model.trace import DeliveryTrace, SkipTrace
-
-
-class Shown(BaseModel):
-    """A part of an answer."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, serialize_by_alias=True, ser_json_inf_nan="null"
-    )
-
-    def json_object(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 class Accepted(Shown):
@@ -69,16 +56,26 @@ class NotificationStatus(NotificationShown):
     @classmethod
     def counted(cls, notification: Notification, counts: Counts) -> Self:
         """Return a notification with its counts."""
-        return cls.model_validate(
-            _fields(notification)
-            | {
-                "recipients": counts.recipients,
-                "deliveries": counts.deliveries,
-                "skipped": counts.skipped,
-                "byState": {str(state): number for state, number in counts.by_state.items() if number},
-                "finished": is_finished(notification, counts),
-            }
-        )
+        return cls.model_validate(_fields(notification) | _counted(notification, counts))
+
+
+class Progress(Shown):
+    """How far a notification has come, and nothing of whom it is for or what it says."""
+
+    id: str
+    status: str
+    recipients: int
+    deliveries: int
+    skipped: int
+    by_state: dict[str, int]
+    created_at: datetime
+    finished: bool
+
+    @classmethod
+    def of(cls, notification: Notification, counts: Counts) -> Self:
+        """Return how far a notification has come."""
+        who = {"id": notification.id, "status": str(notification.state), "createdAt": notification.created_at}
+        return cls.model_validate(who | _counted(notification, counts))
 
 
 class AttemptShown(Shown):
@@ -93,13 +90,13 @@ class AttemptShown(Shown):
 
 
 class DeliveryShown(Shown):
-    """One delivery with its tries."""
+    """One delivery with its tries. The endpoint is not shown: it is a capability."""
 
     id: str
     user_id: str
     channel: str
     #: what the user calls the device, and the provider's host
-    target: str | None
+    target: str | None = Field(validation_alias="target_label")
     state: str
     rule: str
     why: str | None
@@ -107,33 +104,6 @@ class DeliveryShown(Shown):
     created_at: datetime
     updated_at: datetime
     attempts: list[AttemptShown]
-
-    @classmethod
-    def of(cls, trace: DeliveryTrace) -> Self:
-        """Return what is shown of a delivery. The endpoint is not: it is a capability."""
-        return cls(
-            id=trace.id,
-            user_id=trace.user_id,
-            channel=trace.channel,
-            target=trace.target_label,
-            state=trace.state,
-            rule=trace.rule,
-            why=trace.why,
-            due_at=trace.due_at,
-            created_at=trace.created_at,
-            updated_at=trace.updated_at,
-            attempts=[
-                AttemptShown(
-                    number=one.number,
-                    outcome=one.outcome,
-                    why=one.why,
-                    status=one.status,
-                    started_at=one.started_at,
-                    finished_at=one.finished_at,
-                )
-                for one in trace.attempts
-            ],
-        )
 
 
 class SkipShown(Shown):
@@ -146,25 +116,21 @@ class SkipShown(Shown):
     detail: dict[str, JsonValue]
     created_at: datetime
 
-    @classmethod
-    def of(cls, trace: SkipTrace) -> Self:
-        """Return what is shown of a skip."""
-        return cls.model_validate(
-            {
-                "id": trace.id,
-                "userId": trace.user_id,
-                "channel": trace.channel,
-                "reason": str(trace.reason),
-                "detail": dict(trace.detail),
-                "createdAt": trace.created_at,
-            }
-        )
-
 
 def is_finished(notification: Notification, counts: Counts) -> bool:
     """Say whether nothing of a notification is left to do."""
     still = counts.by_state.get("pending", 0) + counts.by_state.get("sending", 0)
     return notification.state in {"fanned_out", "cancelled"} and not still
+
+
+def _counted(notification: Notification, counts: Counts) -> dict[str, object]:
+    return {
+        "recipients": counts.recipients,
+        "deliveries": counts.deliveries,
+        "skipped": counts.skipped,
+        "byState": {str(state): number for state, number in counts.by_state.items() if number},
+        "finished": is_finished(notification, counts),
+    }
 
 
 def _fields(notification: Notification) -> dict[str, object]:

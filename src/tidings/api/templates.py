@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends
 
 from tidings.api.host import ApiHost
-from tidings.api.shapes import Shown
+from tidings.edge.answers import Shown
 from tidings.model.template import Template
 
 

@@ -2,22 +2,22 @@
 
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 from fastapi import APIRouter, Depends, Request
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue
 from starlette.responses import JSONResponse, Response
 
-from tidings.api import bodies, describe, fields
-from tidings.api.bodies import Body
-from tidings.api.fields import MAX_JSON, Email, JsonObject, Label, LocaleTag, Phone, TimeZone
 from tidings.api.host import ApiHost
-from tidings.api.preferences import Choice, choice_of
+from tidings.api.known import known_user, unknown_user
+from tidings.api.preferences import Choice
 from tidings.api.push import DeviceShown, shown
-from tidings.api.shapes import Shown
 from tidings.credentials import sign_user_token
-from tidings.errors import Invalid, NotFound
+from tidings.edge import bodies, describe, fields
+from tidings.edge.answers import LOCATION, Shown, located
+from tidings.edge.bodies import Body
+from tidings.edge.fields import Email, LocaleTag, Phone, SmallObject, TimeZone
+from tidings.edge.text import Label
+from tidings.errors import Invalid
 from tidings.model.user import User
-from tidings.ports.store import Transaction
 
 
 class UserBody(Body):
@@ -28,14 +28,7 @@ class UserBody(Body):
     locale: LocaleTag = "en"
     timezone: TimeZone = "UTC"
     city: Label | None = None
-    attributes: JsonObject = Field(default_factory=dict)
-
-    @field_validator("attributes")
-    @classmethod
-    def _small(cls, value: JsonObject) -> JsonObject:
-        if len(msgspec.json.encode(value)) > MAX_JSON:
-            raise ValueError(f"must be at most {MAX_JSON} bytes of JSON")
-        return value
+    attributes: SmallObject = Field(default_factory=dict)
 
 
 class UserShown(Shown):
@@ -47,7 +40,7 @@ class UserShown(Shown):
     locale: str
     timezone: str
     city: str | None
-    attributes: JsonObject
+    attributes: dict[str, JsonValue]
     created_at: datetime | None
     updated_at: datetime | None
 
@@ -79,11 +72,6 @@ def check_id(user_id: str, field: str = "id") -> str:
         raise Invalid.field(field, str(error)) from error
 
 
-def unknown(user_id: str) -> NotFound:
-    """Return the error for a user nobody told us about."""
-    return NotFound(f"User {user_id} is unknown.", code="unknown_user")
-
-
 def router(host: ApiHost) -> APIRouter:
     """Return the routes under /users."""
     routes = APIRouter(tags=["users"])
@@ -91,7 +79,7 @@ def router(host: ApiHost) -> APIRouter:
 
     @routes.put(
         "/users/{user_id}",
-        responses={200: {"model": UserShown}, 201: {"model": UserShown, "description": "new"}},
+        responses={200: {"model": UserShown}, 201: {"model": UserShown, "description": "new", "headers": LOCATION}},
         openapi_extra=describe.takes(UserBody),
     )
     async def upsert(user_id: str, request: Request, _: str = Depends(host.require("notify"))) -> Response:
@@ -99,19 +87,20 @@ def router(host: ApiHost) -> APIRouter:
         wanted = user_of(check_id(user_id), bodies.read(await request.body(), UserBody))
         async with store.begin() as tx:
             (new,) = await store.users.upsert(tx, [wanted], host.clock.now())
-            kept = await _get(host, tx, user_id)
-        return JSONResponse(_shown(kept).json_object(), 201 if new else 200)
+            kept = await known_user(store, tx, user_id)
+        answer = UserShown.model_validate(kept).json_object()
+        return located(JSONResponse(answer, 201 if new else 200), "/api/users")
 
     @routes.get("/users/{user_id}")
     async def export(user_id: str, _: str = Depends(host.require("read"))) -> UserExport:
         """Return everything kept about the user."""
         async with store.read() as tx:
-            user = await _get(host, tx, user_id)
+            user = await known_user(store, tx, user_id)
             choices = await store.users.preferences(tx, user_id)
             devices = await store.subscriptions.of_user(tx, user_id)
         return UserExport(
-            **_shown(user).model_dump(),
-            preferences=[choice_of(one) for one in choices],
+            **UserShown.model_validate(user).model_dump(),
+            preferences=[Choice.model_validate(one) for one in choices],
             devices=[shown(one) for one in devices],
         )
 
@@ -120,13 +109,13 @@ def router(host: ApiHost) -> APIRouter:
         """Remove the user and everything kept about them."""
         async with store.begin() as tx:
             if not await store.users.erase(tx, user_id):
-                raise unknown(user_id)
+                raise unknown_user(user_id)
 
     @routes.post("/users/{user_id}/token")
     async def token(user_id: str, _: str = Depends(host.require("notify"))) -> TokenShown:
         """Make a token that lets the user's browser act as the user."""
         async with store.read() as tx:
-            await _get(host, tx, user_id)
+            await known_user(store, tx, user_id)
         return make_token(host, user_id)
 
     return routes
@@ -139,26 +128,3 @@ def make_token(host: ApiHost, user_id: str) -> TokenShown:
     now = datetime.fromtimestamp(int(host.clock.now().timestamp()), UTC)
     life = timedelta(seconds=settings.user_token_ttl)
     return TokenShown(token=sign_user_token(settings.user_secret, user_id, life, now), expires_at=now + life)
-
-
-async def _get(host: ApiHost, tx: Transaction, user_id: str) -> User:
-    user = await host.store.users.get(tx, user_id)
-    if user is None:
-        raise unknown(user_id)
-    return user
-
-
-def _shown(user: User) -> UserShown:
-    return UserShown.model_validate(
-        {
-            "id": user.id,
-            "email": user.email,
-            "phone": user.phone,
-            "locale": user.locale,
-            "timezone": user.timezone,
-            "city": user.city,
-            "attributes": dict(user.attributes),
-            "createdAt": user.created_at,
-            "updatedAt": user.updated_at,
-        }
-    )

@@ -3,10 +3,11 @@
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from tidings.api import bodies, describe, lines
-from tidings.api.fields import UserId
+from tidings.api import lines
 from tidings.api.host import ApiHost
 from tidings.api.users import UserBody, user_of
+from tidings.edge import bodies, describe
+from tidings.edge.fields import UserId
 from tidings.errors import Invalid
 from tidings.model.user import User
 

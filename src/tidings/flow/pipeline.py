@@ -130,7 +130,7 @@ class Pipeline:
         async with self.store.begin() as tx:
             notification = await self.store.notifications.get(tx, notification_id)
             if notification is None:
-                raise NotFound(f"no notification {notification_id}")
+                raise NotFound(f"Notification {notification_id[:60]} does not exist.", code="unknown_notification")
             if notification.state is NotificationState.FANNED_OUT:
                 counts = await self.store.notifications.counts(tx, notification_id)
                 if not counts.by_state.get("pending") and not counts.by_state.get("sending"):

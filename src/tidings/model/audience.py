@@ -23,11 +23,11 @@ class Composable:
     def __or__(self, other: "Audience") -> "Audience":
         # `a | b | c` is one list of three: a chain must not run into MAX_DEPTH
         parts = self.parts if isinstance(self, AnyOf) else (self,)
-        return AnyOf((*parts, other))  # type: ignore[arg-type]  # every Composable is one of the Audience classes
+        return AnyOf((*parts, other))
 
     def __and__(self, other: "Audience") -> "Audience":
         parts = self.parts if isinstance(self, AllOf) else (self,)
-        return AllOf((*parts, other))  # type: ignore[arg-type]  # as above
+        return AllOf((*parts, other))
 
     def __sub__(self, other: "Audience") -> "Audience":
         return self & Except(other)

@@ -1,7 +1,7 @@
 """The tables of the engine, as SQLAlchemy Core. Packs add theirs to the same `metadata`.
 
 Ids are UUIDv7 (they sort by time), instants are UTC. Every index is named and has a query that needs it
-(`tests/contract/test_query_plans.py` shows that the plans use them at a million rows).
+(`tests/contract/plans/test_query_plans.py` shows that the plans use them at a million rows).
 """
 
 from datetime import UTC, datetime

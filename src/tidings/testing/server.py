@@ -262,9 +262,7 @@ class TidingsServer:
         return await eventually(done, within=within, pause=0.1)
 
 
-async def eventually(
-    check: Callable[[], Awaitable[T | None]], *, within: float = 10.0, pause: float = _PAUSE
-) -> T:
+async def eventually(check: Callable[[], Awaitable[T | None]], *, within: float = 10.0, pause: float = _PAUSE) -> T:
     """Ask until there is an answer: return the first one that is neither None nor False.
 
     Arguments: within — seconds; pause — seconds between two questions. Raises TimeoutError naming the check.

@@ -21,6 +21,7 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[int]]]:
     """A function (handler, tls context) → port; every connection runs the handler and ends with the test."""
     servers: list[asyncio.Server] = []
     running: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def start(handler: Handler, tls: ssl.SSLContext | None = None) -> int:
         async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -32,6 +33,7 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[int]]]:
                 writer.close()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
             task = asyncio.create_task(run(reader, writer))
             running.add(task)
             task.add_done_callback(running.discard)
@@ -48,6 +50,12 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[int]]]:
     for task in list(running):
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
+    # closing politely would wait for TLS goodbyes and unread data of clients that are gone
+    for writer in writers:
+        writer.transport.abort()
+    # a few turns of the loop: aborted sockets close, refused TLS handshakes read the alert that is already there
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 @pytest.fixture

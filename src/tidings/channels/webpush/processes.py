@@ -124,6 +124,7 @@ class _Slot:
             self._pipe = None
             pipe.close()
             await self._reap(self.process)
+            await asyncio.wait({pipe.lost}, timeout=self._limits.pause)
 
     async def _watch(self, pipe: Pipe) -> None:
         """Return when the process is gone, or has not answered for too long."""

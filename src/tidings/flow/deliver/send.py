@@ -84,17 +84,26 @@ class Sender:
     async def _one(self, job: Job) -> None:
         message = self._composed(job)
         if isinstance(message, SkipReason):
-            now = self._clock.now()
-            skipped = Skipped(job.notification.id, job.due.user_id, job.due.channel, message)
-            await self._recorded(_attempted(job, skipped, now, now))
+            await self._skip(job, message)
             return
         async with self._gate.place(job.notification.priority):
+            if job.notification.id in self._cancelled:
+                # it was cancelled while this one waited for its place
+                await self._skip(job, SkipReason.CANCELLED)
+                return
             started = self._clock.now()
             if started + LONGEST_SEND > job.due.lease_until:
                 # it waited too long behind slow ones: when the lease has run out, the sweep gives it back
                 return
             outcome = await self._outcome(self._channels[job.due.channel], message, started)
-        await self._recorded(_attempted(job, outcome, started, self._clock.now()))
+            # The place is held until the outcome is taken: while the database stalls, no more is sent than a crash
+            # may repeat.
+            await self._recorded(_attempted(job, outcome, started, self._clock.now()))
+
+    async def _skip(self, job: Job, reason: SkipReason) -> None:
+        now = self._clock.now()
+        skipped = Skipped(job.notification.id, job.due.user_id, job.due.channel, reason)
+        await self._recorded(_attempted(job, skipped, now, now))
 
     def _composed(self, job: Job) -> Message | SkipReason:
         due, notification = job.due, job.notification

@@ -1,6 +1,5 @@
 """Decide whether a request can be accepted, and as what. Pure: the catalog and the time come in."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +8,7 @@ import msgspec
 from tidings.errors import Fault, Invalid
 from tidings.flow.intake.catalog import Catalog
 from tidings.model.audience import AllOf, AnyOf, Audience, Except, Members
+from tidings.model.links import fault_of_link
 from tidings.model.notification import Notification
 from tidings.model.request import NotifyRequest
 from tidings.model.template import Template
@@ -18,8 +18,6 @@ from tidings.ports.wording import Wording
 LONGEST_LIFE = timedelta(days=28)
 FARTHEST = timedelta(days=366)
 MAX_VARIABLES_BYTES = 32_768
-_PATH = re.compile(r"/(?![/\\])[^\s\\]*")
-_URL = re.compile(r"https?://[^\s/@\\]+(?:[/?#]\S*)?", re.IGNORECASE)
 
 
 def accepted(request: NotifyRequest, catalog: Catalog, wording: Wording, *, new_id: str, now: datetime) -> Notification:
@@ -59,9 +57,7 @@ def accepted(request: NotifyRequest, catalog: Catalog, wording: Wording, *, new_
         source=request.source,
     )
     # a trial with the fallback words: whatever a template trips over is told to the caller, not to 5 000 recipients
-    content = wording.render(template, notification, "en", "UTC")
-    if not _URL.fullmatch(content.url):
-        raise Invalid.field("variables", f"make the link {content.url!r:.100}, which is no http(s) URL")
+    wording.render(template, notification, "en", "UTC")
     return notification
 
 
@@ -119,8 +115,8 @@ def _wrong_channels(catalog: Catalog, channels: tuple[str, ...]) -> list[Fault]:
 
 def _wrong_action(url: str | None, text: str | None) -> list[Fault]:
     faults = []
-    if url is not None and not (len(url) <= 2000 and (_PATH.fullmatch(url) or _URL.fullmatch(url))):
-        faults.append(Fault("options.actionUrl", "must be a path starting with one / or an http(s) URL, at most 2000"))
+    if url is not None and (wrong := fault_of_link(url)) is not None:
+        faults.append(Fault("options.actionUrl", wrong))
     if text is not None and not (text.strip() and len(text) <= 200):
         faults.append(Fault("options.actionText", "must have 1 to 200 characters"))
     return faults

@@ -5,9 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from tidings.packs.events.bodies import documented
+from tidings.edge import bodies
+from tidings.edge.answers import LOCATION, located
+from tidings.edge.describe import takes
 from tidings.packs.events.events import EventStatus
-from tidings.packs.events.intake import EventPatch, HostMessage, NewEvent, fields_of, read
+from tidings.packs.events.intake import EventPatch, HostMessage, NewEvent, fields_of
 from tidings.packs.events.routes_people import people
 from tidings.packs.events.service import EventService
 from tidings.packs.events.wire import (
@@ -66,17 +68,18 @@ def _writing(host: Host, service: EventService) -> APIRouter:
         "/events",
         status_code=201,
         response_model=EventOut,
+        responses={201: {"headers": LOCATION}},
         summary="Create an event",
         description="A draft unless `status` says otherwise. Nobody is notified: publishing a draft announces it.",
-        openapi_extra=documented(NewEvent),
+        openapi_extra=takes(NewEvent, once=True),
     )
     async def create_event(request: Request, caller: str = Depends(writer)) -> Response:
-        fields = fields_of(read(NewEvent, await request.body()))
+        fields = fields_of(bodies.read(await request.body(), NewEvent))
 
         async def work(tx: Transaction) -> tuple[int, object]:
             return 201, event_json(await service.create(tx, fields))
 
-        return await host.once(request, caller, work)
+        return located(await host.once(request, caller, work), "/api/events")
 
     @routes.patch(
         "/events/{event_id}",
@@ -84,10 +87,10 @@ def _writing(host: Host, service: EventService) -> APIRouter:
         summary="Change an event",
         description="A significant change of an `ACTIVE` event notifies the holders of an active ticket. `status` "
         "`ACTIVE` on a draft publishes it, `CANCELLED` cancels it.",
-        openapi_extra=documented(EventPatch),
+        openapi_extra=takes(EventPatch, once=True),
     )
     async def change_event(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
-        fields = fields_of(read(EventPatch, await request.body()))
+        fields = fields_of(bodies.read(await request.body(), EventPatch))
 
         async def work(tx: Transaction) -> tuple[int, object]:
             return 200, updated_json(await service.update(tx, event_id, fields))
@@ -106,7 +109,7 @@ def _steps(host: Host, service: EventService) -> APIRouter:
         response_model=UpdatedOut,
         summary="Publish a draft",
         description="The first publication announces the event; publishing again never does.",
-        openapi_extra=documented(),
+        openapi_extra=takes(once=True),
     )
     async def publish_event(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
         async def work(tx: Transaction) -> tuple[int, object]:
@@ -119,7 +122,7 @@ def _steps(host: Host, service: EventService) -> APIRouter:
         response_model=UpdatedOut,
         summary="Cancel an event",
         description="Tells the ticket holders of a public event urgently. 409 if it is cancelled or over already.",
-        openapi_extra=documented(),
+        openapi_extra=takes(once=True),
     )
     async def cancel_event(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
         async def work(tx: Transaction) -> tuple[int, object]:
@@ -131,16 +134,17 @@ def _steps(host: Host, service: EventService) -> APIRouter:
         "/events/{event_id}/notify",
         status_code=202,
         response_model=NotificationOut,
+        responses={202: {"headers": LOCATION}},
         summary="Send the ticket holders a message",
-        openapi_extra=documented(HostMessage),
+        openapi_extra=takes(HostMessage, once=True),
     )
     async def notify_holders(event_id: str, request: Request, caller: str = Depends(admin)) -> Response:
-        message = read(HostMessage, await request.body())
+        message = bodies.read(await request.body(), HostMessage)
 
         async def work(tx: Transaction) -> tuple[int, object]:
             accepted = await service.notify(tx, event_id, message.title, message.body)
             return 202, notification_json(accepted)
 
-        return await host.once(request, caller, work)
+        return located(await host.once(request, caller, work), "/api/notifications")
 
     return routes

@@ -1,96 +1,98 @@
 """HTTP routes of tickets and favourites: who is concerned by an event (API.md)."""
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from tidings.packs.events.bodies import documented
-from tidings.packs.events.intake import Person, read
+from tidings.edge import bodies
+from tidings.edge.describe import takes
+from tidings.packs.events.intake import Person
 from tidings.packs.events.service import EventService
 from tidings.packs.events.wire import MembershipOut
 from tidings.ports.host import Host
 from tidings.ports.store import Transaction
 
+#: transaction, event id, user id
+Step: TypeAlias = Callable[[Transaction, str, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One way in which a user is concerned by an event, and how it begins and ends."""
+
+    path: str
+    begin: Step
+    end: Step
+    #: what `MembershipOut.status` says once it has begun
+    status: str
+    beginning: str
+    ending: str
+    ending_more: str | None = None
+
 
 def people(host: Host, service: EventService) -> APIRouter:
     """Return the routes of tickets and favourites."""
     routes = APIRouter()
-    routes.include_router(_tickets(host, service))
-    routes.include_router(_favourites(host, service))
+    for membership in (
+        Membership(
+            "tickets",
+            service.give_ticket,
+            service.return_ticket,
+            "active",
+            "Give a user a ticket",
+            "Return a user's ticket",
+            "It stops counting at once, also for notifications that are on their way.",
+        ),
+        Membership(
+            "favourites",
+            service.add_favourite,
+            service.remove_favourite,
+            "favourite",
+            "Note that a user favourites an event",
+            "Forget that a user favourites an event",
+        ),
+    ):
+        _add(routes, host, membership)
     return routes
 
 
-def _tickets(host: Host, service: EventService) -> APIRouter:
-    routes = APIRouter()
+def _add(routes: APIRouter, host: Host, kind: Membership) -> None:
+    path = f"/events/{{event_id}}/{kind.path}"
     writer = host.require("notify", "admin")
 
     @routes.post(
-        "/events/{event_id}/tickets",
+        path,
+        name=f"{kind.path}_begin",
         status_code=201,
         response_model=MembershipOut,
-        summary="Give a user a ticket",
-        openapi_extra=documented(Person),
+        summary=kind.beginning,
+        openapi_extra=takes(Person, once=True),
     )
-    async def give_ticket(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
-        person = read(Person, await request.body())
+    async def begin(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
+        person = bodies.read(await request.body(), Person)
 
         async def work(tx: Transaction) -> tuple[int, object]:
-            await service.give_ticket(tx, event_id, person.user_id)
-            return 201, {"eventId": event_id, "userId": person.user_id, "status": "active"}
+            await kind.begin(tx, event_id, person.user_id)
+            return 201, {"eventId": event_id, "userId": person.user_id, "status": kind.status}
 
         return await host.once(request, caller, work)
 
     @routes.delete(
-        "/events/{event_id}/tickets",
+        path,
+        name=f"{kind.path}_end",
         status_code=204,
-        summary="Return a user's ticket",
-        description="It stops counting at once, also for notifications that are on their way.",
-        openapi_extra=documented(Person),
+        summary=kind.ending,
+        description=kind.ending_more,
+        openapi_extra=takes(Person, once=True),
     )
-    async def return_ticket(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
-        person = read(Person, await request.body())
+    async def end(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
+        person = bodies.read(await request.body(), Person)
 
         async def work(tx: Transaction) -> tuple[int, object]:
-            await service.return_ticket(tx, event_id, person.user_id)
+            await kind.end(tx, event_id, person.user_id)
             return 204, None
 
         return await host.once(request, caller, work)
-
-    return routes
-
-
-def _favourites(host: Host, service: EventService) -> APIRouter:
-    routes = APIRouter()
-    writer = host.require("notify", "admin")
-
-    @routes.post(
-        "/events/{event_id}/favourites",
-        status_code=201,
-        response_model=MembershipOut,
-        summary="Note that a user favourites an event",
-        openapi_extra=documented(Person),
-    )
-    async def add_favourite(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
-        person = read(Person, await request.body())
-
-        async def work(tx: Transaction) -> tuple[int, object]:
-            await service.add_favourite(tx, event_id, person.user_id)
-            return 201, {"eventId": event_id, "userId": person.user_id, "status": "favourite"}
-
-        return await host.once(request, caller, work)
-
-    @routes.delete(
-        "/events/{event_id}/favourites",
-        status_code=204,
-        summary="Forget that a user favourites an event",
-        openapi_extra=documented(Person),
-    )
-    async def remove_favourite(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
-        person = read(Person, await request.body())
-
-        async def work(tx: Transaction) -> tuple[int, object]:
-            await service.remove_favourite(tx, event_id, person.user_id)
-            return 204, None
-
-        return await host.once(request, caller, work)
-
-    return routes

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
+from tidings.edge.answers import Shown
 from tidings.flow.detect.describe import written_changes
 from tidings.flow.detect.instants import written
 from tidings.model.change import Change
@@ -13,12 +13,6 @@ from tidings.packs.events.events import Event, EventStatus, watched
 from tidings.packs.events.service import Updated
 
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
-
-class Shown(BaseModel):
-    """A part of an answer."""
-
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
 
 
 class EventOut(Shown):

@@ -21,10 +21,14 @@ export function shortOf(iso, { locale, timezone }) {
  * @returns {string} e.g. "19:00 – 22:00 CET"
  */
 export function hoursOf(start, end, { locale, timezone }) {
-  const shape = /** @type {const} */ ({ hour: "numeric", minute: "2-digit", timeZoneName: "short" });
-  const format = new Intl.DateTimeFormat(locale, { ...shape, timeZone: timezone });
-  const sameDay = end !== null && Date.parse(end) - Date.parse(start) < 16 * 3_600_000;
-  return end !== null && sameDay ? format.formatRange(new Date(start), new Date(end)) : format.format(new Date(start));
+  const time = /** @type {const} */ ({ hour: "numeric", minute: "2-digit", timeZone: timezone });
+  const plain = new Intl.DateTimeFormat(locale, time);
+  const zoned = new Intl.DateTimeFormat(locale, { ...time, timeZoneName: "short" });
+  // Not `formatRange`: an evening that ends after midnight would be written out with both dates.
+  const oneEvening = end !== null && Date.parse(end) - Date.parse(start) < 16 * 3_600_000;
+  return oneEvening
+    ? `${plain.format(new Date(start))} – ${zoned.format(new Date(end))}`
+    : zoned.format(new Date(start));
 }
 
 /** @param {Date} moment @param {string} timezone @returns {string} "2026-11-22T19:00", for datetime-local fields */

@@ -6,7 +6,7 @@ import { shortOf } from "./format.js";
 
 /** @typedef {import("./api.js").Changed} Changed */
 /** @typedef {import("./api.js").Progress} Progress */
-/** @typedef {import("./format.js").Reader} Reader */
+/** @typedef {import("./format.js").Reader & { name: string }} Reader */
 
 /** @type {Record<string, string>} */
 const FIELDS = {
@@ -57,7 +57,7 @@ export class Report {
       if (progress === null) return;
       this.#tell("good", "Done");
       announce(`Done: ${progress.byState.delivered ?? 0} messages delivered`);
-      why.replaceChildren(explained(await this.api.explain(id)));
+      why.replaceChildren(explained(await this.api.explain(id), reader));
     } catch (error) {
       if (!(error instanceof ApiProblem)) throw error;
       this.#tell("bad", "Lost sight of it");
@@ -140,12 +140,16 @@ function lines({ change }, reader) {
   });
 }
 
-/** @param {import("./api.js").Explanation} explanation @returns {HTMLElement} */
-function explained({ sentences }) {
+/**
+ * @param {import("./api.js").Explanation} explanation
+ * @param {Reader} reader its name stands in for the id, which only the host product knows
+ * @returns {HTMLElement}
+ */
+function explained({ sentences, userId }, { name }) {
   return el(
     "div",
     { class: "why" },
     el("h3", {}, "And you?"),
-    el("ul", {}, ...sentences.map((each) => el("li", {}, each))),
+    el("ul", {}, ...sentences.map((each) => el("li", {}, each.replaceAll(userId, name)))),
   );
 }

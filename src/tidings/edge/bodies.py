@@ -1,19 +1,17 @@
 """From the bytes of a request to a checked record: strict JSON, limited depth, faults in the caller's spelling."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails
 
-from tidings.errors import Fault, Invalid
+from tidings.edge.faults import faults_of
+from tidings.errors import Invalid
 
 #: levels of objects and lists
 MAX_DEPTH = 32
-#: faults told at once
-_MAX_FAULTS = 20
 
 
 class Body(BaseModel):
@@ -59,39 +57,9 @@ def check(value: object, model: type[BodyT]) -> BodyT:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=True)[:_MAX_FAULTS]
-        faults = list(dict.fromkeys(Fault(_path(one["loc"]), _sentence(one, model)) for one in details))
-        raise Invalid("; ".join(_named(fault) for fault in faults), faults=faults) from error
-
-
-def _named(fault: Fault) -> str:
-    return f"{fault.field}: {fault.message}" if fault.field else fault.message
-
-
-def _path(loc: Sequence[int | str]) -> str:
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    """Say what is wrong and what would be right."""
-    match detail["type"]:
-        case "missing":
-            return "is required"
-        case "extra_forbidden":
-            known = sorted(field.alias or name for name, field in model.model_fields.items())
-            return "is not a known field" + (f"; known are: {', '.join(known)}" if len(detail["loc"]) == 1 else "")
-        case "value_error":
-            return str(detail["ctx"]["error"])
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return "must be a JSON object"
-        case "string_type":
-            return "must be a string"
-        case _:
-            message = detail["msg"]
-            return message[:1].lower() + message[1:]
+        faults = faults_of(error, model)
+        said = (f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults)
+        raise Invalid("; ".join(said), faults=faults) from error
 
 
 def _check_depth(value: object) -> None:

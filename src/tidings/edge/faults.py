@@ -1,0 +1,65 @@
+"""What is wrong with a body, one sentence per field, saying what would be right."""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tidings.errors import Fault
+
+#: faults told at once
+MAX_FAULTS = 20
+
+#: kind of error → the sentence, filled in with the limits that were broken
+_SENTENCES: Mapping[str, str] = {
+    "missing": "is required",
+    "string_type": "must be a string",
+    "string_too_long": "must have at most {max_length} characters",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "too_long": "must have at most {max_length} items",
+    "too_short": "must have at least {min_length} items",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
+_NO_OBJECT = frozenset({"model_type", "model_attributes_type", "dict_type"})
+
+
+def faults_of(error: ValidationError, model: type[BaseModel]) -> Sequence[Fault]:
+    """Return the first 20 things that are wrong. A fault of the whole body has an empty field (RFC 6901 §5)."""
+    details = error.errors(include_url=False, include_context=True)[:MAX_FAULTS]
+    return list(dict.fromkeys(Fault(_path(one["loc"]), _sentence(one, model)) for one in details))
+
+
+def _path(loc: Sequence[int | str]) -> str:
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    kind, told = detail["type"], detail.get("ctx", {})
+    if kind in _SENTENCES:
+        return _SENTENCES[kind].format_map(told)
+    if kind in _NO_OBJECT:
+        return "must be a JSON object" if detail["loc"] else "the body must be a JSON object"
+    match kind:
+        case "extra_forbidden" if len(detail["loc"]) == 1:
+            known = (field.alias or name for name, field in model.model_fields.items())
+            return f"is not a known field; known are: {', '.join(known)}"
+        case "extra_forbidden":
+            return "is not a known field"
+        case "value_error":
+            return str(told["error"])
+        case "string_too_short":
+            least = told["min_length"]
+            return "must not be empty" if least == 1 else f"must have at least {least} characters"
+        case "enum" | "literal_error":
+            # the library says: 'a', 'b' or 'c'
+            return f"must be one of {told['expected'].replace(' or ', ', ').replace(chr(39), '')}"
+        case _:
+            message = detail["msg"]
+            return message[:1].lower() + message[1:]

@@ -1,0 +1,170 @@
+"""Suite for `ports.store.Audiences`: any composition of sets, over any population, in pages of any size."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tidings.model import audience as described
+from tidings.model.audience import AllOf, AnyOf, Audience, Except, Members
+from tidings.model.user import Preference, User
+from tidings.ports.store import Store, Transaction
+from tidings.testing.contracts.samples import NOW
+
+USERS = ("Zoe", "ana", "ben", "cleo", "d'arc", "é", 'o"x', "u%_")
+CITIES = ("Basel", "Bern")
+CATEGORIES = ("NEWS", "ORDERS")
+CHANNELS = ("email", "webpush")
+EVENTS = ("event-0", "event-1", "event-2")
+HOSTS = ("host-0", "host-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Users and what connects them to events."""
+
+    #: user id → city
+    users: Mapping[str, str | None]
+    #: (user id, category, channel) → the user's choice
+    choices: Mapping[tuple[str, str, str], bool]
+    #: event id → host
+    hosts: Mapping[str, str]
+    #: (event id, user id) → whether the ticket is active
+    tickets: Mapping[tuple[str, str], bool]
+    #: (event id, user id)
+    favourites: frozenset[tuple[str, str]]
+
+    def members(self, audience: Audience) -> set[str]:
+        """Return the audience, computed without any database."""
+        match audience:
+            case AnyOf(parts):
+                return set().union(*(self.members(part) for part in parts))
+            case AllOf(parts):
+                return set(self.users).intersection(*(self.members(part) for part in parts))
+            case Except(part):
+                return set(self.users) - self.members(part)
+            case Members(kind, arguments):
+                return {one for one in self.users if self._is(one, kind, arguments)}
+
+    def _is(self, user_id: str, kind: str, arguments: Mapping[str, object]) -> bool:
+        match kind, dict(arguments):
+            case "everyone", _:
+                return True
+            case "users", {"userIds": list(ids)}:
+                return user_id in ids
+            case "city", {"city": city}:
+                return self.users[user_id] == city
+            case "opted_in", {"category": category}:
+                return any(on for (who, what, _), on in self.choices.items() if (who, what) == (user_id, category))
+            case "ticket_holders", {"eventId": event_id}:
+                return self.tickets.get((str(event_id), user_id), False)
+            case "favourited", {"eventId": event_id}:
+                return (event_id, user_id) in self.favourites
+            case "favourited_host", {"hostId": host}:
+                return any((event_id, user_id) in self.favourites for event_id, by in self.hosts.items() if by == host)
+            case _:
+                raise AssertionError(f"no such kind: {kind}")
+
+
+#: stores events with their hosts, tickets and favourites of a population whose users are stored already
+Populate: TypeAlias = Callable[[Store, Transaction, Population], Awaitable[None]]
+
+_pairs = st.tuples(st.sampled_from(EVENTS), st.sampled_from(USERS))
+_leaves = st.one_of(
+    st.lists(st.sampled_from((*USERS, "nobody")), min_size=1).map(lambda ids: described.users(*ids)),
+    st.just(described.everyone()),
+    st.sampled_from(CITIES).map(described.city),
+    st.sampled_from(CATEGORIES).map(described.opted_in),
+    st.sampled_from(EVENTS).map(described.ticket_holders),
+    st.sampled_from(EVENTS).map(described.favourited),
+    st.sampled_from(HOSTS).map(described.favourited_host),
+)
+audiences: st.SearchStrategy[Audience] = st.recursive(
+    _leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: AnyOf(tuple(parts))),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: AllOf(tuple(parts))),
+        inner.map(Except),
+    ),
+    max_leaves=8,
+)
+
+
+@st.composite
+def populations(draw: st.DrawFn) -> Population:
+    """Draw a population; tickets and favourites are those of users it has."""
+    people = draw(st.dictionaries(st.sampled_from(USERS), st.none() | st.sampled_from(CITIES)))
+    choice = st.tuples(st.sampled_from(USERS), st.sampled_from(CATEGORIES), st.sampled_from(CHANNELS))
+    choices = draw(st.dictionaries(choice, st.booleans()))
+    tickets, favourites = draw(st.dictionaries(_pairs, st.booleans())), draw(st.frozensets(_pairs))
+    return Population(
+        people,
+        {key: on for key, on in choices.items() if key[0] in people},
+        draw(st.fixed_dictionaries({event_id: st.sampled_from(HOSTS) for event_id in EVENTS})),
+        {key: active for key, active in tickets.items() if key[1] in people},
+        frozenset(pair for pair in favourites if pair[1] in people),
+    )
+
+
+class _Undone(Exception):
+    """Ends an example; what it wrote is rolled back."""
+
+
+class AudiencesContract:
+    """Subclass it and give the fixtures `store` (empty, with the kinds of the built-in packs) and `populate`."""
+
+    @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(population=populations(), audience=audiences, limit=st.integers(1, 9), asked=st.sets(st.sampled_from(USERS)))
+    async def test_pages_are_the_audience_in_order_and_without_repeats(
+        self,
+        store: Store,
+        populate: Populate,
+        population: Population,
+        audience: Audience,
+        limit: int,
+        asked: set[str],
+    ) -> None:
+        expected = population.members(audience)
+        with pytest.raises(_Undone):
+            async with store.begin() as tx:
+                await self._settle(store, tx, population)
+                await populate(store, tx, population)
+                assert await self._paged(store, tx, audience, limit) == sorted(expected)
+                assert await store.audiences.among(tx, audience, asked) == asked & expected
+                assert await store.audiences.size(tx, audience) == len(expected)
+                raise _Undone
+
+    async def test_a_page_brings_what_planning_needs(self, store: Store) -> None:
+        async with store.begin() as tx:
+            await store.users.upsert(
+                tx, [User("ana", locale="de-CH", timezone="Europe/Zurich"), User("ben"), User("cleo")], NOW
+            )
+            await store.users.set_preferences(
+                tx, "ana", [Preference("NEWS", "webpush", False), Preference("NEWS", "email", True)]
+            )
+            await store.users.set_preferences(tx, "ben", [Preference("ORDERS", "webpush", False)])
+            page = await store.audiences.page(tx, described.everyone(), category="NEWS", after=None, limit=2)
+        assert [(one.user_id, one.locale, one.timezone, one.choices) for one in page] == [
+            ("ana", "de-CH", "Europe/Zurich", {"webpush": False, "email": True}),
+            ("ben", "en", "UTC", {}),
+        ]
+
+    async def _settle(self, store: Store, tx: Transaction, population: Population) -> None:
+        people = [User(user_id, city=city) for user_id, city in population.users.items()]
+        await store.users.upsert(tx, people, NOW)
+        for (user_id, category, channel), on in population.choices.items():
+            await store.users.set_preferences(tx, user_id, [Preference(category, channel, on)])
+
+    async def _paged(self, store: Store, tx: Transaction, audience: Audience, limit: int) -> list[str]:
+        found: list[str] = []
+        after = None
+        while True:
+            page = await store.audiences.page(tx, audience, category="NEWS", after=after, limit=limit)
+            assert len(page) <= limit
+            found += [one.user_id for one in page]
+            if len(page) < limit:
+                return found
+            after = found[-1]

@@ -1,0 +1,47 @@
+"""How the events pack's rows come into a store that a suite is run over."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tidings.packs.events import store as events
+from tidings.packs.events.events import Event, EventStatus
+from tidings.ports.store import Store, Transaction
+from tidings.testing.contracts.audiences_contract import Populate, Population
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def populate() -> Populate:
+    async def add(_store: Store, tx: Transaction, population: Population) -> None:
+        made = {event_id: _event(event_id, host) for event_id, host in population.hosts.items()}
+        for event in made.values():
+            await events.add(tx, event)
+        for (event_id, user_id), active in population.tickets.items():
+            await events.give_ticket(tx, event_id, user_id, NOW)
+            if not active:
+                await events.return_ticket(tx, event_id, user_id, NOW)
+        for event_id, user_id in population.favourites:
+            await events.add_favourite(tx, made[event_id], user_id, NOW)
+
+    return add
+
+
+def _event(event_id: str, host: str) -> Event:
+    return Event(
+        id=event_id,
+        title="Jazz night",
+        description="",
+        start_date=NOW,
+        end_date=None,
+        venue=None,
+        address=None,
+        city=None,
+        host_id=host,
+        status=EventStatus.ACTIVE,
+        first_published_at=None,
+        version=1,
+        created_at=NOW,
+        updated_at=NOW,
+    )

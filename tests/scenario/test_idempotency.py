@@ -1,0 +1,92 @@
+"""The same request, many times at once: the work is done once and everybody gets the same answer."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tidings.errors import BackendError
+from tidings.testing.mock_push import SpawnedMockPush
+from tidings.testing.server import Answer, TidingsServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Json = dict[str, Any]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def ana(server: TidingsServer, push: SpawnedMockPush) -> None:
+    await server.expect(201, "PUT", "/api/users/ana", {})
+    device = await push.control.subscription("ana")
+    await server.expect(201, "POST", "/api/push/subscribe", device, token=server.user_token("ana"))
+
+
+def message(title: str) -> Json:
+    return {"userId": "ana", "templateCode": "MESSAGE", "variables": {"title": title, "body": "There"}}
+
+
+async def notify(server: TidingsServer, title: str, key: str) -> Answer:
+    return await server.call("POST", "/api/notifications", message(title), headers={"Idempotency-Key": key})
+
+
+async def titles(server: TidingsServer) -> list[str]:
+    items = (await server.expect(200, "GET", "/api/notifications?limit=500")).read(Json)["items"]
+    return [one["variables"]["title"] for one in items]
+
+
+async def test_fifty_at_once_make_one_notification(server: TidingsServer, push: SpawnedMockPush) -> None:
+    answers = await asyncio.gather(*(notify(server, "once", "key-1") for _ in range(50)))
+    assert {answer.status for answer in answers} == {202}
+    assert len({answer.body for answer in answers}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+    await server.finished(answers[0].read(Json)["id"])
+    assert (await titles(server)).count("once") == 1
+    assert (await push.control.stats()).accepted == 1
+
+
+async def test_another_body_under_the_same_key_is_refused(server: TidingsServer) -> None:
+    assert (await notify(server, "first", "key-2")).status == 202
+    other = await notify(server, "second", "key-2")
+    assert (other.status, other.read(Json)["code"]) == (422, "idempotency_key_reused")
+    assert "second" not in await titles(server)
+
+
+async def test_a_key_belongs_to_its_caller(server: TidingsServer) -> None:
+    event = {"title": "Recital", "startDate": "2030-06-21T19:00:00Z"}
+    made = await server.expect(201, "POST", "/api/events", event, headers={"Idempotency-Key": "key-3"})
+    again = await server.expect(201, "POST", "/api/events", event, headers={"Idempotency-Key": "key-3"})
+    assert made.body == again.body
+    body = {"endpoint": "https://fcm.googleapis.com/fcm/send/x"}
+    mine = await server.call(
+        "DELETE", "/api/push/unsubscribe", body, token=server.user_token("ana"), headers={"Idempotency-Key": "key-3"}
+    )
+    assert mine.status == 204
+
+
+async def test_a_refused_request_leaves_its_key_free(server: TidingsServer) -> None:
+    wrong = {**message("again"), "templateCode": "NO_SUCH"}
+    headers = {"Idempotency-Key": "key-4"}
+    assert (await server.call("POST", "/api/notifications", wrong, headers=headers)).status == 422
+    assert (await notify(server, "again", "key-4")).status == 202
+
+
+async def test_a_repeat_after_a_kill_does_the_work_once(
+    make_server: Callable[..., TidingsServer], push: SpawnedMockPush, tmp_path: Path
+) -> None:
+    """The caller does not know whether its request arrived: it was killed under it. It asks again with its key."""
+    async with make_server(tmp_path / "data") as server:
+        await server.expect(201, "PUT", "/api/users/ana", {})
+        asked = [asyncio.create_task(notify(server, "unsure", "key-5")) for _ in range(20)]
+        # the first answer shows that the requests are under way
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        await server.kill()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        first = [answer for answer in answers if isinstance(answer, Answer)]
+        assert all(isinstance(answer, Answer | BackendError) for answer in answers)
+        await server.restart()
+        repeated = await notify(server, "unsure", "key-5")
+        assert {answer.body for answer in (*first, repeated)} == {repeated.body}
+        assert (await titles(server)).count("unsure") == 1
