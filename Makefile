@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install run test browsers check format bench lock clean
+.PHONY: help install run test chaos browsers check format bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -17,6 +17,9 @@ run: install ## Start everything with demo data on http://127.0.0.1:8000
 
 test: $(VENV)/.installed-dev browsers ## Install what the tests need and run them all
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.installed-dev ## Kill servers in the middle of large sends and count what was lost or repeated
+	$(BIN)/python -m pytest tests/chaos -s $(ARGS)
 
 # The two browsers that the browser tests drive, where that is possible; else the tests say that they are skipped.
 browsers:

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Self
 
-from tidings.channels.webpush import WebPushPlugin
+from tidings.channels.webpush import WebPushChannel, WebPushPlugin
 from tidings.channels.webpush.base64url import encode as base64url
 from tidings.channels.webpush.endpoints import EndpointPolicy
 from tidings.channels.webpush.subscription import parse_subscription
@@ -31,6 +31,8 @@ from tidings.stores.sqlite import engines
 from tidings.stores.store import SqlStore
 from tidings.wording import MinijinjaWording
 
+#: an old VAPID key is kept at least this long: a browser may have been given it a moment before the rotation
+OLD_KEY_KEPT = timedelta(days=1)
 #: channels that a preference or a notification may name; those without a plug-in are skipped as not set up
 KNOWN_CHANNELS = ("webpush", "email", "sms", "inapp")
 
@@ -39,12 +41,26 @@ class PushKeys:
     """The Web Push side that browsers see: which key to subscribe with, and whether a subscription is sound."""
 
     def __init__(self, keys: Sequence[VapidKey], policy: EndpointPolicy) -> None:
-        self._current = next(key for key in keys if key.retired_at is None)
         self._policy = policy
+        self.set_keys(keys)
+
+    def set_keys(self, keys: Sequence[VapidKey]) -> None:
+        """Replace the known keys, newest first; at least one is not retired."""
+        live = [key for key in keys if key.retired_at is None]
+        self._current = live[0]
+        self.ids = frozenset(key.id for key in live)
 
     def public_key(self) -> tuple[str, str]:
         """Return (public key as base64url, key id) for new subscriptions."""
         return base64url(self._current.public), self._current.id
+
+    def current(self) -> tuple[str, datetime]:
+        """Return the id of the key for new subscriptions, and since when it is that."""
+        return self._current.id, self._current.created_at
+
+    def knows(self, key_id: str) -> bool:
+        """Say whether a key is one that this server still signs with."""
+        return key_id in self.ids
 
     def register(self, body: object) -> tuple[str, bytes, bytes]:
         """Return (endpoint, p256dh, auth) of a `PushSubscription.toJSON()`. Raises Invalid naming the field."""
@@ -92,6 +108,7 @@ class Runtime:
     packs: Sequence[Pack]
     catalog: Catalog
     channels: Mapping[str, Channel]
+    webpush: WebPushChannel
     push: PushKeys
     pipeline: Pipeline
     recovery: Recovery
@@ -131,11 +148,42 @@ class Runtime:
             packs=engine.packs,
             catalog=engine.catalog,
             channels={webpush.name: webpush},
+            webpush=webpush,
             push=PushKeys(keys, policy),
             pipeline=engine.pipeline,
             recovery=Recovery(engine.store, engine.queue, engine.clock),
             renderings=Renderings(engine.wording, engine.catalog.templates),
         )
+
+    async def reload_keys(self) -> None:
+        """Take over a key that `rotate_keys` added, here or in another process; retire what nobody needs any more."""
+        async with self.store.read() as tx:
+            keys = await self.store.vapid_keys.all(tx)
+        if frozenset(key.id for key in keys if key.retired_at is None) != self.push.ids:
+            # the channel first: it must be able to sign before a browser is given the key
+            self.webpush.set_keys(keys)
+            self.push.set_keys(keys)
+        if len(self.push.ids) > 1:
+            await self._retire_keys()
+
+    async def rotate_keys(self) -> VapidKey:
+        """Add a key for new subscriptions. Old ones keep theirs until their browser has subscribed again."""
+        key = generate_key(self.clock.now())
+        async with self.store.begin() as tx:
+            await self.store.vapid_keys.add(tx, key)
+        await self.reload_keys()
+        return key
+
+    async def _retire_keys(self) -> None:
+        current, since = self.push.current()
+        now = self.clock.now()
+        if now < since + OLD_KEY_KEPT:
+            return
+        async with self.store.begin() as tx:
+            used = await self.store.vapid_keys.in_use(tx)
+            for key in await self.store.vapid_keys.all(tx):
+                if key.id != current and key.retired_at is None and not used.get(key.id):
+                    await self.store.vapid_keys.retire(tx, key.id, now)
 
 
 def installed_packs() -> list[Pack]:

@@ -22,8 +22,8 @@ from tidings.ports.pack import Filter
 FUEL = 50_000
 FALLBACK = "en"
 _RIGHT_TO_LEFT = frozenset({"ar", "fa", "he", "ur", "yi"})
-#: what the renderer itself provides
-_PROVIDED = frozenset({"locale", "timezone"})
+#: what the renderer itself provides, and minijinja's own functions
+_PROVIDED = frozenset({"locale", "timezone", "range", "dict", "debug", "namespace"})
 _UNDEFINED = re.compile(r"undefined value|is undefined")
 
 

@@ -129,7 +129,7 @@ async def test_strangers_are_told_to_say_who_they_are(server: TidingsServer) -> 
         "nothing": None,
         "made-up key": "tdg_" + "A" * 49,
         "another secret": jwt.encode(claims, "another secret that is long enough for it", algorithm="HS256"),
-        "no signature": jwt.encode(claims, None, algorithm="none"),
+        "no signature": jwt.encode(claims, "", algorithm="none"),
         "expired": jwt.encode({**claims, "exp": int((now - hour).timestamp())}, USER_SECRET, algorithm="HS256"),
         "for ever": jwt.encode({"sub": "ana"}, USER_SECRET, algorithm="HS256"),
         "nobody": jwt.encode({**claims, "sub": ""}, USER_SECRET, algorithm="HS256"),

@@ -14,7 +14,7 @@ from tidings.api.notify_body import NotifyBody, as_called, to_request
 from tidings.api.served import Estimate
 from tidings.api.shapes import Accepted, DeliveryShown, NotificationShown, NotificationStatus, SkipShown
 from tidings.edge import bodies, describe
-from tidings.edge.answers import LOCATION, Shown, located
+from tidings.edge.answers import LOCATION, Shown, located, page_of
 from tidings.errors import Invalid
 from tidings.model.delivery import SkipReason
 from tidings.model.notification import Counts, Notification, NotificationState
@@ -22,6 +22,7 @@ from tidings.ports.store import Transaction
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 Cursor = Annotated[str | None, Query(max_length=200)]
+UserFilter = Annotated[str | None, Query(alias="userId")]
 
 
 class Preview(Shown):
@@ -112,7 +113,7 @@ def _add_reading(routes: APIRouter, host: ApiHost) -> None:
         state: NotificationState | None = None,
         category: str | None = None,
         template_code: Annotated[str | None, Query(alias="templateCode")] = None,
-        user_id: Annotated[str | None, Query(alias="userId")] = None,
+        user_id: UserFilter = None,
         _: str = Depends(host.require("read")),
     ) -> NotificationPage:
         """List notifications, newest first."""
@@ -126,11 +127,8 @@ def _add_reading(routes: APIRouter, host: ApiHost) -> None:
                 template=template_code,
                 user_id=user_id,
             )
-        page = found[:limit]
-        more = len(found) > limit
-        return NotificationPage(
-            items=[NotificationShown.of(one) for one in page], next_cursor=page[-1].id if more else None
-        )
+        page, following = page_of(found, limit)
+        return NotificationPage(items=[NotificationShown.of(one) for one in page], next_cursor=following)
 
     @routes.get("/notifications/{notification_id}")
     async def one(notification_id: str, _: str = Depends(host.require("read", "notify"))) -> NotificationStatus:
@@ -145,7 +143,7 @@ def _add_following(routes: APIRouter, host: ApiHost) -> None:
     @routes.get("/notifications/{notification_id}/deliveries")
     async def deliveries(
         notification_id: str,
-        user_id: Annotated[str | None, Query(alias="userId")] = None,
+        user_id: UserFilter = None,
         limit: Limit = 100,
         cursor: Cursor = None,
         _: str = Depends(host.require("read")),
@@ -154,16 +152,13 @@ def _add_following(routes: APIRouter, host: ApiHost) -> None:
         async with host.store.read() as tx:
             await known_notification(host.store, tx, notification_id)
             found = await deliveries_of.trace(tx, notification_id, user_id=user_id, after=cursor, limit=limit + 1)
-        page = found[:limit]
-        more = len(found) > limit
-        return DeliveryPage(
-            items=[DeliveryShown.model_validate(one) for one in page], next_cursor=page[-1].id if more else None
-        )
+        page, following = page_of(found, limit)
+        return DeliveryPage(items=[DeliveryShown.model_validate(one) for one in page], next_cursor=following)
 
     @routes.get("/notifications/{notification_id}/trace")
     async def trace(
         notification_id: str,
-        user_id: Annotated[str | None, Query(alias="userId")] = None,
+        user_id: UserFilter = None,
         limit: Limit = 100,
         cursor: Cursor = None,
         _: str = Depends(host.require("read")),

@@ -14,7 +14,7 @@ from tidings.edge import bodies, describe
 from tidings.edge.answers import Shown
 from tidings.edge.bodies import Body
 from tidings.edge.text import Label
-from tidings.errors import Conflict
+from tidings.errors import Conflict, Invalid
 from tidings.model.ids import new_id
 from tidings.model.subscription import PushSubscription
 from tidings.ports.store import Registration, Transaction
@@ -40,6 +40,7 @@ class SubscribeBody(Body):
     expiration_time: float | None = Field(None, description="as the browser gives it; not used")
     device: Label | None = None
     replaces: str | None = Field(None, max_length=2000)
+    key_id: str | None = Field(None, max_length=36, description="of the key subscribed with; default: the current one")
 
 
 class UnsubscribeBody(Body):
@@ -159,7 +160,11 @@ def _subscription(host: ApiHost, user_id: str, body: SubscribeBody) -> PushSubsc
         "keys": {"p256dh": body.keys.p256dh, "auth": body.keys.auth},
     }
     endpoint, p256dh, auth = host.runtime.push.register(given)
-    _, key_id = host.runtime.push.public_key()
+    _, current = host.runtime.push.public_key()
+    if body.key_id is not None and not host.runtime.push.knows(body.key_id):
+        raise Invalid.field(
+            "keyId", f"is no key of this server; subscribe with the one of /api/push/public-key, {current}"
+        )
     now = host.clock.now()
     return PushSubscription(
         id=new_id(now),
@@ -167,7 +172,7 @@ def _subscription(host: ApiHost, user_id: str, body: SubscribeBody) -> PushSubsc
         endpoint=endpoint,
         p256dh=p256dh,
         auth=auth,
-        vapid_key_id=key_id,
+        vapid_key_id=body.key_id or current,
         device=body.device,
         created_at=now,
     )

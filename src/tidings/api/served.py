@@ -74,6 +74,10 @@ class PushKeys(Protocol):
         """Return (public key as base64url, key id) for `pushManager.subscribe`."""
         ...
 
+    def knows(self, key_id: str) -> bool:
+        """Say whether a key is one that this server still signs with."""
+        ...
+
     def register(self, body: object) -> tuple[str, bytes, bytes]:
         """Return (endpoint, p256dh, auth) of a `PushSubscription.toJSON()`. Raises Invalid naming the field."""
         ...

@@ -134,8 +134,8 @@ async def _broadcast(
 async def _until(server: Served, recorded: float, patience: float) -> None:
     try:
         async with asyncio.timeout(patience):
-            while await server.metric(_RECORDED) < recorded:
-                await asyncio.sleep(0.05)  # noqa: ASYNC110  # another process: there is no event to wait for
+            while await server.metric(_RECORDED) < recorded:  # noqa: ASYNC110  # another process: no event to wait for
+                await asyncio.sleep(0.05)
     except TimeoutError:
         missing = recorded - await server.metric(_RECORDED)
         raise BackendError(f"{missing:.0f} outcomes were not recorded within {patience:.0f} s") from None
@@ -153,7 +153,10 @@ async def _singles(server: Served, sink: SpawnedMockPush, count: int) -> Latency
             "variables": {"title": "Hello", "body": f"No {number}"},
         }
         await server.request("POST", "/api/notifications", body)
-        stats = await sink.control.wait_for(accepted=before + 1)
+        try:
+            stats = await sink.control.wait_for(accepted=before + 1)
+        except TimeoutError as error:
+            raise BackendError(f"single notification {number} did not reach the push service in time") from error
         assert stats.last_at is not None, "one was just accepted"
         took.append((stats.last_at - sent) * 1000)
     return _latency(took)

@@ -17,7 +17,7 @@ COMMANDS = {
     "users": ("tidings.cli.users:app", "List, show and import users."),
     "send": ("tidings.cli.send:send", "Notify users from the command line."),
     "explain": ("tidings.cli.explain:explain", "Say why a user got a notification, or why not."),
-    "vapid": ("tidings.cli.vapid:app", "Show the key pair that identifies this server to push services."),
+    "vapid": ("tidings.cli.vapid:app", "Show and rotate the keys that identify this server to push services."),
     "mock-push": ("tidings.cli.mock_push:mock_push", "Run a push service for development and tests."),
     "doctor": ("tidings.cli.doctor:doctor", "Check the installation and show every setting with its origin."),
     "bench": ("tidings.cli.bench:app", "Measure the whole path on this machine."),

@@ -7,7 +7,7 @@ from cyclopts import App
 from tidings.cli.options import Options
 from tidings.cli.output import print_json, print_table
 
-app = App(name="vapid", help="Show the key pair that identifies this server to push services.")
+app = App(name="vapid", help="Show and rotate the keys that identify this server to push services.")
 
 
 @app.command
@@ -31,3 +31,22 @@ async def show(*, options: Options = Options()) -> None:
         columns = ("key id", "public key", "created", "retired")
         print_table(columns, [tuple(key.values()) for key in keys], empty="No key yet: it is made at the first start.")
         print(f"Contact given to push services: {runtime.settings.vapid_subject} (TIDINGS_VAPID_SUBJECT)")
+
+
+@app.command
+async def rotate(*, options: Options = Options()) -> None:
+    """Add a key for new subscriptions; a running server takes it over within ten seconds.
+
+    Subscriptions keep the key they were made with. Each browser changes over at its next visit, and the old key is
+    retired when its last subscription is gone.
+    """
+    from tidings.runtime import Runtime
+
+    async with Runtime.open(options.settings()) as runtime:
+        key = await runtime.rotate_keys()
+        async with runtime.store.read() as tx:
+            waiting = sum(number for key_id, number in (await runtime.store.vapid_keys.in_use(tx)).items())
+    if options.json:
+        print_json({"keyId": key.id, "onOlderKeys": waiting})
+    else:
+        print(f"New key: {key.id}. {waiting} subscriptions change over when their browsers visit next.")

@@ -1,6 +1,7 @@
-"""What answers look like: camelCase, with `Location` where something new can be read."""
+"""What answers look like: camelCase, lists in pages, `Location` where something new can be read."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -29,6 +30,22 @@ class Shown(BaseModel):
     def json_object(self) -> dict[str, object]:
         """Return the JSON form."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+class Identified(Protocol):
+    """Something with an id that can be a cursor."""
+
+    @property
+    def id(self) -> str: ...
+
+
+ItemT = TypeVar("ItemT", bound=Identified)
+
+
+def page_of(found: Sequence[ItemT], limit: int) -> tuple[Sequence[ItemT], str | None]:
+    """Return one page and the cursor of the next, None after the last. found: up to `limit + 1`, in order."""
+    page = found[:limit]
+    return page, page[-1].id if len(found) > limit else None
 
 
 class _Named(msgspec.Struct):

@@ -114,10 +114,10 @@ class Pipeline:
         tally = Tally(total)
         cursor = None
         while not tally.enough:
-            page = await self._page(tx, notification, cursor)
+            page, more = await self._page(tx, notification, cursor)
             made = await self._plan(tx, notification, page)
             tally.add(page, made.planned, made.skipped)
-            if len(page) < self.sizes.page:
+            if not more:
                 break
             cursor = page[-1].user_id
         return tally.preview()
@@ -148,16 +148,15 @@ class Pipeline:
             notification = self._known.get(notification_id) or await self.store.notifications.get(tx, notification_id)
             if notification is None or notification.state not in _OPEN:
                 return None
-            page = await self._page(tx, notification, notification.cursor)
+            page, more = await self._page(tx, notification, notification.cursor)
             made = await self._plan(tx, notification, page)
-        done = len(page) < self.sizes.page
         tasks = deliver_tasks(made.batch_ids, notification.priority, now)
         moved = notification.moved(
             cursor=page[-1].user_id if page else notification.cursor,
             recipients=len(page),
             deliveries=len(made.planned),
             skipped=len(made.skipped),
-            done=done,
+            done=not more,
         )
         async with self.store.begin() as tx:
             if not await self.store.notifications.advance(tx, notification, moved):
@@ -168,12 +167,17 @@ class Pipeline:
             await self.store.outbox.add(tx, tasks)
         self._remember(moved)
         await self._announce(tasks)
-        return None if done else fan_out_task(moved, now)
+        return fan_out_task(moved, now) if more else None
 
-    async def _page(self, tx: Transaction, notification: Notification, after: str | None) -> Sequence[Recipient]:
-        return await self.store.audiences.page(
-            tx, notification.audience, category=notification.category, after=after, limit=self.sizes.page
+    async def _page(
+        self, tx: Transaction, notification: Notification, after: str | None
+    ) -> tuple[Sequence[Recipient], bool]:
+        """Return the next page, and whether more follow: one user more is read, instead of an empty last page."""
+        size = self.sizes.page
+        page = await self.store.audiences.page(
+            tx, notification.audience, category=notification.category, after=after, limit=size + 1
         )
+        return page[:size], len(page) > size
 
     async def _plan(self, tx: Transaction, notification: Notification, page: Sequence[Recipient]) -> Plan:
         devices: dict[str, list[str]] = {}

@@ -195,6 +195,14 @@ class VapidKeys(Protocol):
         """Every key, newest first; the first that is not retired signs new subscriptions."""
         ...
 
+    async def in_use(self, tx: Transaction) -> Mapping[str, int]:
+        """Return how many subscriptions that are not gone were made with each key."""
+        ...
+
+    async def retire(self, tx: Transaction, key_id: str, now: datetime) -> bool:
+        """Mark a key as no longer needed. False if it is unknown or retired already."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:

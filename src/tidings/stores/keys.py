@@ -1,15 +1,15 @@
 """VAPID keys (sealed at rest) and API keys (only their hash is kept)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 
-from tidings.model.subscription import VapidKey
+from tidings.model.subscription import SubscriptionState, VapidKey
 from tidings.ports.store import ApiKey, Transaction
 from tidings.stores.connection import of
-from tidings.stores.schema import api_keys, vapid_keys
+from tidings.stores.schema import api_keys, push_subscriptions, vapid_keys
 from tidings.stores.sealing import Sealer
 
 
@@ -41,6 +41,22 @@ class SqlVapidKeys:
             )
             for row in rows
         ]
+
+    async def in_use(self, tx: Transaction) -> Mapping[str, int]:
+        query = (
+            select(push_subscriptions.c.vapid_key_id, func.count())
+            .where(push_subscriptions.c.state != SubscriptionState.GONE.value)
+            .group_by(push_subscriptions.c.vapid_key_id)
+        )
+        return {row[0]: row[1] for row in await of(tx).execute(query)}
+
+    async def retire(self, tx: Transaction, key_id: str, now: datetime) -> bool:
+        done = await of(tx).execute(
+            update(vapid_keys)
+            .where(vapid_keys.c.id == key_id, vapid_keys.c.retired_at.is_(None))
+            .values(retired_at=now)
+        )
+        return done.rowcount == 1
 
 
 class SqlApiKeys:

@@ -17,6 +17,8 @@ log = structlog.get_logger(__name__)
 RELAY_EVERY = 0.5
 #: seconds between looks for retries that have come due
 RETRIES_EVERY = 1.0
+#: seconds until a VAPID key that another process added is taken over
+KEYS_EVERY = 10.0
 SWEEP_EVERY = 15.0
 TIDY_EVERY = 3600.0
 
@@ -24,9 +26,10 @@ TIDY_EVERY = 3600.0
 class Rounds:
     """The timers of one process, in one loop."""
 
-    def __init__(self, pipeline: Pipeline, recovery: Recovery) -> None:
+    def __init__(self, pipeline: Pipeline, recovery: Recovery, reload_keys: Callable[[], Awaitable[object]]) -> None:
         self._pipeline = pipeline
         self._recovery = recovery
+        self._reload_keys = reload_keys
         self._woken = asyncio.Event()
         self.last: datetime | None = None
         pipeline.on_wake(self._woken.set)
@@ -36,6 +39,7 @@ class Rounds:
         upkeep = [
             (RELAY_EVERY, self._pipeline.settle_outbox),
             (RETRIES_EVERY, self._retries),
+            (KEYS_EVERY, self._reload_keys),
             (SWEEP_EVERY, self._recovery.sweep),
             (TIDY_EVERY, self._recovery.tidy),
         ]

@@ -17,7 +17,7 @@ async def working(runtime: Runtime) -> AsyncIterator[Worker]:
     recorder = Recorder(runtime.pipeline.record, max_rows=settings.flush_rows, max_delay=settings.flush_ms / 1000)
     gate = Gate(settings.worker_concurrency)
     sender = Sender(runtime.channels, runtime.renderings, gate, runtime.clock, recorder.add)
-    worker = Worker(runtime.pipeline, runtime.recovery, sender, recorder)
+    worker = Worker(runtime.pipeline, runtime.recovery, sender, recorder, runtime.reload_keys)
     async with AsyncExitStack() as stack:
         for channel in runtime.channels.values():
             stack.push_async_callback(channel.close)

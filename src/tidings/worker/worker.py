@@ -1,6 +1,7 @@
 """Runs all loops and ends them in order: stop taking, let sends end, write outcomes, give the rest back."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import structlog
@@ -19,12 +20,19 @@ log = structlog.get_logger(__name__)
 class Worker:
     """The working half of a process."""
 
-    def __init__(self, pipeline: Pipeline, recovery: Recovery, sender: Sender, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        recovery: Recovery,
+        sender: Sender,
+        recorder: Recorder,
+        reload_keys: Callable[[], Awaitable[object]],
+    ) -> None:
         self._pipeline = pipeline
         self._recovery = recovery
         self._sender = sender
         self._recorder = recorder
-        self._rounds = Rounds(pipeline, recovery)
+        self._rounds = Rounds(pipeline, recovery, reload_keys)
         self._consumers = [Consumer(lane, pipeline, sender) for lane in LANES]
         self._tasks: list[asyncio.Task[None]] = []
 

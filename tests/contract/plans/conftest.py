@@ -20,7 +20,12 @@ from tidings.stores.store import SqlStore
 
 KINDS = {kind.name: kind for pack in (core.pack, events.pack) for kind in pack.audiences}
 #: tables that grow with users and messages: reading one from end to end is a defect
-GROWING = ("users", "push_subscriptions", "tickets", "favourites", "preferences") + (
+GROWING = (
+    "users",
+    "push_subscriptions",
+    "tickets",
+    "favourites",
+    "preferences",
     "notifications",
     "deliveries",
     "attempts",

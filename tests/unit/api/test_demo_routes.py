@@ -43,6 +43,8 @@ async def test_playing_the_host(call: Any, visitor: Any) -> None:
     await call.runtime.pipeline.fan_out(id_)
     status = (await call("GET", f"/demo/api/notifications/{id_}", key=None)).json
     assert (status["recipients"], status["skipped"], status["finished"]) == (1, 1, True)
+    # anybody may ask: nothing of whom it is for and what it says
+    assert set(status) == {"id", "status", "recipients", "deliveries", "skipped", "byState", "createdAt", "finished"}
     why = (await call("GET", f"/demo/api/explain?notificationId={id_}", key=visitor["token"])).json
     assert (why["userId"], why["verdict"]) == (visitor["userId"], "skipped")
 

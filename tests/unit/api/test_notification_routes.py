@@ -93,6 +93,7 @@ async def test_a_dry_run_counts_and_stores_nothing(call: Any, browser: Browser) 
         ({"templateCode": "NOPE"}, "templateCode"),
         ({"userId": "nobody"}, "userId"),
         ({"variables": {"title": "Hi"}}, "variables.body"),
+        ({"variables": BODY["variables"] | {"url": "javascript:alert(1)"}}, "variables"),  # type: ignore[operator]
         ({"options": {"channels": ["pigeon"]}}, "options.channels[0]"),
         ({"userId": None, "audience": {"kind": "nope"}}, "audience.kind"),
     ],
@@ -141,7 +142,8 @@ async def test_an_unknown_notification_is_not_found(call: Any) -> None:
     for rest in ("", "/trace", "/deliveries"):
         reply = await call("GET", f"/api/notifications/none{rest}")
         assert (reply.status, reply.json["code"]) == (404, "unknown_notification")
-    assert (await call("DELETE", "/api/notifications/none")).status == 404
+    cancel = await call("DELETE", "/api/notifications/none")
+    assert (cancel.status, cancel.json["code"]) == (404, "unknown_notification")
     assert (await call("GET", "/api/explain?userId=u1&notificationId=none")).status == 404
 
 

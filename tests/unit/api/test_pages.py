@@ -11,6 +11,12 @@ async def test_the_root_leads_to_the_demo_when_there_is_one(call: Any) -> None:
     assert (reply.status, reply.headers["location"]) == (307, "/demo/")
 
 
+@pytest.mark.parametrize(("event_id", "shown"), [("019aa8f0-0000", "019aa8f0-0000"), ("a&b=c #d", "a%26b%3Dc%20%23d")])
+async def test_the_page_of_an_event_is_the_demo_page(call: Any, event_id: str, shown: str) -> None:
+    reply = await call("GET", f"/events/{event_id}", key=None)
+    assert (reply.status, reply.headers["location"]) == (307, f"/demo/?event={shown}")
+
+
 async def test_the_docs_load_nothing_from_elsewhere(call: Any) -> None:
     page = await call("GET", "/docs", key=None)
     assert page.status == 200

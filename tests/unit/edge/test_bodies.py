@@ -1,14 +1,17 @@
 """From bytes to records: strict, and every fault is named."""
 
 from contextlib import suppress
+from typing import Literal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from tidings.api import bodies
-from tidings.api.bodies import MAX_DEPTH, Body
+from tidings.edge import bodies
+from tidings.edge.bodies import MAX_DEPTH, Body
+from tidings.edge.faults import MAX_FAULTS
 from tidings.errors import Invalid
 
 
@@ -19,6 +22,16 @@ class Inner(Body):
 class Outer(Body):
     first_name: str
     inner: list[Inner] = Field(default_factory=list)
+
+
+class Limits(Body):
+    word: str = Field("xx", min_length=2, max_length=3)
+    some: list[str] = Field(default_factory=lambda: ["x"], min_length=1, max_length=2)
+    many: int = Field(0, ge=0, le=9)
+    flag: bool = False
+    share: float = 0.5
+    kind: Literal["soft", "hard"] = "soft"
+    inner: Inner | None = None
 
 
 def _faults(raw: bytes) -> dict[str, str]:
@@ -34,7 +47,7 @@ def test_a_good_body_is_read() -> None:
 def test_faults_are_named_in_the_callers_spelling() -> None:
     assert _faults(b'{"inner": [{"count": 1}, {"count": "2"}]}') == {
         "firstName": "is required",
-        "inner[1].count": "input should be a valid integer",
+        "inner[1].count": "must be a whole number",
     }
 
 
@@ -44,9 +57,39 @@ def test_unknown_fields_are_refused_and_the_known_ones_listed() -> None:
     }
 
 
-def test_a_list_is_no_object() -> None:
-    with pytest.raises(Invalid, match="must be a JSON object"):
-        bodies.read(b"[]", Outer)
+@pytest.mark.parametrize("raw", [b"[]", b"null", b"1", b'"text"'])
+def test_what_is_no_object_is_a_fault_of_the_whole_body(raw: bytes) -> None:
+    assert _faults(raw) == {"": "the body must be a JSON object"}
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "message"),
+    [
+        ({"word": "x"}, "word", "must have at least 2 characters"),
+        ({"word": "xxxx"}, "word", "must have at most 3 characters"),
+        ({"word": 1}, "word", "must be a string"),
+        ({"some": []}, "some", "must have at least 1 items"),
+        ({"some": ["x"] * 3}, "some", "must have at most 2 items"),
+        ({"some": "x"}, "some", "must be a list"),
+        ({"some": [1]}, "some[0]", "must be a string"),
+        ({"many": -1}, "many", "must be at least 0"),
+        ({"many": 10}, "many", "must be at most 9"),
+        ({"many": True}, "many", "must be a whole number"),
+        ({"flag": 1}, "flag", "must be true or false"),
+        ({"share": "half"}, "share", "must be a number"),
+        ({"kind": "odd"}, "kind", "must be one of soft, hard"),
+        ({"inner": []}, "inner", "must be a JSON object"),
+        ({"inner": {"count": 1, "odd": 1}}, "inner.odd", "is not a known field"),
+    ],
+)
+def test_each_sentence_says_what_would_be_right(given: dict[str, object], field: str, message: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        bodies.check(given, Limits)
+    assert [(fault.field, fault.message) for fault in caught.value.faults] == [(field, message)]
+
+
+def test_no_more_faults_are_told_than_anybody_reads() -> None:
+    assert len(_faults(msgspec.json.encode({f"x{number}": 1 for number in range(1000)}))) == MAX_FAULTS
 
 
 @pytest.mark.parametrize(

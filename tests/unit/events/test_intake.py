@@ -8,22 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidings.edge.bodies import check, read
+from tidings.edge.describe import takes
 from tidings.errors import Invalid
-from tidings.packs.events.bodies import documented
 from tidings.packs.events.events import EventStatus
-from tidings.packs.events.intake import EventPatch, HostMessage, NewEvent, Person, check, fields_of, read
+from tidings.packs.events.intake import EventPatch, HostMessage, NewEvent, Person, fields_of
 
 GOOD: dict[str, object] = {"title": "Jazz night", "startDate": "2026-11-22T19:00:00+01:00"}
 
 
 def faults(value: object, model: type[NewEvent | EventPatch | Person | HostMessage] = NewEvent) -> dict[str, str]:
     with pytest.raises(Invalid) as refused:
-        check(model, value)
+        check(value, model)
     return {fault.field: fault.message for fault in refused.value.faults}
 
 
 def test_a_title_and_a_start_are_enough() -> None:
-    assert fields_of(check(NewEvent, GOOD)) == {
+    assert fields_of(check(GOOD, NewEvent)) == {
         "title": "Jazz night",
         "start_date": datetime(2026, 11, 22, 18, tzinfo=UTC),
     }
@@ -43,11 +44,13 @@ def test_a_title_and_a_start_are_enough() -> None:
         ({"description": "bell\x07"}, "description", "must not contain control characters"),
         ({"venue": "x" * 301}, "venue", "must have at most 300 characters"),
         ({"city": "x" * 201}, "city", "must have at most 200 characters"),
+        ({"startDate": "2026-11-22T19:00:00"}, "startDate", "must be a date and time with an offset"),
+        ({"endDate": 1795374000}, "endDate", "must be a date and time with an offset"),
         ({"hostId": ["h"]}, "hostId", "must be a string"),
         ({"status": "active"}, "status", "must be one of DRAFT, ACTIVE, CANCELLED, COMPLETED"),
         ({"status": None}, "status", "must be one of DRAFT, ACTIVE, CANCELLED, COMPLETED"),
-        ({"start_date": "2026-11-22T19:00:00Z"}, "start_date", "is not known here; known are: title, description"),
-        ({"id": "mine"}, "id", "is not known here"),
+        ({"start_date": "2026-11-22T19:00:00Z"}, "start_date", "is not a known field; known are: title, description"),
+        ({"id": "mine"}, "id", "is not a known field"),
     ],
 )
 def test_faults_name_the_field_and_the_fix(extra: dict[str, object], field: str, message: str) -> None:
@@ -56,57 +59,14 @@ def test_faults_name_the_field_and_the_fix(extra: dict[str, object], field: str,
     assert found[field].startswith(message)
 
 
-@pytest.mark.parametrize(
-    "instant",
-    [
-        "2026-11-22T19:00:00",
-        "2026-11-22",
-        "2026-W47-7T19:00:00Z",
-        "2026-13-22T19:00:00Z",
-        "2026-11-22T25:00:00Z",
-        "tomorrow",
-        "",
-        "1969-12-31T23:59:59Z",
-        "9999-12-31T23:59:59-14:00",
-        "٢٠٢٦-11-22T19:00:00Z",
-        1795374000,
-        None,
-    ],
-)
-def test_instants_need_a_date_a_time_and_an_offset(instant: object) -> None:
-    assert "offset" in faults(GOOD | {"startDate": instant})["startDate"]
-
-
-@pytest.mark.parametrize(
-    "instant",
-    ["2026-11-22T18:00:00Z", "2026-11-22t18:00z", "2026-11-22 13:00:00.000-05:00", "2026-11-22T18:00:00.000000000Z"],
-)
-def test_instants_are_read_as_rfc_3339_writes_them(instant: str) -> None:
-    assert check(NewEvent, GOOD | {"startDate": instant}).start_date == datetime(2026, 11, 22, 18, tzinfo=UTC)
-
-
 def test_all_faults_are_told_at_once() -> None:
     assert set(faults({"venue": 1, "colour": "red"})) == {"title", "startDate", "venue", "colour"}
 
 
-@pytest.mark.parametrize("value", [None, [], "text", 1])
-def test_a_body_is_an_object(value: object) -> None:
-    assert faults(value) == {"body": "must be a JSON object"}
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"{'a': 1}", b'{"a": NaN}', b"\xff", b'{"title": "\\ud800"}', b"[" * 99_999]
-)
-def test_what_is_no_json_has_its_own_code(body: bytes) -> None:
-    with pytest.raises(Invalid) as refused:
-        read(NewEvent, body)
-    assert refused.value.code == "malformed_json"
-
-
 def test_a_patch_holds_only_what_was_given() -> None:
-    patch = check(EventPatch, {"venue": None, "endDate": None, "status": "CANCELLED"})
+    patch = check({"venue": None, "endDate": None, "status": "CANCELLED"}, EventPatch)
     assert fields_of(patch) == {"venue": None, "end_date": None, "status": EventStatus.CANCELLED}
-    assert fields_of(check(EventPatch, {})) == {}
+    assert fields_of(check({}, EventPatch)) == {}
 
 
 @pytest.mark.parametrize("field", ["title", "description", "startDate", "status"])
@@ -115,29 +75,30 @@ def test_a_patch_cannot_empty_what_every_event_has(field: str) -> None:
 
 
 def test_an_empty_form_field_means_none() -> None:
-    assert fields_of(check(EventPatch, {"venue": " "})) == {"venue": None}
+    assert fields_of(check({"venue": " "}, EventPatch)) == {"venue": None}
 
 
 def test_a_person_is_a_user_id() -> None:
-    assert check(Person, {"userId": "ana"}).user_id == "ana"
-    assert list(faults({"userId": "x" * 201}, Person)) == ["userId"]
+    assert check({"userId": "ana"}, Person).user_id == "ana"
+    for odd in ("x" * 201, "", "a/b", "me", ".", "..", " ana", "a\nb", 7):
+        assert list(faults({"userId": odd}, Person)) == ["userId"]
     assert list(faults({}, Person)) == ["userId"]
 
 
 def test_a_message_has_a_title_and_a_body() -> None:
-    assert check(HostMessage, {"title": "Doors", "body": "Open.\nSee you!"}).body == "Open.\nSee you!"
+    assert check({"title": "Doors", "body": "Open.\nSee you!"}, HostMessage).body == "Open.\nSee you!"
     assert set(faults({"title": " ", "body": ""}, HostMessage)) == {"title", "body"}
 
 
 @pytest.mark.parametrize("model", [NewEvent, EventPatch, Person, HostMessage])
 def test_bodies_are_documented_without_references(model: type[NewEvent | EventPatch | Person | HostMessage]) -> None:
-    text = json.dumps(documented(model))
+    text = json.dumps(takes(model))
     assert "$ref" not in text
     assert '"additionalProperties": false' in text
 
 
 def test_a_patch_documents_no_defaults() -> None:
-    assert '"default"' not in json.dumps(documented(EventPatch))
+    assert '"default"' not in json.dumps(takes(EventPatch))
 
 
 @given(
@@ -149,4 +110,4 @@ def test_a_patch_documents_no_defaults() -> None:
 )
 def test_any_body_is_taken_or_refused_by_name(body: bytes) -> None:
     with suppress(Invalid):
-        read(EventPatch, body)
+        read(body, EventPatch)

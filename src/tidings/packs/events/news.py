@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from tidings.flow.detect.describe import written_changes
-from tidings.flow.detect.instants import written
 from tidings.model import audience
 from tidings.model.change import Change
 from tidings.model.request import NotifyRequest
-from tidings.packs.events.events import Event, EventStatus
+from tidings.packs.events.events import Event, EventStatus, watched
 from tidings.packs.events.templates import TEMPLATE_OF
 
 #: an event without an end is news until this long after its start; also the least time news has to arrive
@@ -17,6 +16,8 @@ A_DAY = timedelta(days=1)
 LONGEST = timedelta(days=28)
 #: characters of a changed value that travel with the notification: more than any sentence quotes
 LONGEST_VALUE = 400
+#: fields of an event that templates may name
+_TOLD = ("startDate", "endDate", "venue", "address", "city", "hostId")
 
 
 def news_of(old: Event, new: Event, change: Change | None, now: datetime) -> NotifyRequest | None:
@@ -73,16 +74,8 @@ def message(event: Event, title: str, body: str, now: datetime) -> NotifyRequest
 
 def variables(event: Event) -> Mapping[str, object]:
     """Return what every template may say about an event."""
-    return {
-        "eventId": event.id,
-        "eventTitle": event.title,
-        "startDate": written(event.start_date),
-        "endDate": None if event.end_date is None else written(event.end_date),
-        "venue": event.venue,
-        "address": event.address,
-        "city": event.city,
-        "hostId": event.host_id,
-    }
+    shown = watched(event)
+    return {"eventId": event.id, "eventTitle": event.title, **{name: shown[name] for name in _TOLD}}
 
 
 def limit(event: Event, now: datetime) -> datetime:

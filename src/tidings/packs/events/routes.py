@@ -1,17 +1,18 @@
 """HTTP routes of events: create, read, change, publish, cancel, and the host's own messages (API.md)."""
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from tidings.edge import bodies
-from tidings.edge.answers import LOCATION, located
+from tidings.edge.answers import LOCATION, located, page_of
 from tidings.edge.describe import takes
 from tidings.packs.events.events import EventStatus
 from tidings.packs.events.intake import EventPatch, HostMessage, NewEvent, fields_of
 from tidings.packs.events.routes_people import people
-from tidings.packs.events.service import EventService
+from tidings.packs.events.service import EventService, Updated
 from tidings.packs.events.wire import (
     EventOut,
     EventPage,
@@ -23,6 +24,9 @@ from tidings.packs.events.wire import (
 )
 from tidings.ports.host import Host
 from tidings.ports.store import Transaction
+
+#: transaction, event id
+Step: TypeAlias = Callable[[Transaction, str], Awaitable[Updated]]
 
 
 def router(host: Host) -> APIRouter:
@@ -48,8 +52,7 @@ def _reading(host: Host, service: EventService) -> APIRouter:
     ) -> Response:
         async with host.store.read() as tx:
             found = await service.page(tx, status=status, city=city, before=cursor, limit=limit + 1)
-        items = found[:limit]
-        following = items[-1].id if len(found) > limit else None
+        items, following = page_of(found, limit)
         return JSONResponse({"items": [event_json(event) for event in items], "nextCursor": following})
 
     @routes.get("/events/{event_id}", response_model=EventOut, summary="Read an event")
@@ -102,33 +105,23 @@ def _writing(host: Host, service: EventService) -> APIRouter:
 
 def _steps(host: Host, service: EventService) -> APIRouter:
     routes = APIRouter()
-    writer, admin = host.require("notify", "admin"), host.require("admin")
+    admin = host.require("admin")
 
-    @routes.post(
-        "/events/{event_id}/publish",
-        response_model=UpdatedOut,
-        summary="Publish a draft",
-        description="The first publication announces the event; publishing again never does.",
-        openapi_extra=takes(once=True),
-    )
-    async def publish_event(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
-        async def work(tx: Transaction) -> tuple[int, object]:
-            return 200, updated_json(await service.publish(tx, event_id))
-
-        return await host.once(request, caller, work)
-
-    @routes.post(
-        "/events/{event_id}/cancel",
-        response_model=UpdatedOut,
-        summary="Cancel an event",
-        description="Tells the ticket holders of a public event urgently. 409 if it is cancelled or over already.",
-        openapi_extra=takes(once=True),
-    )
-    async def cancel_event(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
-        async def work(tx: Transaction) -> tuple[int, object]:
-            return 200, updated_json(await service.cancel(tx, event_id))
-
-        return await host.once(request, caller, work)
+    for path, step, summary, description in (
+        (
+            "publish",
+            service.publish,
+            "Publish a draft",
+            "The first publication announces the event; publishing again never does.",
+        ),
+        (
+            "cancel",
+            service.cancel,
+            "Cancel an event",
+            "Tells the ticket holders of a public event urgently. 409 if it is cancelled or over already.",
+        ),
+    ):
+        _add_step(routes, host, path, step, summary=summary, description=description)
 
     @routes.post(
         "/events/{event_id}/notify",
@@ -148,3 +141,19 @@ def _steps(host: Host, service: EventService) -> APIRouter:
         return located(await host.once(request, caller, work), "/api/notifications")
 
     return routes
+
+
+def _add_step(routes: APIRouter, host: Host, path: str, step: Step, *, summary: str, description: str) -> None:
+    @routes.post(
+        f"/events/{{event_id}}/{path}",
+        name=f"{path}_event",
+        response_model=UpdatedOut,
+        summary=summary,
+        description=description,
+        openapi_extra=takes(once=True),
+    )
+    async def take(event_id: str, request: Request, caller: str = Depends(host.require("notify", "admin"))) -> Response:
+        async def work(tx: Transaction) -> tuple[int, object]:
+            return 200, updated_json(await step(tx, event_id))
+
+        return await host.once(request, caller, work)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from tidings.model.ids import new_id
 from tidings.model.outcome import Deferred, Delivered
 from tidings.model.priority import Lane
-from tidings.model.task import TaskKind
+from tidings.model.task import Task, TaskKind
 from tidings.ports.store import Store
 from tidings.testing.contracts.samples import (
     LEASE,
@@ -167,7 +167,8 @@ class LeasesContract:
                 for user_id in ("ana", "ben")
             ]
             await store.deliveries.add(tx, planned, [], NOW)
-        found, after = [], None
+        found: list[Task] = []
+        after = None
         async with store.read() as tx:
             while page := await store.deliveries.waiting_batches(tx, after=after, limit=2):
                 found += page

@@ -8,7 +8,7 @@ import pytest
 from tidings.model.audience import city, everyone, users
 from tidings.model.delivery import Skipped, SkipReason
 from tidings.model.ids import new_id
-from tidings.model.notification import NotificationState
+from tidings.model.notification import Notification, NotificationState
 from tidings.model.outcome import Delivered
 from tidings.model.priority import Lane
 from tidings.model.task import Task, TaskKind
@@ -82,7 +82,8 @@ class NotificationsContract:
         async with store.begin() as tx:
             for one in made:
                 await store.notifications.add(tx, one)
-        found, after = [], None
+        found: list[Notification] = []
+        after = None
         async with store.read() as tx:
             while page := await store.notifications.unplanned(tx, after=after, limit=3):
                 found += page

@@ -9,6 +9,7 @@ from tidings.model.delivery import DeliveryState, Planned, Skipped, SkipReason
 from tidings.model.ids import new_id
 from tidings.model.outcome import Deferred, Delivered, Gone, Outcome, Refused
 from tidings.model.subscription import SubscriptionState
+from tidings.model.trace import SkipTrace
 from tidings.ports.store import Store
 from tidings.testing.contracts.samples import NOW, a_notification, a_planned, by_state, planned_scene, tried
 
@@ -63,9 +64,7 @@ class OutcomesContract:
         assert (trace.state, trace.why, trace.attempts) == (state, reason.value, [])
 
     @pytest.mark.parametrize(("spends", "left"), [(True, 1), (False, 0)])
-    async def test_waiting_as_the_provider_asked_spends_no_attempt(
-        self, store: Store, spends: bool, left: int
-    ) -> None:
+    async def test_waiting_as_the_provider_asked_spends_no_attempt(self, store: Store, spends: bool, left: int) -> None:
         scene = await planned_scene(store, "ana")
         [due] = await scene.claim(store)
         async with store.begin() as tx:
@@ -157,7 +156,8 @@ class OutcomesContract:
         async with store.begin() as tx:
             await store.notifications.add(tx, notification)
             await store.deliveries.add(tx, nobody, skipped, NOW)
-        found, after = [], None
+        found: list[SkipTrace] = []
+        after = None
         async with store.read() as tx:
             while page := await store.deliveries.skips(tx, notification.id, user_id=None, after=after, limit=4):
                 found += page
@@ -177,4 +177,3 @@ class OutcomesContract:
                 found += [trace.id for trace in page]
                 after = page[-1].id
         return found
-

@@ -13,8 +13,9 @@ from tidings.model.priority import Lane, Priority
 from tidings.model.subscription import PushSubscription
 from tidings.model.user import User
 from tidings.ports.store import Store
-from tidings.testing.clock import START as NOW
+from tidings.testing import clock
 
+NOW = clock.START
 LEASE = timedelta(seconds=60)
 NO_KEY = "00000000-0000-7000-8000-000000000000"
 
@@ -106,9 +107,7 @@ async def planned_scene(store: Store, *user_ids: str, lane: Lane = Lane.HIGH) ->
     user_ids = user_ids or ("ana", "ben")
     notification, batch_id = a_notification(), new_id(NOW)
     devices = [a_subscription(user_id, new_id(NOW)) for user_id in user_ids]
-    planned = [
-        a_planned(notification, device.user_id, device.id, batch_id=batch_id, lane=lane) for device in devices
-    ]
+    planned = [a_planned(notification, device.user_id, device.id, batch_id=batch_id, lane=lane) for device in devices]
     async with store.begin() as tx:
         await store.users.upsert(tx, [User(user_id) for user_id in user_ids], NOW)
         for device in devices:
@@ -122,3 +121,21 @@ async def by_state(store: Store, notification: Notification) -> dict[str, int]:
     """Return how many deliveries of the notification are in each state."""
     async with store.read() as tx:
         return dict((await store.notifications.counts(tx, notification.id)).by_state)
+
+
+def a_due(notification: Notification, user_id: str = "ana", *, target: bool = True) -> Due:
+    """A delivery claimed now, of a user with defaults for everything, on one active device unless told otherwise."""
+    return Due(
+        id=new_id(NOW),
+        notification_id=notification.id,
+        user_id=user_id,
+        channel="webpush",
+        target=a_subscription(user_id, user_id) if target else None,
+        locale="en",
+        timezone="UTC",
+        preference=None,
+        attempts=0,
+        lease_token=new_id(NOW),
+        lease_until=NOW + LEASE,
+        planned_at=NOW,
+    )

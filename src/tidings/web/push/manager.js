@@ -29,7 +29,7 @@ export { browserName, deviceLabel } from "./environment.js";
  * @property {number} [timeoutMs] how long the browser may take to subscribe once it may, default 10 000
  * @property {string} [device] name shown in the person's list of devices, default e.g. "Firefox on Linux"
  */
-/** @typedef {{ registration: ServiceWorkerRegistration, key: Uint8Array<ArrayBuffer> }} Prepared */
+/** @typedef {{ registration: ServiceWorkerRegistration, key: Uint8Array<ArrayBuffer>, keyId: string }} Prepared */
 /** @typedef {{ endpoint?: string, off?: boolean }} Memory what the server was told last; `off`: stop was said */
 
 const MEMORY = "tidings.push";
@@ -75,7 +75,7 @@ export class PushSubscriptionManager {
     const ready = this.#prepared ?? (await this.#ready());
     const replaces = memory().endpoint;
     const subscription = await this.#obtain(ready);
-    await this.#report(subscription, replaces);
+    await this.#report(subscription, replaces, ready.keyId);
   }
 
   /**
@@ -93,7 +93,7 @@ export class PushSubscriptionManager {
     const current = await ready.registration.pushManager.getSubscription();
     // Never subscribed here and merely permitted (e.g. for another feature): that is not a yes to this one.
     if (!current && endpoint === undefined) return before;
-    await this.#report(await this.#obtain(ready), endpoint ?? current?.endpoint);
+    await this.#report(await this.#obtain(ready), endpoint ?? current?.endpoint, ready.keyId);
     return this.state();
   }
 
@@ -129,8 +129,7 @@ export class PushSubscriptionManager {
   async #ready() {
     if (!supportsPush()) throw new PushError("unsupported", "this browser or page has no Web Push");
     const registration = await this.#registration();
-    const key = await this.#publicKey();
-    this.#prepared = { registration, key };
+    this.#prepared = { registration, ...(await this.#publicKey()) };
     return this.#prepared;
   }
 
@@ -146,11 +145,11 @@ export class PushSubscriptionManager {
     }
   }
 
-  /** @returns {Promise<Uint8Array<ArrayBuffer>>} */
+  /** @returns {Promise<{ key: Uint8Array<ArrayBuffer>, keyId: string }>} */
   async #publicKey() {
-    const { publicKey } = await this.#server.publicKey();
+    const { publicKey, keyId } = await this.#server.publicKey();
     try {
-      return keyFromText(publicKey);
+      return { key: keyFromText(publicKey), keyId };
     } catch (error) {
       throw new PushError("server", "the server's public key cannot be read", { cause: error });
     }
@@ -184,9 +183,13 @@ export class PushSubscriptionManager {
     return withPatience(asked, this.#options.timeoutMs);
   }
 
-  /** @param {PushSubscription} subscription @param {string | undefined} replaces the endpoint told last */
-  async #report(subscription, replaces) {
-    const body = { ...subscription.toJSON(), device: this.#options.device };
+  /**
+   * @param {PushSubscription} subscription
+   * @param {string | undefined} replaces the endpoint told last
+   * @param {string} keyId the key it was made with, which need not be the server's newest by now
+   */
+  async #report(subscription, replaces, keyId) {
+    const body = { ...subscription.toJSON(), device: this.#options.device, keyId };
     const known = replaces === undefined || replaces === subscription.endpoint;
     await this.#server.subscribe(known ? body : { ...body, replaces });
     remember({ endpoint: subscription.endpoint });

@@ -1,0 +1,149 @@
+"""Outcomes are written in bulk, soon, and none is lost while the database is away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from tidings.errors import BackendError
+from tidings.flow.record.recorder import Recorder
+from tidings.model.delivery import Attempted
+from tidings.model.outcome import Delivered
+from tidings.testing.contracts.samples import a_due, a_notification, tried
+
+NEVER = 3600.0
+PATIENCE = 10.0
+
+
+class Ledger:
+    """Takes what the recorder writes; may be away, or slow."""
+
+    def __init__(self) -> None:
+        self.writes: list[list[str]] = []
+        self.written = asyncio.Condition()
+        self.failures = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def write(self, rows: Sequence[Attempted]) -> None:
+        await self.open.wait()
+        async with self.written:
+            self.written.notify_all()
+            if self.failures:
+                self.failures -= 1
+                raise BackendError("the database is away", retry_after=0)
+            self.writes.append([row.delivery_id for row in rows])
+
+    async def until(self, writes: int) -> None:
+        async with asyncio.timeout(PATIENCE), self.written:
+            await self.written.wait_for(lambda: len(self.writes) >= writes)
+
+
+def outcomes(count: int) -> list[Attempted]:
+    notification = a_notification()
+    return [tried(a_due(notification), Delivered()) for _ in range(count)]
+
+
+def ids(rows: Sequence[Attempted]) -> list[str]:
+    return [row.delivery_id for row in rows]
+
+
+@asynccontextmanager
+async def running(recorder: Recorder) -> AsyncIterator[None]:
+    loop = asyncio.create_task(recorder.run())
+    try:
+        yield
+    finally:
+        loop.cancel()
+        with suppress(asyncio.CancelledError):
+            await loop
+
+
+async def test_a_full_buffer_is_written_at_once() -> None:
+    ledger = Ledger()
+    recorder, rows = Recorder(ledger.write, max_rows=3, max_delay=NEVER), outcomes(3)
+    async with running(recorder):
+        for row in rows:
+            await recorder.add(row)
+        await ledger.until(1)
+    assert ledger.writes == [ids(rows)]
+    assert recorder.waiting == 0
+
+
+async def test_what_waits_is_written_after_the_delay_however_little_it_is() -> None:
+    ledger = Ledger()
+    recorder, rows = Recorder(ledger.write, max_rows=500, max_delay=0.01), outcomes(2)
+    async with running(recorder):
+        for number, row in enumerate(rows, 1):
+            await recorder.add(row)
+            await ledger.until(number)
+    assert ledger.writes == [[rows[0].delivery_id], [rows[1].delivery_id]]
+
+
+async def test_nothing_is_lost_and_nothing_repeated_when_the_database_was_away() -> None:
+    ledger = Ledger()
+    ledger.failures = 3
+    recorder, rows = Recorder(ledger.write, max_rows=2, max_delay=0.001), outcomes(5)
+    async with running(recorder):
+        for row in rows:
+            await asyncio.wait_for(recorder.add(row), PATIENCE)
+        async with asyncio.timeout(PATIENCE), ledger.written:
+            await ledger.written.wait_for(lambda: sum(map(len, ledger.writes)) == len(rows))
+    assert [one for write in ledger.writes for one in write] == ids(rows)
+    assert all(len(write) <= 2 for write in ledger.writes)
+
+
+async def test_who_adds_waits_while_twice_as_many_as_fit_are_unwritten() -> None:
+    ledger = Ledger()
+    ledger.open.clear()
+    recorder, rows = Recorder(ledger.write, max_rows=2, max_delay=NEVER), outcomes(5)
+    async with running(recorder):
+        for row in rows[:4]:
+            await asyncio.wait_for(recorder.add(row), PATIENCE)
+        fifth = asyncio.create_task(recorder.add(rows[4]))
+        await asyncio.wait([fifth], timeout=0.02)
+        assert not fifth.done()
+        assert recorder.waiting == 4
+        ledger.open.set()
+        await asyncio.wait_for(fifth, PATIENCE)
+        await ledger.until(2)
+    await recorder.flush()
+    assert [one for write in ledger.writes for one in write] == ids(rows)
+
+
+async def test_flush_writes_all_in_portions() -> None:
+    ledger = Ledger()
+    recorder, rows = Recorder(ledger.write, max_rows=3, max_delay=NEVER), outcomes(5)
+    for row in rows:
+        await recorder.add(row)
+    await recorder.flush()
+    assert ledger.writes == [ids(rows[:3]), ids(rows[3:])]
+    await recorder.flush()
+    assert len(ledger.writes) == 2
+
+
+async def test_flush_tells_that_the_database_is_away_and_keeps_the_rows() -> None:
+    ledger = Ledger()
+    ledger.failures = 1
+    recorder, rows = Recorder(ledger.write, max_rows=3, max_delay=NEVER), outcomes(2)
+    for row in rows:
+        await recorder.add(row)
+    with pytest.raises(BackendError):
+        await recorder.flush()
+    assert recorder.waiting == 2
+    await recorder.flush()
+    assert ledger.writes == [ids(rows)]
+
+
+async def test_a_loop_stopped_in_the_middle_of_a_write_leaves_the_rows_for_the_last_flush() -> None:
+    ledger = Ledger()
+    ledger.open.clear()
+    recorder, rows = Recorder(ledger.write, max_rows=2, max_delay=NEVER), outcomes(2)
+    async with running(recorder):
+        for row in rows:
+            await recorder.add(row)
+    assert recorder.waiting == 2
+    ledger.open.set()
+    await recorder.flush()
+    assert ledger.writes == [ids(rows)]

@@ -1,0 +1,62 @@
+"""What means "the database does not answer" is a BackendError; everything else stays what it is."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tidings.errors import BackendError
+from tidings.stores.connection import of
+from tidings.stores.sealing import Sealer
+from tidings.stores.store import SqlStore
+
+SEALER = Sealer("a secret for the tests")
+
+
+async def test_a_pool_without_a_free_connection(tmp_path: Path) -> None:
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{tmp_path / 'one.db'}", pool_size=1, max_overflow=0, pool_timeout=0.01
+    )
+    store = SqlStore(engine, engine, SEALER, {})
+    async with store.begin():
+        with pytest.raises(BackendError, match="no database connection"):
+            await store.ping()
+    await store.close()
+
+
+async def test_a_timeout_of_the_callers_own_is_the_callers(store: SqlStore) -> None:
+    with pytest.raises(TimeoutError, match="mine"):
+        async with store.begin():
+            raise TimeoutError("mine")
+
+
+async def test_a_database_that_somebody_else_keeps_locked(store: SqlStore, tmp_path: Path) -> None:
+    async with store.begin() as tx:
+        await of(tx).execute(text("PRAGMA busy_timeout=10"))
+    with closing(sqlite3.connect(tmp_path / "tidings.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BackendError, match="locked"):
+            async with store.begin():
+                pass
+        other.execute("ROLLBACK")
+    async with store.begin() as tx:
+        assert await of(tx).scalar(text("SELECT 1")) == 1
+
+
+async def test_a_folder_that_cannot_hold_a_database(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'taken'}")
+    store = SqlStore(engine, engine, SEALER, {})
+    with pytest.raises(BackendError, match="unable to open"):
+        await store.ping()
+    await store.close()
+
+
+async def test_a_broken_rule_of_the_schema_is_a_bug_and_stays_one(store: SqlStore) -> None:
+    with pytest.raises(IntegrityError):
+        async with store.begin() as tx:
+            await of(tx).execute(text("INSERT INTO facts VALUES ('name', NULL)"))
