@@ -39,6 +39,11 @@ class Invalid(TidingsError):
         self.faults = tuple(faults)
 
     @classmethod
+    def of(cls, faults: Sequence[Fault], *, code: str | None = None) -> "Invalid":
+        """Return the error for several faults; its message names the first few."""
+        return cls("; ".join(f"{one.field}: {one.message}" for one in faults[:5]), faults=faults, code=code)
+
+    @classmethod
     def field(cls, field: str, message: str, *, code: str | None = None) -> "Invalid":
         """Return the error for one wrong field."""
         return cls(f"{field}: {message}", faults=(Fault(field, message),), code=code)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypedDict, Unpack
 
 from tidings.errors import Invalid, NotFound
 from tidings.model.audience import Audience, users
@@ -36,6 +36,27 @@ class Trace:
     skips: Sequence[SkipTrace]
 
 
+class Options(TypedDict, total=False):
+    """What `notify` takes beside template, audience and connection. What is left out is as the template says."""
+
+    variables: Mapping[str, object]
+    priority: Priority | str
+    #: how long to wait; excludes `send_at`
+    delay: timedelta
+    #: not before, with a time zone
+    send_at: datetime
+    #: nothing is sent after this
+    expires_at: datetime
+    #: only these channels
+    channels: Sequence[str]
+    #: path or http(s) URL that a click opens
+    action_url: str
+    #: label of a button that opens it
+    action_text: str
+    #: what caused it, for people and for explain
+    source: str
+
+
 class Handle:
     """A notification that was accepted; with `conn=` it exists once the caller's transaction commits."""
 
@@ -58,7 +79,9 @@ class Handle:
         async with store.read() as tx:
             notification = await store.notifications.get(tx, self.id)
             if notification is None:
-                raise NotFound(f"no notification {self.id}; was the transaction rolled back?")
+                raise NotFound(
+                    f"no notification {self.id}; was the transaction rolled back?", code="unknown_notification"
+                )
             return Trace(
                 notification,
                 await store.notifications.counts(tx, self.id),
@@ -100,28 +123,18 @@ class Tidings:
         template: str,
         *,
         to: str | Sequence[str] | Audience,
-        variables: Mapping[str, object] | None = None,
-        priority: Priority | str | None = None,
-        delay: timedelta | None = None,
-        send_at: datetime | None = None,
-        expires_at: datetime | None = None,
-        channels: Sequence[str] = (),
-        action_url: str | None = None,
-        action_text: str | None = None,
-        source: str | None = None,
         conn: object = None,
+        **options: Unpack[Options],
     ) -> Handle:
-        """Notify a user, several, or an audience.
+        """Notify a user, several, or an audience; `Options` lists what else can be said.
 
         conn: a SQLAlchemy AsyncConnection or AsyncSession on Tidings' database; the notification is then part of the
-        caller's transaction and goes out after its commit. delay and send_at exclude each other.
+        caller's transaction and goes out after its commit.
         Raises Invalid naming each wrong argument and the fix; nothing is stored then.
         """
         if self._runtime is None:
             raise RuntimeError("open it first: async with Tidings.from_env() as tidings: …")
-        request = self._request(
-            template, to, variables, priority, delay, send_at, expires_at, channels, action_url, action_text, source
-        )
+        request = _request(template, to, options, self._clock.now())
         pipeline, store = self._runtime.pipeline, self._runtime.store
         if conn is None:
             return Handle(self._runtime, await pipeline.submit(request))
@@ -132,55 +145,17 @@ class Tidings:
         template: str,
         *,
         to: str | Sequence[str] | Audience,
-        variables: Mapping[str, object] | None = None,
-        priority: Priority | str | None = None,
-        delay: timedelta | None = None,
-        send_at: datetime | None = None,
-        expires_at: datetime | None = None,
-        channels: Sequence[str] = (),
-        action_url: str | None = None,
-        action_text: str | None = None,
-        source: str | None = None,
         conn: object = None,
+        **options: Unpack[Options],
     ) -> str:
         """Do what `notify` does, for programs without an event loop. Returns the notification's id.
 
         conn: a SQLAlchemy Connection or Session.
         """
-        request = self._request(
-            template, to, variables, priority, delay, send_at, expires_at, channels, action_url, action_text, source
-        )
+        request = _request(template, to, options, self._clock.now())
         if self._blocking is None:
             self._blocking = _Blocking(self.settings, self._clock)
         return self._blocking.accept(request, conn).id
-
-    def _request(
-        self,
-        template: str,
-        to: str | Sequence[str] | Audience,
-        variables: Mapping[str, object] | None,
-        priority: Priority | str | None,
-        delay: timedelta | None,
-        send_at: datetime | None,
-        *rest: Any,
-    ) -> NotifyRequest:
-        if delay is not None and send_at is not None:
-            raise Invalid.field("delay", "excludes send_at; give one of them")
-        if priority is not None and priority not in tuple(Priority):
-            raise Invalid.field("priority", f"must be one of {', '.join(Priority)}")
-        expires_at, channels, action_url, action_text, source = rest
-        return NotifyRequest(
-            template_code=template,
-            audience=_audience(to),
-            variables=variables or {},
-            priority=None if priority is None else Priority(priority),
-            send_at=self._clock.now() + delay if delay is not None else send_at,
-            expires_at=expires_at,
-            channels=tuple(channels),
-            action_url=action_url,
-            action_text=action_text,
-            source=source,
-        )
 
 
 class _Blocking:
@@ -199,6 +174,28 @@ class _Blocking:
             return at_once(self._parts.pipeline.accept(borrowed_blocking(conn), request))
         with self._engine.begin() as connection:
             return at_once(self._parts.pipeline.accept(borrowed_blocking(connection), request))
+
+
+def _request(template: str, to: str | Sequence[str] | Audience, options: Options, now: datetime) -> NotifyRequest:
+    if unknown := sorted(set(options) - set(Options.__annotations__)):
+        raise TypeError(f"notify() takes no {', '.join(unknown)}; it takes {', '.join(Options.__annotations__)}")
+    delay, send_at, priority = options.get("delay"), options.get("send_at"), options.get("priority")
+    if delay is not None and send_at is not None:
+        raise Invalid.field("delay", "excludes send_at; give one of them")
+    if priority is not None and priority not in tuple(Priority):
+        raise Invalid.field("priority", f"must be one of {', '.join(Priority)}")
+    return NotifyRequest(
+        template_code=template,
+        audience=_audience(to),
+        variables=options.get("variables") or {},
+        priority=None if priority is None else Priority(priority),
+        send_at=send_at if delay is None else now + delay,
+        expires_at=options.get("expires_at"),
+        channels=tuple(options.get("channels", ())),
+        action_url=options.get("action_url"),
+        action_text=options.get("action_text"),
+        source=options.get("source"),
+    )
 
 
 def _audience(to: str | Sequence[str] | Audience) -> Audience:

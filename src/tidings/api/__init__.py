@@ -4,6 +4,3 @@ Takes: requests of servers (API keys) and browsers (user tokens).
 Gives: calls of the pipeline and the store, answers as JSON or problem documents.
 Never: decides who is notified, opens a connection to anybody else.
 """
-
-# `tidings.cli.users` reads its lines as the bulk route does, and looks for the reader here
-from tidings.edge import bodies as bodies

@@ -102,8 +102,7 @@ def as_called(body: NotifyBody) -> Iterator[None]:
         faults = [Fault(name, one.message) if _is_audience(one.field) else one for one in error.faults]
         if body.audience is not None or faults == list(error.faults):
             raise
-        message = "; ".join(f"{one.field}: {one.message}" for one in faults)
-        raise Invalid(message, faults=faults, code=error.code) from error
+        raise Invalid.of(faults, code=error.code) from error
 
 
 def _is_audience(field: str) -> bool:

@@ -86,7 +86,7 @@ def checked(words: Words, body: PreferencesBody) -> list[Preference]:
         if one.channel not in words.known_channels:
             faults.append(Fault(f"{at}.channel", f"unknown; known are: {', '.join(words.known_channels)}"))
     if faults:
-        raise Invalid("; ".join(f"{fault.field}: {fault.message}" for fault in faults[:5]), faults=faults)
+        raise Invalid.of(faults)
     last = {(one.category, one.channel): one.enabled for one in body.preferences}
     return [Preference(category, channel, enabled) for (category, channel), enabled in last.items()]
 

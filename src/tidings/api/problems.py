@@ -124,8 +124,7 @@ async def _on_parameters(request: Request, error: Exception) -> Response:
     """Path and query parameters that the framework refuses."""
     assert isinstance(error, RequestValidationError)
     faults = [Fault(str(one["loc"][-1]), str(one["msg"])) for one in error.errors()]
-    detail = "; ".join(f"{fault.field}: {fault.message}" for fault in faults)
-    return answer(Invalid(detail, faults=faults), request.url.path)
+    return answer(Invalid.of(faults), request.url.path)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

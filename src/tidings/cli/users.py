@@ -129,9 +129,9 @@ def _pages(lines: TextIO, faults: list[dict[str, object]]) -> Iterator[list[User
 
 
 def _read(line: str) -> User:
-    from tidings.api import bodies
     from tidings.api.users import user_of
     from tidings.api.users_bulk import BulkUserBody
+    from tidings.edge import bodies
 
     body = bodies.read(line.encode(), BulkUserBody)
     return user_of(body.id, body)

@@ -7,11 +7,13 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from tidings.edge.faults import faults_of
-from tidings.errors import Invalid
+from tidings.edge.faults import faults_of, path_of
+from tidings.errors import Fault, Invalid
 
 #: levels of objects and lists
 MAX_DEPTH = 32
+#: the code of what is no JSON that can be read
+MALFORMED = "malformed_json"
 
 
 class Body(BaseModel):
@@ -47,8 +49,11 @@ def parse(raw: bytes) -> object:
         raise _malformed(f"The body is not JSON: {error}.") from error
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         _check_depth(value)
-    if b"\\u0000" in raw and _has_nul(value):
-        raise _malformed("The JSON contains the character NUL (\\u0000), which cannot be stored.")
+    if b"\\u0000" in raw and (field := _field_with_nul(value)) is not None:
+        fault = Fault(field, "must not contain the character NUL (\\u0000)")
+        raise Invalid(
+            "The JSON contains the character NUL (\\u0000), which cannot be stored.", faults=(fault,), code=MALFORMED
+        )
     return value
 
 
@@ -75,16 +80,20 @@ def _containers(values: Iterable[object]) -> list[object]:
     return [one for one in values if isinstance(one, dict | list)]
 
 
-def _has_nul(value: object) -> bool:
-    left = [value]
+def _field_with_nul(value: object) -> str | None:
+    """Return where a NUL stands first: the path of a text, or of the object that has it in a name."""
+    left: list[tuple[tuple[int | str, ...], object]] = [((), value)]
     while left:
-        one = left.pop()
+        loc, one = left.pop()
         if isinstance(one, str) and "\0" in one:
-            return True
+            return path_of(loc)
         if isinstance(one, dict):
-            left.extend(one.keys())
-        left.extend(_children(one))
-    return False
+            if any("\0" in name for name in one):
+                return path_of(loc)
+            left.extend(((*loc, name), child) for name, child in reversed(one.items()))
+        elif isinstance(one, list):
+            left.extend(((*loc, place), one[place]) for place in reversed(range(len(one))))
+    return None
 
 
 def _children(value: object) -> list[object]:
@@ -94,4 +103,4 @@ def _children(value: object) -> list[object]:
 
 
 def _malformed(message: str) -> Invalid:
-    return Invalid(message, code="malformed_json")
+    return Invalid(message, code=MALFORMED)

@@ -30,10 +30,11 @@ _NO_OBJECT = frozenset({"model_type", "model_attributes_type", "dict_type"})
 def faults_of(error: ValidationError, model: type[BaseModel]) -> Sequence[Fault]:
     """Return the first 20 things that are wrong. A fault of the whole body has an empty field (RFC 6901 §5)."""
     details = error.errors(include_url=False, include_context=True)[:MAX_FAULTS]
-    return list(dict.fromkeys(Fault(_path(one["loc"]), _sentence(one, model)) for one in details))
+    return list(dict.fromkeys(Fault(path_of(one["loc"]), _sentence(one, model)) for one in details))
 
 
-def _path(loc: Sequence[int | str]) -> str:
+def path_of(loc: Sequence[int | str]) -> str:
+    """Return the path of a field: `keys.p256dh`, `userIds[3]`."""
     text = ""
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part

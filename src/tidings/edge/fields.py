@@ -11,10 +11,11 @@ from babel import Locale, UnknownLocaleError
 from pydantic import AfterValidator, BeforeValidator, JsonValue, WithJsonSchema
 
 from tidings.model.links import fault_of_link
+from tidings.model.request import MAX_VARIABLES_BYTES
 
 MAX_USER_ID: Final = 200
 #: bytes of a user's attributes or a notification's variables, as JSON
-MAX_JSON: Final = 16 * 1024
+MAX_JSON: Final = MAX_VARIABLES_BYTES
 
 _EMAIL = re.compile(r"[^\s@<>\"(),:;\\\[\]]{1,64}@[^\s@<>\"(),:;\\\[\]]{1,253}")
 _PHONE = re.compile(r"\+[1-9]\d{6,14}", re.ASCII)

@@ -7,6 +7,9 @@ from datetime import datetime
 from tidings.model.audience import Audience
 from tidings.model.priority import Priority
 
+#: most bytes that a notification's variables may take as JSON
+MAX_VARIABLES_BYTES = 16_384
+
 
 @dataclass(frozen=True, slots=True)
 class NotifyRequest:

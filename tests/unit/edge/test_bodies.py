@@ -119,6 +119,21 @@ def test_as_many_levels_as_allowed_pass() -> None:
     assert bodies.parse(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) is not None
 
 
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        (rb'{"a": {"b": ["x", "\u0000"]}}', "a.b[1]"),
+        (rb'{"a": {"b\u0000": 1}}', "a"),
+        (rb'{"a": "x\u0000", "b": "\u0000"}', "a"),
+        (rb'"\u0000"', ""),
+    ],
+)
+def test_a_nul_is_found_where_it_stands(raw: bytes, field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        bodies.parse(raw)
+    assert [fault.field for fault in caught.value.faults] == [field]
+
+
 def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
     assert bodies.parse(rb'"\\u0000"') == r"\u0000"
 

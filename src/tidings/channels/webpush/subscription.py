@@ -41,7 +41,7 @@ def parse_subscription(body: object, policy: EndpointPolicy) -> DeviceKeys:
         faults.append(Fault("keys", "must be an object with p256dh and auth"))
     _check_expiration(body.get("expirationTime"), faults)
     if faults:
-        raise Invalid("; ".join(f"{fault.field}: {fault.message}" for fault in faults), faults=faults)
+        raise Invalid.of(faults)
     return DeviceKeys(endpoint, p256dh, auth)
 
 

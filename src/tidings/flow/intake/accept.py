@@ -10,14 +10,13 @@ from tidings.flow.intake.catalog import Catalog
 from tidings.model.audience import AllOf, AnyOf, Audience, Except, Members
 from tidings.model.links import fault_of_link
 from tidings.model.notification import Notification
-from tidings.model.request import NotifyRequest
+from tidings.model.request import MAX_VARIABLES_BYTES, NotifyRequest
 from tidings.model.template import Template
 from tidings.ports.wording import Wording
 
 #: push services keep a message for at most 28 days [FCM]; later than that nothing could be delivered anyway
 LONGEST_LIFE = timedelta(days=28)
 FARTHEST = timedelta(days=366)
-MAX_VARIABLES_BYTES = 32_768
 
 
 def accepted(request: NotifyRequest, catalog: Catalog, wording: Wording, *, new_id: str, now: datetime) -> Notification:
@@ -38,7 +37,7 @@ def accepted(request: NotifyRequest, catalog: Catalog, wording: Wording, *, new_
         *_too_large(request.variables),
     ]
     if faults:
-        raise Invalid("; ".join(f"{fault.field}: {fault.message}" for fault in faults), faults=faults)
+        raise Invalid.of(faults)
     notification = Notification(
         id=new_id,
         template_code=template.code,
