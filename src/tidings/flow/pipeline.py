@@ -2,7 +2,7 @@
 
     accept     one transaction: the notification and the task that announces it (the caller's own, if given)
     fan_out    a page of the audience → deliveries and skips, the cursor moves in the same transaction
-    dispatch   committed tasks → the queue; what the queue lost is found again by `flow.recovery`
+    dispatch   committed work → tasks on the queue; what the queue lost is found again by `flow.recovery`
     deliver    claim under a lease → look again → render → send; no transaction is open while sending
     record     outcomes in bulk, fenced by the lease
 
@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from tidings.errors import Conflict, Invalid, NotFound
-from tidings.flow.deliver.recheck import is_stale
+from tidings.flow.deliver.recheck import AUDIENCE_TRUSTED_FOR, is_stale
 from tidings.flow.deliver.send import Job, Sender
-from tidings.flow.dispatch.announced import Announced
 from tidings.flow.dispatch.tasks import deliver_tasks, fan_out_task
 from tidings.flow.intake.accept import accepted, explicit_ids
 from tidings.flow.intake.catalog import Catalog
@@ -75,7 +74,6 @@ class Pipeline:
         self.sizes = sizes
         self._wording = wording
         self._observe = observe
-        self._announced = Announced()
         self._known: OrderedDict[str, Notification] = OrderedDict()
         self._unsent: list[str] = []
         self._woken: list[Callable[[], None]] = []
@@ -115,7 +113,7 @@ class Pipeline:
         cursor = None
         while not tally.enough:
             page, more = await self._page(tx, notification, cursor)
-            made = await self._plan(tx, notification, page)
+            made = self._plan(notification, page)
             tally.add(page, made.planned, made.skipped)
             if not more:
                 break
@@ -149,8 +147,7 @@ class Pipeline:
             if notification is None or notification.state not in _OPEN:
                 return None
             page, more = await self._page(tx, notification, notification.cursor)
-            made = await self._plan(tx, notification, page)
-        tasks = deliver_tasks(made.batch_ids, notification.priority, now)
+        made = self._plan(notification, page)
         moved = notification.moved(
             cursor=page[-1].user_id if page else notification.cursor,
             recipients=len(page),
@@ -164,9 +161,8 @@ class Pipeline:
                 self._known.pop(notification_id, None)
                 return None
             await self.store.deliveries.add(tx, made.planned, made.skipped, now)
-            await self.store.outbox.add(tx, tasks)
         self._remember(moved)
-        await self._announce(tasks)
+        await self.queue.publish(deliver_tasks(made.batch_ids, notification.priority, now))
         return fan_out_task(moved, now) if more else None
 
     async def _page(
@@ -179,14 +175,9 @@ class Pipeline:
         )
         return page[:size], len(page) > size
 
-    async def _plan(self, tx: Transaction, notification: Notification, page: Sequence[Recipient]) -> Plan:
-        devices: dict[str, list[str]] = {}
-        if page:
-            for user_id, target_id in await self.store.subscriptions.active_of(tx, [one.user_id for one in page]):
-                devices.setdefault(user_id, []).append(target_id)
+    def _plan(self, notification: Notification, page: Sequence[Recipient]) -> Plan:
         return plan(
             page,
-            {"webpush": devices},
             notification,
             self.catalog.categories[notification.category],
             channels=self.catalog.channels,
@@ -206,37 +197,28 @@ class Pipeline:
         self._woken.append(call)
 
     async def dispatch(self) -> int:
-        """Hand tasks that are due from the outbox to the queue. Returns how many."""
-        async with self.store.read() as tx:
-            due = await self.store.outbox.due(tx, self.clock.now(), self.sizes.relay + len(self._announced.pending()))
-        fresh = self._announced.fresh(due)
-        await self._announce(fresh)
-        return len(fresh)
+        """Hand tasks that are due from the outbox to the queue, then forget them. Returns how many.
 
-    async def settle_outbox(self) -> int:
-        """Remove from the outbox what the queue has. Returns how many."""
-        ids = self._announced.pending()
-        if ids:
+        A crash in between hands them over twice, which is harmless: the second finds nothing to do.
+        """
+        async with self.store.read() as tx:
+            due = await self.store.outbox.due(tx, self.clock.now(), self.sizes.relay)
+        if due:
+            await self.queue.publish(due)
             async with self.store.begin() as tx:
-                await self.store.outbox.remove(tx, ids)
-            self._announced.forget(ids)
-        return len(ids)
+                await self.store.outbox.remove(tx, [task.id for task in due])
+        return len(due)
 
     async def wake_due(self) -> int:
-        """Turn retries and delays that have come due into tasks. Returns how many deliveries' batches woke."""
+        """Turn retries and delays that have come due into tasks. Returns how many batches woke."""
         now = self.clock.now()
         async with self.store.read() as tx:
             if not await self.store.deliveries.any_due(tx, now):
                 return 0
         async with self.store.begin() as tx:
             tasks = await self.store.deliveries.wake_due(tx, now, self.sizes.batch)
-        await self._announce(tasks)
+        await self.queue.publish(tasks)
         return len(tasks)
-
-    async def _announce(self, tasks: Sequence[Task]) -> None:
-        if tasks:
-            await self.queue.publish(tasks)
-            self._announced.add(tasks)
 
     # 4 deliver ------------------------------------------------------------------------------------------------------
 
@@ -252,10 +234,10 @@ class Pipeline:
             self._unsent.append(token)
 
     async def _jobs(self, claimed: Sequence[Due]) -> list[Job]:
-        now = self.clock.now()
+        trusted_since = self.clock.now() - AUDIENCE_TRUSTED_FOR
         stale: dict[str, list[str]] = {}
         for due in claimed:
-            if is_stale(due, now):
+            if is_stale(due, trusted_since):
                 stale.setdefault(due.notification_id, []).append(due.user_id)
         members: dict[str, set[str]] = {}
         notifications: dict[str, Notification] = {}
@@ -274,7 +256,7 @@ class Pipeline:
                 due=due,
                 notification=(notification := notifications[due.notification_id]),
                 category=self.catalog.categories[notification.category],
-                in_audience=not is_stale(due, now) or due.user_id in members.get(due.notification_id, ()),
+                in_audience=not is_stale(due, trusted_since) or due.user_id in members[due.notification_id],
             )
             for due in claimed
         ]

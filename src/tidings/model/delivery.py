@@ -1,6 +1,6 @@
 """One notification × one user × one channel × one target, and what became of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -51,6 +51,8 @@ class Recipient:
     timezone: str
     #: the user's own choices for the notification's category, per channel
     choices: Mapping[str, bool]
+    #: where the user can be reached, per channel: ids of targets
+    targets: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,5 +41,7 @@ class Pack:
     audiences: Sequence[AudienceKind] = ()
     #: template filters that show values to people
     filters: Mapping[str, Filter] = field(default_factory=dict)
+    #: loads what the first use would have to load (locale data, say), called once when a worker starts
+    warm_up: Callable[[], object] | None = None
     #: host → routes mounted under `/api`
     router: Callable[[Host], APIRouter] | None = None

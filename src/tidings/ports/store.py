@@ -64,7 +64,7 @@ class Audiences(Protocol):
     async def page(
         self, tx: Transaction, audience: Audience, *, category: str, after: str | None, limit: int
     ) -> Sequence[Recipient]:
-        """Return the next users of an audience in id order, with their choices for the category."""
+        """Return the next users of an audience in id order, with their choices for the category and their devices."""
         ...
 
     async def among(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:
@@ -96,7 +96,7 @@ class Deliveries(Protocol):
         ...
 
     async def wake_due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
-        """Group pending rows without a batch that have come due into batches, with their outbox rows."""
+        """Group pending rows without a batch that have come due into batches."""
         ...
 
     async def give_back(self, tx: Transaction, tokens: Sequence[str], now: datetime) -> int:
@@ -171,10 +171,6 @@ class Subscriptions(Protocol):
         ...
 
     async def of_user(self, tx: Transaction, user_id: str) -> Sequence[PushSubscription]: ...
-    async def active_of(self, tx: Transaction, user_ids: Collection[str]) -> Sequence[tuple[str, str]]:
-        """Return (user id, subscription id) of every active subscription of these users."""
-        ...
-
     async def remove(self, tx: Transaction, user_id: str, endpoint: str) -> bool:
         """Delete the user's own subscription. False if this user has none with that endpoint."""
         ...

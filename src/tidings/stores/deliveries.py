@@ -24,7 +24,6 @@ from tidings.stores.delivery_rows import (
     skipped_row,
 )
 from tidings.stores.json_list import json_list
-from tidings.stores.outbox import SqlOutbox
 from tidings.stores.schema import NO_ID, PENDING, SENDING, WAITING, deliveries, skips
 from tidings.stores.sealing import Sealer
 from tidings.stores.subscriptions import SqlSubscriptions
@@ -36,10 +35,9 @@ _d = deliveries.c
 class SqlDeliveries(Traces):
     """Implements `ports.store.Deliveries`."""
 
-    def __init__(self, sealer: Sealer, subscriptions: SqlSubscriptions, outbox: SqlOutbox) -> None:
+    def __init__(self, sealer: Sealer, subscriptions: SqlSubscriptions) -> None:
         self._sealer = sealer
         self._subscriptions = subscriptions
-        self._outbox = outbox
 
     async def add(self, tx: Transaction, planned: Sequence[Planned], skipped: Sequence[Skipped], now: datetime) -> None:
         if planned:
@@ -96,7 +94,6 @@ class SqlDeliveries(Traces):
                 update(deliveries).where(_d.id.in_(json_list(ids))).values(batch_id=batch_id, updated_at=now)
             )
             tasks.append(Task(new_id(now), TaskKind.DELIVER, batch_id, Lane(lane), now))
-        await self._outbox.add(tx, tasks)
         return tasks
 
     async def give_back(self, tx: Transaction, tokens: Sequence[str], now: datetime) -> int:

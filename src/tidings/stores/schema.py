@@ -47,6 +47,8 @@ class Instant(TypeDecorator[datetime]):
 
     impl = String(32)
     cache_ok = True
+    #: rows written together share their instants: the value converted last, and what it became
+    _last: tuple[datetime | None, Dialect | None, Any] = (None, None, None)
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         native = dialect.name == "postgresql"
@@ -55,11 +57,15 @@ class Instant(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         if value is None:
             return None
-        if value.tzinfo is not UTC:
-            if value.tzinfo is None:
-                raise ValueError("an instant needs a time zone")
-            value = value.astimezone(UTC)
-        return value if dialect.name == "postgresql" else value.isoformat(timespec="microseconds")
+        known, of, text = self._last
+        if value is known and of is dialect:
+            return text
+        if value.tzinfo is None:
+            raise ValueError("an instant needs a time zone")
+        moment = value.astimezone(UTC)
+        written = moment if dialect.name == "postgresql" else moment.isoformat(timespec="microseconds")
+        self._last = value, dialect, written
+        return written
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None or dialect.name == "postgresql":

@@ -42,7 +42,7 @@ class SqlStore:
         self.outbox = SqlOutbox()
         self.users = SqlUsers()
         self.subscriptions = SqlSubscriptions(sealer)
-        self.deliveries = SqlDeliveries(sealer, self.subscriptions, self.outbox)
+        self.deliveries = SqlDeliveries(sealer, self.subscriptions)
         self.vapid_keys = SqlVapidKeys(sealer)
         self.api_keys = SqlApiKeys()
         self.idempotency = SqlIdempotencyKeys()

@@ -1,6 +1,6 @@
 """Push subscriptions: unique by endpoint, sealed at rest, removed softly first."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from hmac import compare_digest
@@ -47,12 +47,6 @@ class SqlSubscriptions:
     async def of_user(self, tx: Transaction, user_id: str) -> Sequence[PushSubscription]:
         rows = await of(tx).execute(_COLUMNS.where(_s.user_id == user_id).order_by(_s.id))
         return [opened(row, self._sealer) for row in rows]
-
-    async def active_of(self, tx: Transaction, user_ids: Collection[str]) -> Sequence[tuple[str, str]]:
-        query = select(_s.user_id, _s.id).where(
-            _s.user_id.in_(json_list(user_ids)), _s.state == SubscriptionState.ACTIVE.value
-        )
-        return [(row[0], row[1]) for row in await of(tx).execute(query)]
 
     async def remove(self, tx: Transaction, user_id: str, endpoint: str) -> bool:
         digest = self._sealer.digest(endpoint)

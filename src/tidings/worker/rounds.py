@@ -37,7 +37,6 @@ class Rounds:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         upkeep = [
-            (RELAY_EVERY, self._pipeline.settle_outbox),
             (RETRIES_EVERY, self._retries),
             (KEYS_EVERY, self._reload_keys),
             (SWEEP_EVERY, self._recovery.sweep),

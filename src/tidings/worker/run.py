@@ -18,6 +18,9 @@ async def working(runtime: Runtime) -> AsyncIterator[Worker]:
     gate = Gate(settings.worker_concurrency)
     sender = Sender(runtime.channels, runtime.renderings, gate, runtime.clock, recorder.add)
     worker = Worker(runtime.pipeline, runtime.recovery, sender, recorder, runtime.reload_keys)
+    for pack in runtime.packs:
+        if pack.warm_up is not None:
+            pack.warm_up()
     async with AsyncExitStack() as stack:
         for channel in runtime.channels.values():
             stack.push_async_callback(channel.close)

@@ -69,5 +69,4 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._recorder.flush()
-        await self._pipeline.settle_outbox()
         await self._pipeline.give_back()

@@ -101,11 +101,7 @@ AUDIENCES = [
     Case("still liked", among(favourited_host("host-1")), "ix_favourites_host (host_id=? AND user_id=?)"),
 ]
 SENDING = [
-    Case(
-        "devices of a page",
-        lambda store, tx: store.subscriptions.active_of(tx, ["user-000001", "user-000002"]),
-        "ix_push_subscriptions_user (user_id=? AND state=?)",
-    ),
+    Case("devices of a page", page(HOLDERS, LATE), "ix_push_subscriptions_user (user_id=? AND state=?)", sorts=1),
     Case("claim: the update", claim, "ix_deliveries_batch (batch_id=?)", sorts=1),
     Case("claim: what is needed to send", claim, "sqlite_autoindex_deliveries_1 (id=?)", sorts=1),
     Case("record", record, "sqlite_autoindex_deliveries_1 (id=?)"),

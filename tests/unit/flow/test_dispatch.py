@@ -1,9 +1,8 @@
-"""Which tasks announce which work, and what is on its way out of the outbox."""
+"""Which tasks announce which work."""
 
 from dataclasses import replace
 from datetime import timedelta
 
-from tidings.flow.dispatch.announced import Announced
 from tidings.flow.dispatch.tasks import deliver_tasks, fan_out_task
 from tidings.model.priority import Lane
 from tidings.model.task import TaskKind
@@ -25,12 +24,3 @@ def test_each_batch_is_one_task_on_its_lane() -> None:
         (TaskKind.DELIVER, "two", Lane.LOW, NOW),
     ]
     assert len({task.id for task in tasks}) == 2
-
-
-def test_what_the_queue_has_is_not_relayed_again_until_it_is_forgotten() -> None:
-    announced, tasks = Announced(), deliver_tasks(["one", "two", "three"], Lane.LOW, NOW)
-    announced.add(tasks[:2])
-    assert announced.fresh(tasks) == tasks[2:]
-    assert announced.pending() == [task.id for task in tasks[:2]]
-    announced.forget([tasks[0].id, "unknown"])
-    assert announced.fresh(tasks) == [tasks[0], tasks[2]]

@@ -56,13 +56,14 @@ class Crowd:
         return {name for name, task in self._tasks.items() if task.done()}
 
     async def _stay(self, name: str, lane: Lane) -> None:
-        async with self.gate.place(lane):
-            self.entered.append(name)
-            self.inside.append((name, lane))
-            try:
-                await self._leave[name].wait()
-            finally:
-                self.inside.remove((name, lane))
+        await self.gate.enter(lane)
+        self.entered.append(name)
+        self.inside.append((name, lane))
+        try:
+            await self._leave[name].wait()
+        finally:
+            self.inside.remove((name, lane))
+            self.gate.leave()
 
 
 async def test_no_more_are_inside_than_there_are_places() -> None:

@@ -25,9 +25,9 @@ def planned(
     category: Category = NEWS,
     batch_size: int = 200,
 ) -> Plan:
+    reachable = [replace(one, targets={"webpush": devices.get(one.user_id, ())}) for one in people]
     return plan(
-        people,
-        {"webpush": devices},
+        reachable,
         notification,
         category,
         channels=("webpush",),
@@ -37,7 +37,7 @@ def planned(
 
 
 def person(user_id: str, **choices: bool) -> Recipient:
-    return Recipient(user_id, "en", "UTC", choices)
+    return Recipient(user_id, "en", "UTC", choices, targets={})
 
 
 def test_every_device_gets_a_delivery() -> None:

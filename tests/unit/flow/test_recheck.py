@@ -71,7 +71,7 @@ def test_what_changed_since_planning_stops_a_delivery(
 def test_membership_is_looked_up_again_after_a_while_and_before_each_retry(
     attempts: int, age: timedelta, stale: bool
 ) -> None:
-    assert is_stale(replace(DUE, attempts=attempts), NOW + age) is stale
+    assert is_stale(replace(DUE, attempts=attempts), NOW + age - AUDIENCE_TRUSTED_FOR) is stale
 
 
 @pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Gone("410"), Deferred(NOW, "busy")])

@@ -2,13 +2,12 @@
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from tidings.model.priority import LANES, Lane
 
 #: share of the places that only urgent messages may take, so that a slow host cannot hold them up (MISSION B5)
 RESERVED_FOR_URGENT = 0.1
+_RANKS = {lane: rank for rank, lane in enumerate(LANES)}
 
 
 class Gate:
@@ -25,18 +24,9 @@ class Gate:
     def in_flight(self) -> int:
         return self.places - self._free
 
-    @asynccontextmanager
-    async def place(self, lane: Lane) -> AsyncIterator[None]:
-        """Hold a place for the time of the block."""
-        await self._enter(lane)
-        try:
-            yield
-        finally:
-            self._free += 1
-            self._admit()
-
-    async def _enter(self, lane: Lane) -> None:
-        rank = LANES.index(lane)
+    async def enter(self, lane: Lane) -> None:
+        """Take a place, waiting for it if need be. Whoever entered must leave."""
+        rank = _RANKS[lane]
         if self._free > self._keep(rank) and not (self._waiting and self._waiting[0][0] <= rank):
             self._free -= 1
             return
@@ -48,9 +38,13 @@ class Gate:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 # the place was handed over at the very moment of the cancellation: pass it on
-                self._free += 1
-                self._admit()
+                self.leave()
             raise
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._free += 1
+        self._admit()
 
     def _admit(self) -> None:
         while self._waiting and self._free > self._keep(self._waiting[0][0]):

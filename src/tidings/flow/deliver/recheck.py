@@ -12,9 +12,9 @@ from tidings.model.template import Category
 AUDIENCE_TRUSTED_FOR = timedelta(seconds=30)
 
 
-def is_stale(due: Due, now: datetime) -> bool:
-    """Return whether membership in the audience must be looked up again."""
-    return due.attempts > 0 or now - due.planned_at > AUDIENCE_TRUSTED_FOR
+def is_stale(due: Due, trusted_since: datetime) -> bool:
+    """Return whether membership in the audience must be looked up again; see `AUDIENCE_TRUSTED_FOR`."""
+    return due.attempts > 0 or due.planned_at < trusted_since
 
 
 def objection(

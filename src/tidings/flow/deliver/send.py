@@ -1,7 +1,6 @@
 """Send claimed deliveries with bounded concurrency and hand each outcome over as soon as it is there."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -56,12 +55,14 @@ class Sender:
         self._gate = gate
         self._clock = clock
         self._recorded = recorded
-        self._cancelled: deque[str] = deque(maxlen=REMEMBERED)
+        self._cancelled: dict[str, None] = {}
         self._stopping = False
 
     def cancelled(self, notification_id: str) -> None:
         """Send nothing of this notification any more, not even what is claimed already."""
-        self._cancelled.append(notification_id)
+        self._cancelled[notification_id] = None
+        if len(self._cancelled) > REMEMBERED:
+            del self._cancelled[next(iter(self._cancelled))]
 
     def stop(self) -> None:
         """Let what is in flight end and start nothing new."""
@@ -86,7 +87,8 @@ class Sender:
         if isinstance(message, SkipReason):
             await self._skip(job, message)
             return
-        async with self._gate.place(job.notification.priority):
+        await self._gate.enter(job.notification.priority)
+        try:
             if job.notification.id in self._cancelled:
                 # it was cancelled while this one waited for its place
                 await self._skip(job, SkipReason.CANCELLED)
@@ -99,6 +101,8 @@ class Sender:
             # The place is held until the outcome is taken: while the database stalls, no more is sent than a crash
             # may repeat.
             await self._recorded(_attempted(job, outcome, started, self._clock.now()))
+        finally:
+            self._gate.leave()
 
     async def _skip(self, job: Job, reason: SkipReason) -> None:
         now = self._clock.now()

@@ -1,6 +1,6 @@
 """Decide for each recipient and channel: a delivery to each target, or a skip with its reason. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -9,9 +9,6 @@ from tidings.model.delivery import Planned, Recipient, Skipped, SkipReason
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.template import Category
-
-#: channel → user id → ids of the targets the user can be reached at
-Targets = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 @dataclass(slots=True)
@@ -28,7 +25,6 @@ class Plan:
 
 def plan(
     page: Sequence[Recipient],
-    targets: Targets,
     notification: Notification,
     category: Category,
     *,
@@ -46,7 +42,7 @@ def plan(
     wanted = notification.channels or channels
     for recipient in page:
         for channel in wanted:
-            reachable = targets.get(channel, {}).get(recipient.user_id, ())
+            reachable = recipient.targets.get(channel, ())
             decision: Rule | SkipReason
             if now >= notification.expires_at:
                 decision = SkipReason.EXPIRED

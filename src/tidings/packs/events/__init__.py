@@ -34,5 +34,6 @@ pack = Pack(
     templates=TEMPLATES,
     audiences=AUDIENCES,
     filters={"described": described, "instant": instant},
+    warm_up=lambda: instant("2026-01-01T00:00:00Z", "en", "UTC"),
     router=_router,
 )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tidings.model.audience import Audience, everyone
+from tidings.model.audience import Audience, everyone, users
 from tidings.model.delivery import Attempted, Due, Planned, Skipped
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification, NotificationState
@@ -12,12 +12,18 @@ from tidings.model.outcome import Outcome
 from tidings.model.priority import Lane, Priority
 from tidings.model.subscription import PushSubscription
 from tidings.model.user import User
-from tidings.ports.store import Store
+from tidings.ports.store import Store, Transaction
 from tidings.testing import clock
 
 NOW = clock.START
 LEASE = timedelta(seconds=60)
 NO_KEY = "00000000-0000-7000-8000-000000000000"
+
+
+async def reachable(store: Store, tx: Transaction, *user_ids: str) -> set[tuple[str, str]]:
+    """Return (user id, device id) of every device that planning would reach."""
+    page = await store.audiences.page(tx, users(*user_ids), category="NEWS", after=None, limit=100)
+    return {(one.user_id, target) for one in page for target in one.targets.get("webpush", ())}
 
 
 def a_notification(
