@@ -21,8 +21,8 @@ TO_ALL = {
     "variables": {"title": "Hello", "body": "Everybody"},
 }
 IN_FLIGHT, UNFLUSHED = 100, 100
-#: what one kill may send twice: sends in flight, outcomes that are being written, and as many that wait meanwhile
-TWICE_AT_MOST = IN_FLIGHT + 2 * UNFLUSHED
+#: what one kill may send twice: sends in flight, and outcomes not yet written
+TWICE_AT_MOST = IN_FLIGHT + UNFLUSHED
 #: small pages and batches make both halves long enough to be hit: planning, and sending
 SMALL = {
     "TIDINGS_PAGE_SIZE": "50",

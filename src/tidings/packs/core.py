@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, exists, select
 
 from tidings.model.priority import Priority
 from tidings.model.template import Category, Template, Wording
@@ -26,8 +26,16 @@ def _city(arguments: Mapping[str, object]) -> Select[str]:
 
 
 def _opted_in(arguments: Mapping[str, object]) -> Select[str]:
-    chosen = (preferences.c.category == arguments["category"], preferences.c.enabled.is_(True))
-    return select(preferences.c.user_id).where(*chosen).distinct()
+    # on any channel, yet once: the row of the first channel counts. DISTINCT would sort the rest of the set per page.
+    first, other = preferences, preferences.alias()
+    chosen = (first.c.category == arguments["category"], first.c.enabled.is_(True))
+    earlier = exists().where(
+        other.c.user_id == first.c.user_id,
+        other.c.category == first.c.category,
+        other.c.enabled.is_(True),
+        other.c.channel < first.c.channel,
+    )
+    return select(first.c.user_id).where(*chosen, ~earlier)
 
 
 pack = Pack(

@@ -13,17 +13,9 @@ from tidings.model.subscription import SubscriptionState
 from tidings.model.task import Task, TaskKind
 from tidings.ports.store import Transaction
 from tidings.stores.connection import of
-from tidings.stores.delivery_rows import (
-    DUE,
-    RECORD,
-    RECORD_TRY,
-    attempt_row,
-    due,
-    outcome_row,
-    planned_row,
-    skipped_row,
-)
+from tidings.stores.delivery_rows import ADD, DUE, RECORD, RECORD_TRIES, due, new_row, outcome_row, skipped_row, try_row
 from tidings.stores.json_list import json_list
+from tidings.stores.json_rows import encoded
 from tidings.stores.schema import NO_ID, PENDING, SENDING, WAITING, deliveries, skips
 from tidings.stores.sealing import Sealer
 from tidings.stores.subscriptions import SqlSubscriptions
@@ -41,7 +33,7 @@ class SqlDeliveries(Traces):
 
     async def add(self, tx: Transaction, planned: Sequence[Planned], skipped: Sequence[Skipped], now: datetime) -> None:
         if planned:
-            await of(tx).execute(insert(deliveries), [planned_row(one, now) for one in planned])
+            await of(tx).execute(ADD, {"rows": encoded([new_row(one) for one in planned]), "now": now})
         if skipped:
             await of(tx).execute(insert(skips), [skipped_row(one, now) for one in skipped])
 
@@ -63,10 +55,11 @@ class SqlDeliveries(Traces):
     async def record(self, tx: Transaction, attempted: Sequence[Attempted], now: datetime) -> int:
         if not attempted:
             return 0
-        done = await of(tx).execute(RECORD, [outcome_row(one, now) for one in attempted])
-        tries = [attempt_row(one) for one in attempted if not isinstance(one.outcome, Skipped)]
+        outcomes = encoded([outcome_row(one) for one in attempted])
+        done = await of(tx).execute(RECORD, {"rows": outcomes, "now": now})
+        tries = [try_row(one) for one in attempted if not isinstance(one.outcome, Skipped)]
         if tries:
-            await of(tx).execute(RECORD_TRY, tries)
+            await of(tx).execute(RECORD_TRIES, {"rows": encoded(tries)})
         for remedy, state in (("delete", SubscriptionState.GONE), ("rebind", SubscriptionState.REBIND)):
             dead = [
                 one.target_id

@@ -1,17 +1,28 @@
-"""Rows of deliveries, attempts and skips ↔ the records of the flow, and the two statements they need."""
+"""Rows of deliveries, attempts and skips ↔ the records of the flow, and the statements they need."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, exists, insert, select, update
+from sqlalchemy import Row, bindparam, exists, insert, literal, select, update
 
 from tidings.model.delivery import Attempted, DeliveryState, Due, Planned, Skipped, SkipReason
 from tidings.model.ids import new_id
 from tidings.model.notification import NotificationState
 from tidings.model.outcome import Deferred, Delivered, Gone, Refused
-from tidings.stores.schema import SENDING, attempts, deliveries, notifications, preferences, push_subscriptions, users
+from tidings.stores.json_rows import instant, json_rows
+from tidings.stores.schema import (
+    SENDING,
+    Instant,
+    attempts,
+    deliveries,
+    notifications,
+    preferences,
+    push_subscriptions,
+    users,
+)
 from tidings.stores.sealing import Sealer
-from tidings.stores.subscriptions import opened
+from tidings.stores.subscriptions import DEVICE, opened
 
 _d = deliveries.c
 #: longest `why` kept, in characters
@@ -30,12 +41,7 @@ DUE = (
         users.c.locale,
         users.c.timezone,
         preferences.c.enabled,
-        push_subscriptions.c.id.label("subscription_id"),
-        push_subscriptions.c.sealed,
-        push_subscriptions.c.vapid_key_id,
-        push_subscriptions.c.device,
-        push_subscriptions.c.state.label("subscription_state"),
-        push_subscriptions.c.created_at.label("subscribed_at"),
+        *DEVICE,
     )
     .select_from(
         deliveries.join(notifications, notifications.c.id == _d.notification_id)
@@ -54,74 +60,80 @@ DUE = (
     .order_by(_d.id)
 )
 
-#: an outcome, fenced: only the row that still holds this very lease takes it
+_new = json_rows(
+    "rows", "id", "notification_id", "user_id", "channel", "target_id", "lane", "rule", "batch_id", "due_at"
+)
+#: new deliveries
+ADD = insert(deliveries).from_select(
+    [*_new.c.keys(), "state", "attempts", "created_at", "updated_at"],
+    select(
+        *_new.c,
+        literal(DeliveryState.PENDING.value),
+        literal(0),
+        bindparam("now", type_=Instant),
+        bindparam("now", type_=Instant),
+    ),
+)
+
+_outcome = json_rows("rows", "id", "lease", "new_state", "new_why", "new_due_at", "new_attempts")
+#: outcomes, fenced: only a row that still holds this very lease takes it
 RECORD = (
     update(deliveries)
-    .where(_d.id == bindparam("of_delivery"), _d.lease_token == bindparam("of_lease"), SENDING)
+    .where(_d.id == _outcome.c.id, _d.lease_token == _outcome.c.lease, SENDING)
     .values(
-        state=bindparam("new_state"),
-        why=bindparam("new_why"),
-        due_at=bindparam("new_due_at"),
-        attempts=bindparam("new_attempts"),
+        state=_outcome.c.new_state,
+        why=_outcome.c.new_why,
+        due_at=_outcome.c.new_due_at,
+        attempts=_outcome.c.new_attempts,
         batch_id=None,
         lease_token=None,
         lease_until=None,
-        updated_at=bindparam("now"),
+        updated_at=bindparam("now", type_=Instant),
     )
 )
 
-#: one try; a delivery that was erased with its user meanwhile takes its tries with it
-RECORD_TRY = (
+_try = json_rows("rows", "delivery_id", "started_at", "number", "outcome", "why", "status", "finished_at")
+#: tries; a delivery that was erased with its user meanwhile takes its tries with it
+RECORD_TRIES = (
     insert(attempts)
-    .from_select(
-        [column.name for column in attempts.c],
-        select(*(bindparam(f"try_{column.name}", type_=column.type) for column in attempts.c)).where(
-            exists().where(_d.id == bindparam("try_delivery_id"))
-        ),
-    )
+    .from_select(_try.c.keys(), select(*_try.c).where(exists().where(_d.id == _try.c.delivery_id)))
     .prefix_with("OR IGNORE", dialect="sqlite")
 )
 
 
 def due(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, sealer: Sealer) -> Due:
     """Return the claimed delivery of a row of `DUE`."""
+    (delivery_id, notification_id, user_id, channel, tries, planned_at, state, locale, timezone, choice, *device) = row
     return Due(
-        id=row.id,
-        notification_id=row.notification_id,
-        user_id=row.user_id,
-        channel=row.channel,
-        target=opened(row, sealer) if row.sealed is not None else None,
-        locale=row.locale,
-        timezone=row.timezone,
-        preference=row.enabled,
-        attempts=row.attempts,
+        id=delivery_id,
+        notification_id=notification_id,
+        user_id=user_id,
+        channel=channel,
+        target=opened(user_id, *device, sealer=sealer) if device[0] is not None else None,
+        locale=locale,
+        timezone=timezone,
+        preference=choice,
+        attempts=tries,
         lease_token=token,
         lease_until=lease_until,
-        planned_at=row.planned_at,
-        cancelled=row.notification_state == NotificationState.CANCELLED.value,
+        planned_at=planned_at,
+        cancelled=state == NotificationState.CANCELLED.value,
     )
 
 
-def planned_row(planned: Planned, now: datetime) -> dict[str, object]:
-    """Return the row of a new delivery."""
-    return {
-        "id": planned.id,
-        "notification_id": planned.notification_id,
-        "user_id": planned.user_id,
-        "channel": planned.channel,
-        "target_id": planned.target_id,
-        "lane": planned.lane.value,
-        "state": DeliveryState.PENDING.value,
-        "rule": planned.rule,
-        "why": None,
-        "batch_id": planned.batch_id,
-        "due_at": planned.due_at,
-        "attempts": 0,
-        "lease_token": None,
-        "lease_until": None,
-        "created_at": now,
-        "updated_at": now,
-    }
+def new_row(planned: Planned) -> Sequence[str | int | None]:
+    """Return a row of `ADD`."""
+    return (
+        planned.id,
+        planned.notification_id,
+        planned.user_id,
+        planned.channel,
+        planned.target_id,
+        planned.lane.value,
+        planned.rule,
+        planned.batch_id,
+        instant(planned.due_at),
+    )
 
 
 def skipped_row(skipped: Skipped, now: datetime) -> dict[str, object]:
@@ -137,8 +149,8 @@ def skipped_row(skipped: Skipped, now: datetime) -> dict[str, object]:
     }
 
 
-def outcome_row(attempted: Attempted, now: datetime) -> dict[str, object]:
-    """Return the parameters of `RECORD`."""
+def outcome_row(attempted: Attempted) -> Sequence[str | int | None]:
+    """Return a row of `RECORD`."""
     outcome = attempted.outcome
     number = attempted.number
     due_at = attempted.finished_at
@@ -155,30 +167,22 @@ def outcome_row(attempted: Attempted, now: datetime) -> dict[str, object]:
         case Skipped():
             state = DeliveryState.CANCELLED if outcome.reason is SkipReason.CANCELLED else DeliveryState.SKIPPED
             number -= 1
-    return {
-        "of_delivery": attempted.delivery_id,
-        "of_lease": attempted.lease_token,
-        "new_state": state.value,
-        "new_why": _why(outcome),
-        "new_due_at": due_at,
-        "new_attempts": number,
-        "now": now,
-    }
+    return attempted.delivery_id, attempted.lease_token, state.value, _why(outcome), instant(due_at), number
 
 
-def attempt_row(attempted: Attempted) -> dict[str, object]:
-    """Return the parameters of `RECORD_TRY`."""
+def try_row(attempted: Attempted) -> Sequence[str | int | None]:
+    """Return a row of `RECORD_TRIES`."""
     outcome = attempted.outcome
     assert not isinstance(outcome, Skipped), "a skip is not a try"
-    return {
-        "try_delivery_id": attempted.delivery_id,
-        "try_started_at": attempted.started_at,
-        "try_number": attempted.number,
-        "try_outcome": type(outcome).__name__.lower(),
-        "try_why": _why(outcome),
-        "try_status": outcome.status,
-        "try_finished_at": attempted.finished_at,
-    }
+    return (
+        attempted.delivery_id,
+        instant(attempted.started_at),
+        attempted.number,
+        type(outcome).__name__.lower(),
+        _why(outcome),
+        outcome.status,
+        instant(attempted.finished_at),
+    )
 
 
 def _why(outcome: Delivered | Deferred | Refused | Gone | Skipped) -> str:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from hmac import compare_digest
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from tidings.model.subscription import PushSubscription, SubscriptionState
 from tidings.ports.store import Registration, Transaction
@@ -46,7 +45,7 @@ class SqlSubscriptions:
 
     async def of_user(self, tx: Transaction, user_id: str) -> Sequence[PushSubscription]:
         rows = await of(tx).execute(_COLUMNS.where(_s.user_id == user_id).order_by(_s.id))
-        return [opened(row, self._sealer) for row in rows]
+        return [opened(*row, sealer=self._sealer) for row in rows]
 
     async def remove(self, tx: Transaction, user_id: str, endpoint: str) -> bool:
         digest = self._sealer.digest(endpoint)
@@ -76,7 +75,7 @@ class SqlSubscriptions:
     async def _by_endpoint(self, tx: Transaction, endpoint: str) -> PushSubscription | None:
         digest = self._sealer.digest(endpoint)
         row = (await of(tx).execute(_COLUMNS.where(_s.endpoint_digest == digest))).one_or_none()
-        return None if row is None else opened(row, self._sealer)
+        return None if row is None else opened(*row, sealer=self._sealer)
 
     def _row(self, subscription: PushSubscription, now: datetime) -> dict[str, object]:
         box = msgspec.msgpack.encode((subscription.endpoint, subscription.p256dh, subscription.auth))
@@ -98,28 +97,25 @@ def _same_keys(one: PushSubscription, other: PushSubscription) -> bool:
     return compare_digest(one.auth, other.auth) and compare_digest(one.p256dh, other.p256dh)
 
 
-_COLUMNS = select(
-    _s.id.label("subscription_id"),
-    _s.user_id,
-    _s.sealed,
-    _s.vapid_key_id,
-    _s.device,
-    _s.state.label("subscription_state"),
-    _s.created_at.label("subscribed_at"),
-)
+#: what `opened` takes after the user's id
+DEVICE = (_s.id, _s.sealed, _s.vapid_key_id, _s.state, _s.device, _s.created_at)
+_COLUMNS = select(_s.user_id, *DEVICE)
+_STATES = {state.value: state for state in SubscriptionState}
 
 
-def opened(row: Row[*tuple[Any, ...]], sealer: Sealer) -> PushSubscription:
-    """Return the subscription of a row that has the columns of `_COLUMNS`."""
-    endpoint, p256dh, auth = _decode(sealer.unseal(row.sealed, row.subscription_id))
+def opened(
+    user_id: str,
+    subscription_id: str,
+    sealed: bytes,
+    vapid_key_id: str,
+    state: str,
+    device: str | None,
+    created_at: datetime,
+    *,
+    sealer: Sealer,
+) -> PushSubscription:
+    """Return the subscription of a row of `DEVICE`, its endpoint and keys unsealed."""
+    endpoint, p256dh, auth = _decode(sealer.unseal(sealed, subscription_id))
     return PushSubscription(
-        id=row.subscription_id,
-        user_id=row.user_id,
-        endpoint=endpoint,
-        p256dh=p256dh,
-        auth=auth,
-        vapid_key_id=row.vapid_key_id,
-        state=SubscriptionState(row.subscription_state),
-        device=row.device,
-        created_at=row.subscribed_at,
+        subscription_id, user_id, endpoint, p256dh, auth, vapid_key_id, _STATES[state], device, created_at
     )

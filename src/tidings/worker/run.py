@@ -16,7 +16,7 @@ async def working(runtime: Runtime) -> AsyncIterator[Worker]:
     settings = runtime.settings
     recorder = Recorder(runtime.pipeline.record, max_rows=settings.flush_rows, max_delay=settings.flush_ms / 1000)
     gate = Gate(settings.worker_concurrency)
-    sender = Sender(runtime.channels, runtime.renderings, gate, runtime.clock, recorder.add)
+    sender = Sender(runtime.channels, runtime.renderings, gate, runtime.clock, recorder.add, recorder.hurry)
     worker = Worker(runtime.pipeline, runtime.recovery, sender, recorder, runtime.reload_keys)
     for pack in runtime.packs:
         if pack.warm_up is not None:

@@ -94,6 +94,7 @@ AUDIENCES = [
     *pages("everyone but", audience.everyone() - HOLDERS, "sqlite_autoindex_users_1 (id>?)"),
     *pages("favourited host", favourited_host("host-1"), "ix_favourites_host (host_id=? AND user_id>?)"),
     *pages("favourited", audience.favourited("event-001"), "sqlite_autoindex_favourites_1 (event_id=? AND user_id>?)"),
+    *pages("opted in", audience.opted_in("NEWS-1"), "ix_preferences_category (category=? AND enabled=? AND user_id>?)"),
     *pages("named", NAMED, "sqlite_autoindex_users_1 (id=?)"),
     # union and its order: two more, over two limited pages
     *pages("either", HOLDERS | audience.city("city-1"), "ix_users_city (city=? AND id>?)", sorts=3),

@@ -94,33 +94,41 @@ async def test_nothing_is_lost_and_nothing_repeated_when_the_database_was_away()
     assert all(len(write) <= 2 for write in ledger.writes)
 
 
-async def test_who_adds_waits_while_twice_as_many_as_fit_are_unwritten() -> None:
+async def test_no_more_are_ever_unwritten_than_the_limit() -> None:
     ledger = Ledger()
     ledger.open.clear()
-    recorder, rows = Recorder(ledger.write, max_rows=2, max_delay=NEVER), outcomes(5)
+    recorder, rows = Recorder(ledger.write, max_rows=3, max_delay=NEVER), outcomes(6)
     async with running(recorder):
-        for row in rows[:4]:
-            await asyncio.wait_for(recorder.add(row), PATIENCE)
-        fifth = asyncio.create_task(recorder.add(rows[4]))
-        await asyncio.wait([fifth], timeout=0.02)
-        assert not fifth.done()
-        assert recorder.waiting == 4
+        adding = [asyncio.create_task(recorder.add(row)) for row in rows]
+        await asyncio.wait(adding, timeout=0.02)
+        assert (recorder.waiting, sum(task.done() for task in adding)) == (3, 3)
         ledger.open.set()
-        await asyncio.wait_for(fifth, PATIENCE)
-        await ledger.until(2)
+        await asyncio.wait_for(asyncio.gather(*adding), PATIENCE)
     await recorder.flush()
     assert [one for write in ledger.writes for one in write] == ids(rows)
+    assert all(len(write) <= 3 for write in ledger.writes)
 
 
-async def test_flush_writes_all_in_portions() -> None:
+async def test_in_a_hurry_the_rest_is_written_without_delay() -> None:
     ledger = Ledger()
-    recorder, rows = Recorder(ledger.write, max_rows=3, max_delay=NEVER), outcomes(5)
+    recorder, rows = Recorder(ledger.write, max_rows=500, max_delay=NEVER), outcomes(2)
+    async with running(recorder):
+        for row in rows:
+            await recorder.add(row)
+        recorder.hurry()
+        await ledger.until(1)
+    assert ledger.writes == [ids(rows)]
+
+
+async def test_flush_writes_all_and_then_nothing() -> None:
+    ledger = Ledger()
+    recorder, rows = Recorder(ledger.write, max_rows=3, max_delay=NEVER), outcomes(3)
     for row in rows:
         await recorder.add(row)
     await recorder.flush()
-    assert ledger.writes == [ids(rows[:3]), ids(rows[3:])]
+    assert ledger.writes == [ids(rows)]
     await recorder.flush()
-    assert len(ledger.writes) == 2
+    assert len(ledger.writes) == 1
 
 
 async def test_flush_tells_that_the_database_is_away_and_keeps_the_rows() -> None:

@@ -1,6 +1,8 @@
 """What means "the database does not answer" is a BackendError; everything else stays what it is."""
 
+import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -54,6 +56,10 @@ async def test_a_folder_that_cannot_hold_a_database(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="unable to open"):
         await store.ping()
     await store.close()
+    # the driver's thread tells this loop that it ends, so the loop must live until it has
+    for thread in threading.enumerate():
+        if "_connection_worker" in thread.name:
+            await asyncio.to_thread(thread.join, 10)
 
 
 async def test_a_broken_rule_of_the_schema_is_a_bug_and_stays_one(store: SqlStore) -> None:

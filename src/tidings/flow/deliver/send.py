@@ -49,12 +49,15 @@ class Sender:
         gate: Gate,
         clock: Clock,
         recorded: Callable[[Attempted], Awaitable[None]],
+        idle: Callable[[], None] = lambda: None,
     ) -> None:
+        """`recorded` takes each outcome, `idle` is called when a batch has ended and nothing else is in flight."""
         self._channels = channels
         self._renderings = renderings
         self._gate = gate
         self._clock = clock
         self._recorded = recorded
+        self._idle = idle
         self._cancelled: dict[str, None] = {}
         self._stopping = False
 
@@ -80,6 +83,8 @@ class Sender:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(waiting), self._gate.places)):
                 group.create_task(runner())
+        if not self._gate.in_flight:
+            self._idle()
         return waiting
 
     async def _one(self, job: Job) -> None:
@@ -120,10 +125,13 @@ class Sender:
         assert due.locale is not None, "nor a user without a locale"
         try:
             content = self._renderings.content(notification, due.locale, due.timezone or "UTC")
+            payload = self._channels[due.channel].encode(content, notification_id=notification.id, delivery_id=due.id)
         except Invalid as error:
             log.error("render_failed", notification_id=notification.id, locale=due.locale, problem=error.message)
             return SkipReason.RENDER_FAILED
-        payload = self._channels[due.channel].encode(content, notification_id=notification.id, delivery_id=due.id)
+        except Exception:  # one message that a channel cannot encode must not take the batch with it
+            log.exception("encode_failed", notification_id=notification.id, channel=due.channel)
+            return SkipReason.RENDER_FAILED
         return Message(
             delivery_id=due.id,
             notification_id=notification.id,

@@ -1,7 +1,8 @@
-"""Outcomes wait here for at most 200 ms or 500 rows and are then written together.
+"""Outcomes wait here for a moment and are then written together.
 
 What is lost when the process dies is bounded by what waits here: those messages may be sent a second time, no more.
-When the database does not answer, outcomes are kept and sending stops, so that the bound holds.
+So there is a limit, and sending stops at it: nobody gets rid of an outcome while `max_rows` are unwritten, also when
+the database does not answer. Writing begins at four fifths of it, or when the oldest outcome is `max_delay` old.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ class Recorder:
     ) -> None:
         self._write = write
         self._max_rows = max_rows
+        self._enough = max(1, max_rows * 4 // 5)
         self._max_delay = max_delay
         self._buffer: list[Attempted] = []
         self._some = asyncio.Event()
@@ -36,14 +38,20 @@ class Recorder:
         return len(self._buffer)
 
     async def add(self, attempted: Attempted) -> None:
-        """Take one outcome; waits while twice as many as fit are unwritten."""
-        await self._room.wait()
+        """Take one outcome; waits while `max_rows` are unwritten."""
+        while len(self._buffer) >= self._max_rows:
+            await self._room.wait()
         self._buffer.append(attempted)
         self._some.set()
-        if len(self._buffer) >= self._max_rows:
+        if len(self._buffer) >= self._enough:
             self._full.set()
-        if len(self._buffer) >= 2 * self._max_rows:
+        if len(self._buffer) >= self._max_rows:
             self._room.clear()
+
+    def hurry(self) -> None:
+        """Write what waits now: nothing more is on its way that could travel with it."""
+        if self._buffer:
+            self._full.set()
 
     async def run(self) -> None:
         """Write whenever something is due, until cancelled."""
@@ -63,11 +71,9 @@ class Recorder:
     async def flush(self) -> None:
         """Write all that waits. Raises BackendError, with nothing lost, when the database does not answer."""
         async with self._writing:
-            while self._buffer:
-                rows = self._buffer[: self._max_rows]
+            while rows := self._buffer[:]:
                 await self._write(rows)
                 del self._buffer[: len(rows)]
-                if len(self._buffer) < self._max_rows:
-                    self._full.clear()
-                    self._room.set()
+                self._full.clear()
+                self._room.set()
             self._some.clear()

@@ -99,10 +99,8 @@ def populations(draw: st.DrawFn) -> Population:
     people = draw(st.dictionaries(st.sampled_from(USERS), st.none() | st.sampled_from(CITIES), min_size=4))
     choice = st.tuples(st.sampled_from(USERS), st.sampled_from(CATEGORIES), st.sampled_from(CHANNELS))
     choices = draw(st.dictionaries(choice, st.booleans()))
-    tickets, favourites = (
-        draw(st.dictionaries(_pairs, st.booleans(), min_size=6)),
-        draw(st.frozensets(_pairs, min_size=6)),
-    )
+    tickets = draw(st.dictionaries(_pairs, st.booleans(), min_size=6))
+    favourites = draw(st.frozensets(_pairs, min_size=6))
     return Population(
         people,
         {key: on for key, on in choices.items() if key[0] in people},
