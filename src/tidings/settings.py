@@ -102,8 +102,8 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(60, ge=30, le=3600)
     #: outcomes are written at most this late, in milliseconds
     flush_ms: int = Field(200, ge=1, le=10_000)
-    #: … or once this many wait
-    flush_rows: int = Field(500, ge=1, le=10_000)
+    #: no more than this many are unwritten at any time: what a crash may repeat, beside what is in flight
+    flush_rows: int = Field(1000, ge=1, le=10_000)
     #: largest request body in bytes
     max_body_bytes: int = Field(1_048_576, ge=1024)
     #: web origins that may call the API from a browser

@@ -27,7 +27,7 @@ class ApiHost:
             user_secret=settings.user_secret,
             bootstrap_key=settings.bootstrap_key,
         )
-        self.work_once = Once(runtime.store, runtime.clock, runtime.pipeline.wake)
+        self.work_once = Once(runtime.store, runtime.clock)
 
     def require(self, *scopes: str) -> Callable[[Request], Awaitable[str]]:
         """Return a dependency that lets API keys with one of the scopes pass and gives the key's id."""

@@ -36,10 +36,9 @@ class Answer:
 class Once:
     """Does work at most once per caller and key."""
 
-    def __init__(self, store: Store, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._wake = wake
 
     async def __call__(self, request: Request, caller: str, work: Work) -> Response:
         """Run the work of a request, or repeat its first answer."""
@@ -55,10 +54,7 @@ class Once:
         raises, everything is rolled back and the key is free again.
         """
         async with self._store.begin() as tx:
-            answer = await self._in(tx, caller, key, digest, work)
-        if not answer.replayed:
-            self._wake()
-        return answer
+            return await self._in(tx, caller, key, digest, work)
 
     async def _in(self, tx: Transaction, caller: str, key: str | None, digest: str, work: Work) -> Answer:
         if key is not None:

@@ -40,10 +40,6 @@ class Flow(Protocol):
         """Cancel in a transaction of its own. Raises NotFound, or Conflict when everything has been sent."""
         ...
 
-    def wake(self) -> None:
-        """Call after a commit, so that local work starts at once."""
-        ...
-
 
 class Words(Protocol):
     """Everything the packs declare."""

@@ -78,12 +78,16 @@ def _plain(value: object) -> object:
     return {_camel(key): one for key, one in value.items()} if isinstance(value, dict) else value
 
 
-async def run(*, recipients: int, workers: int = 0, singles: int = 100, folder: Path | None = None) -> Figures:
+async def run(
+    *, recipients: int, workers: int | None = None, singles: int = 100, folder: Path | None = None
+) -> Figures:
     """Measure one broadcast to `recipients` users with a device each, then `singles` single notifications.
 
-    workers: sender processes beside the server (0 = none). folder: where the database goes (default: a temporary one).
+    workers: sender processes beside the server (0 = none; default: one less than there are cores).
+    folder: where the database goes (default: a temporary one).
     Raises BackendError when something does not start or messages are missing.
     """
+    workers = (os.cpu_count() or 1) - 1 if workers is None else workers
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
         async with spawn(MockPushOptions(verify_share=0.0)) as sink:
             event_id = await prepare(Path(data), recipients=recipients, origin=sink.origin)
@@ -133,16 +137,21 @@ async def _until(server: Served, sink: SpawnedMockPush, before: float, recipient
     try:
         async with asyncio.timeout(patience):
             await sink.control.wait_for(timeout=patience, distinct=recipients)
-            while await server.metric(_RECORDED) < before + recipients:  # noqa: ASYNC110  # another process: no event
-                await asyncio.sleep(0.01)
+            await _until_recorded(server, before + recipients)
     except TimeoutError:
         missing = before + recipients - await server.metric(_RECORDED)
         raise BackendError(f"{missing:.0f} outcomes were not recorded within {patience:.0f} s") from None
 
 
+async def _until_recorded(server: Served, count: float) -> None:
+    while await server.metric(_RECORDED) < count:  # noqa: ASYNC110  # another process: there is no event to wait for
+        await asyncio.sleep(0.01)
+
+
 async def _singles(server: Served, sink: SpawnedMockPush, count: int) -> Latency:
-    """Send single notifications one after the other, each on an idle system."""
+    """Send single notifications, each when the last one's outcome is recorded: on an idle system."""
     took = []
+    recorded = await server.metric(_RECORDED)
     for number in range(count):
         before = (await sink.control.stats()).accepted
         sent = time.time()
@@ -158,6 +167,7 @@ async def _singles(server: Served, sink: SpawnedMockPush, count: int) -> Latency
             raise BackendError(f"single notification {number} did not reach the push service in time") from error
         assert stats.last_at is not None, "one was just accepted"
         took.append((stats.last_at - sent) * 1000)
+        await _until_recorded(server, recorded + number + 1)
     return _latency(took)
 
 

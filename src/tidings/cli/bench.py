@@ -14,7 +14,9 @@ app = App(name="bench", help="Measure the whole path on this machine.")
 async def push(
     *,
     recipients: Annotated[int, Parameter(help="Users with a device each.", validator=Number(gte=1))] = 5000,
-    workers: Annotated[int, Parameter(help="Sender processes beside the server.", validator=Number(gte=0))] = 0,
+    workers: Annotated[
+        int | None, Parameter(help="Sender processes beside the server; default: cores - 1.", validator=Number(gte=0))
+    ] = None,
     json: Annotated[bool, Parameter(help="Print JSON.")] = False,
 ) -> None:
     """Change an event and measure until the last outcome is recorded, in a folder and processes of its own."""

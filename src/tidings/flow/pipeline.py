@@ -14,8 +14,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
-from tidings.errors import Conflict, Invalid, NotFound
+import structlog
+
+from tidings.errors import BackendError, Conflict, Invalid, NotFound
 from tidings.flow.deliver.recheck import AUDIENCE_TRUSTED_FOR, is_stale
 from tidings.flow.deliver.send import Job, Sender
 from tidings.flow.dispatch.tasks import deliver_tasks, fan_out_task
@@ -33,6 +36,8 @@ from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
 from tidings.ports.store import Store, Transaction
 from tidings.ports.wording import Wording
+
+log = structlog.get_logger(__name__)
 
 _OPEN = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
 
@@ -75,8 +80,11 @@ class Pipeline:
         self._wording = wording
         self._observe = observe
         self._known: OrderedDict[str, Notification] = OrderedDict()
+        #: ids of tasks that the queue has and the outbox still lists
+        self._handed_over: dict[str, None] = {}
         self._unsent: list[str] = []
-        self._woken: list[Callable[[], None]] = []
+        #: whether a worker of this process takes from the queue; else another process's relay finds the work
+        self.attended = False
         self._cancelled: list[Callable[[str], None]] = []
 
     # 1 accept -------------------------------------------------------------------------------------------------------
@@ -84,7 +92,7 @@ class Pipeline:
     async def accept(self, tx: Transaction, request: NotifyRequest) -> Notification:
         """Validate and store a notification inside a transaction; nothing is promised before that commits.
 
-        Raises Invalid naming each wrong field and the fix. Call `wake()` after the commit, or let the relay find it.
+        Raises Invalid naming each wrong field and the fix.
         """
         now = self.clock.now()
         notification = accepted(request, self.catalog, self._wording, new_id=new_id(now), now=now)
@@ -94,15 +102,18 @@ class Pipeline:
                 shown = ", ".join(repr(user_id) for user_id in unknown[:5]) + (" …" if len(unknown) > 5 else "")
                 raise Invalid.field("userIds", f"no such user: {shown}; PUT /api/users/ID first", code="unknown_user")
         await self.store.notifications.add(tx, notification)
-        await self.store.outbox.add(tx, [fan_out_task(notification, now)])
+        task = fan_out_task(notification, now)
+        await self.store.outbox.add(tx, [task])
+        self._remember(notification)
+        if self.attended and task.due_at <= now:
+            # to the queue at once; the relay would need another look at the database
+            tx.on_commit(partial(self._hand_over, [task]))
         return notification
 
     async def submit(self, request: NotifyRequest) -> Notification:
         """Accept in a transaction of its own and get to work."""
         async with self.store.begin() as tx:
-            notification = await self.accept(tx, request)
-        self.wake()
-        return notification
+            return await self.accept(tx, request)
 
     async def preview(self, tx: Transaction, request: NotifyRequest) -> Preview:
         """Say what a notification would do, without storing anything. Raises Invalid as `accept` does."""
@@ -187,27 +198,34 @@ class Pipeline:
 
     # 3 dispatch -----------------------------------------------------------------------------------------------------
 
-    def wake(self) -> None:
-        """Look for committed work at once instead of at the next round."""
-        for wake in self._woken:
-            wake()
-
-    def on_wake(self, call: Callable[[], None]) -> None:
-        """Register what `wake` calls."""
-        self._woken.append(call)
-
     async def dispatch(self) -> int:
-        """Hand tasks that are due from the outbox to the queue, then forget them. Returns how many.
-
-        A crash in between hands them over twice, which is harmless: the second finds nothing to do.
-        """
+        """Hand tasks that are due from the outbox to the queue. Returns how many."""
+        limit = self.sizes.relay + len(self._handed_over)
         async with self.store.read() as tx:
-            due = await self.store.outbox.due(tx, self.clock.now(), self.sizes.relay)
-        if due:
-            await self.queue.publish(due)
+            due = await self.store.outbox.due(tx, self.clock.now(), limit)
+        fresh = [task for task in due if task.id not in self._handed_over]
+        await self._hand_over(fresh)
+        return len(fresh)
+
+    async def _hand_over(self, tasks: Sequence[Task]) -> None:
+        """Publish what is committed. When the queue does not answer, the outbox still has it and the relay repeats."""
+        try:
+            await self.queue.publish(tasks)
+        except BackendError as error:
+            log.warning("queue_away", tasks=len(tasks), problem=error.message)
+        else:
+            self._handed_over.update(dict.fromkeys(task.id for task in tasks))
+
+    async def settle_outbox(self) -> None:
+        """Remove from the outbox what the queue has: a little later, off the way of what was just accepted.
+
+        A crash before that hands it over twice, which is harmless: the second finds nothing to do.
+        """
+        if handed_over := list(self._handed_over):
             async with self.store.begin() as tx:
-                await self.store.outbox.remove(tx, [task.id for task in due])
-        return len(due)
+                await self.store.outbox.remove(tx, handed_over)
+            for task_id in handed_over:
+                del self._handed_over[task_id]
 
     async def wake_due(self) -> int:
         """Turn retries and delays that have come due into tasks. Returns how many batches woke."""

@@ -3,7 +3,7 @@
 `begin()` is for writing, `read()` for reading a consistent snapshot, `join()` for the caller's own transaction.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +26,10 @@ class Transaction(Protocol):
     @property
     def closed(self) -> bool:
         """Whether it has ended."""
+        ...
+
+    def on_commit(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Call something once it is committed. Of a joined transaction nobody tells us the end: nothing is called."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -33,10 +33,15 @@ class SqlConnection(Protocol):
 class SqlTransaction:
     """A connection with an open transaction. Opaque to everybody but the stores."""
 
-    __slots__ = ("connection",)
+    __slots__ = ("after_commit", "connection")
 
     def __init__(self, connection: SqlConnection) -> None:
         self.connection = connection
+        self.after_commit: list[Callable[[], Awaitable[None]]] = []
+
+    def on_commit(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Call something once the store that opened the transaction has committed it."""
+        self.after_commit.append(call)
 
     @property
     def closed(self) -> bool:

@@ -1,5 +1,6 @@
 """The SQL store: connections, transactions, and one object per kind of row."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -53,7 +54,10 @@ class SqlStore:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
         async with _translated(), self._writer.begin() as connection:
-            yield SqlTransaction(connection)
+            tx = SqlTransaction(connection)
+            yield tx
+        for call in tx.after_commit:
+            await call()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
@@ -127,8 +131,9 @@ async def _translated() -> AsyncIterator[None]:
         yield
     except PoolTimeout as error:
         raise BackendError("no database connection became free within 30 s") from error
-    except DBAPIError as error:
-        reason = str(error.orig)
+    except (DBAPIError, sqlite3.OperationalError) as error:
+        # the driver's own error comes from BEGIN, which does not pass through SQLAlchemy
+        reason = str(error.orig if isinstance(error, DBAPIError) else error)
         if any(sign in reason for sign in ("database is locked", "disk is full", "disk I/O error", "unable to open")):
             raise BackendError(f"the database does not answer: {reason}") from error
         raise

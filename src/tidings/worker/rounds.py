@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import datetime
 
 import structlog
@@ -13,8 +12,10 @@ from tidings.flow.recovery import Recovery
 
 log = structlog.get_logger(__name__)
 
-#: seconds between looks at the outbox when nobody calls `wake`: what other processes committed waits this long
+#: seconds between looks at the outbox: what other processes committed waits this long
 RELAY_EVERY = 0.5
+#: seconds between removals from the outbox of what the queue has
+SETTLE_EVERY = 1.0
 #: seconds between looks for retries that have come due
 RETRIES_EVERY = 1.0
 #: seconds until a VAPID key that another process added is taken over
@@ -30,13 +31,12 @@ class Rounds:
         self._pipeline = pipeline
         self._recovery = recovery
         self._reload_keys = reload_keys
-        self._woken = asyncio.Event()
         self.last: datetime | None = None
-        pipeline.on_wake(self._woken.set)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         upkeep = [
+            (SETTLE_EVERY, self._pipeline.settle_outbox),
             (RETRIES_EVERY, self._retries),
             (KEYS_EVERY, self._reload_keys),
             (SWEEP_EVERY, self._recovery.sweep),
@@ -44,16 +44,13 @@ class Rounds:
         ]
         due = {index: loop.time() + every for index, (every, _) in enumerate(upkeep)}
         while True:
-            self._woken.clear()
             await self._guarded(self._relay)
             for index, (every, work) in enumerate(upkeep):
                 if loop.time() >= due[index]:
                     await self._guarded(work)
                     due[index] = loop.time() + every
             self.last = self._pipeline.clock.now()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(RELAY_EVERY):
-                    await self._woken.wait()
+            await asyncio.sleep(RELAY_EVERY)
 
     async def _relay(self) -> None:
         while await self._pipeline.dispatch() >= self._pipeline.sizes.relay:

@@ -47,6 +47,7 @@ class Worker:
         if found and (found.notifications or found.batches or found.claims):
             log.info("recovered", notifications=found.notifications, batches=found.batches, claims=found.claims)
         self._pipeline.on_cancel(self._sender.cancelled)
+        self._pipeline.attended = True
         loops = [*(consumer.run() for consumer in self._consumers), self._rounds.run(), self._recorder.run()]
         self._tasks = [asyncio.create_task(loop) for loop in loops]
 
@@ -69,4 +70,5 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._recorder.flush()
+        await self._pipeline.settle_outbox()
         await self._pipeline.give_back()

@@ -1,6 +1,6 @@
 """The caller's own transaction: what Tidings writes in it lives and dies with what the caller writes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -61,6 +61,9 @@ async def test_a_joined_transaction_may_hold_savepoints(store: SqlStore, callers
 async def test_a_foreign_transaction_is_no_transaction_of_this_store(store: SqlStore) -> None:
     class Foreign:
         closed = False
+
+        def on_commit(self, call: Callable[[], Awaitable[None]]) -> None:
+            raise AssertionError("nobody asks a stranger to call back")
 
     with pytest.raises(TypeError, match="Foreign"):
         await store.users.get(Foreign(), "ana")
