@@ -60,13 +60,14 @@ clean: ## Remove what the other targets made (not your data)
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Tidings needs Python 3.11 or newer; name one with make PYTHON=python3.12' >&2; exit 1; }
+	@echo 'Setting up $(VENV) (about a minute the first time)…'
 	@$(PYTHON) -m venv $(VENV) \
 		|| { echo 'The venv module is missing; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 
 # The build backend is in the lock, so that building our own package downloads nothing that is not pinned.
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed

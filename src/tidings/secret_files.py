@@ -1,4 +1,4 @@
-"""Secrets that Tidings makes for itself: one file each under `data_dir/secrets`, readable by their owner only."""
+"""What only its owner may read: the data folder, the database, and secrets, one file each in `data_dir/secrets`."""
 
 import os
 import secrets
@@ -8,6 +8,28 @@ from pathlib import Path
 from tidings.errors import ConfigError
 
 _FOLDER = "secrets"
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder for its owner only (mode 0700) unless it exists; one that exists keeps its mode."""
+    try:
+        path.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+
+
+def private_file(path: Path) -> None:
+    """Make an empty file for its owner only (mode 0600) unless it exists; SQLite's -wal and -shm take its mode over.
+
+    Raises ConfigError when the folder cannot be written.
+    """
+    try:
+        private_folder(path.parent)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        if not path.is_file():
+            raise _unusable(path, error) from error
 
 
 def secret_path(data_dir: Path, name: str) -> Path:
@@ -40,7 +62,8 @@ def secret_from_file(data_dir: Path, name: str, make: Callable[[], str] = _rando
     path = secret_path(data_dir, name)
     draft = path.with_name(f".{name}.{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(data_dir)
+        private_folder(path.parent)
         # The mode is given to open(2): a chmod afterwards would leave a moment in which others can read it.
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
             file.write(make() + "\n")

@@ -1,6 +1,7 @@
 """One process that does it all: HTTP, workers and pages over one runtime, from start to an orderly end."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ from tidings.demo.services import services as demo_services
 from tidings.errors import ConfigError
 from tidings.instance_lock import only_server
 from tidings.runtime import Runtime
-from tidings.settings import FALLBACK_SUBJECT, Settings
+from tidings.settings import FALLBACK_SUBJECT, MIN_PUBLIC_SECRET, Settings
+from tidings.settings_sources import unknown_variables
 from tidings.worker import working
 from tidings.worker.worker import Worker
 
@@ -43,6 +45,7 @@ def run(settings: Settings, announce: Announce) -> int:
 async def serve(settings: Settings, announce: Announce) -> int:
     """Serve until SIGTERM or SIGINT; see `run`."""
     settings = settings.ensure_secrets()
+    _warn(settings)
     async with AsyncExitStack() as stack:
         if settings.sqlite_path is not None:
             stack.enter_context(only_server(settings.sqlite_path))
@@ -57,6 +60,14 @@ async def serve(settings: Settings, announce: Announce) -> int:
             await seed(runtime)
         worker = await stack.enter_async_context(working(runtime))
         return await _serve(runtime, worker, listener, lambda: announce(settings))
+
+
+def _warn(settings: Settings) -> None:
+    """Say at the start what `tidings doctor` would say about settings that are easily overlooked."""
+    for name in unknown_variables(type(settings), os.environ):
+        _log.warning(f"{name} is set, but no setting of this version has that name; is it misspelt?")
+    if settings.weak_bootstrap_key:
+        _log.warning(f"TIDINGS_BOOTSTRAP_KEY is shorter than {MIN_PUBLIC_SECRET} characters and can be guessed")
 
 
 async def _serve(runtime: Runtime, worker: Worker, listener: socket.socket, ready: Callable[[], None]) -> int:
@@ -133,7 +144,11 @@ def _listen(settings: Settings) -> tuple[socket.socket, Settings]:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        name, fix = ("TIDINGS_PORT", "choose another with --port") if settings.port else ("TIDINGS_HOST", "correct it")
+        name, fix = (
+            ("TIDINGS_PORT", "choose another with --port or TIDINGS_PORT")
+            if settings.port
+            else ("TIDINGS_HOST", "correct it")
+        )
         if isinstance(error, socket.gaierror):
             name, fix = "TIDINGS_HOST", "name an address of this machine"
         raise ConfigError(

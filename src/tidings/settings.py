@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationE
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tidings.errors import ConfigError
-from tidings.secret_files import existing_secret, secret_from_file
+from tidings.secret_files import existing_secret, private_file, secret_from_file
 from tidings.settings_sources import SecretFinder, config_error, layers, variable
 
 #: settings that are never shown; each has a `…_FILE` variant
@@ -152,9 +152,11 @@ class Settings(BaseSettings):
     def ensure_secrets(self) -> Self:
         """Return settings in which every secret has a value.
 
-        Missing ones are generated once, into `data_dir/secrets` (file mode 0600). Raises ConfigError naming the folder
-        when it cannot be written.
+        Missing ones are generated once, into `data_dir/secrets` (file mode 0600). A new database file is made here too:
+        it is the owner's alone from its first moment. Raises ConfigError naming the folder when it cannot be written.
         """
+        if self.sqlite_path is not None:
+            private_file(self.sqlite_path)
         return self._with(secret_from_file)
 
     def bound_to(self, port: int) -> Self:
@@ -183,6 +185,11 @@ class Settings(BaseSettings):
     def listening_url(self) -> str:
         """Base URL of the server itself, as seen from this machine."""
         return _listening({"host": self.host, "port": self.port})
+
+    @property
+    def weak_bootstrap_key(self) -> bool:
+        """Whether there is a bootstrap key and somebody could guess it."""
+        return 0 < len(self.bootstrap_key) < MIN_PUBLIC_SECRET
 
     @property
     def public(self) -> bool:
@@ -257,6 +264,12 @@ class Settings(BaseSettings):
                     f"{variable(name)}_FILE) to at least {MIN_PUBLIC_SECRET} random characters, "
                     "for example from `openssl rand -hex 32`, or bind 127.0.0.1",
                 )
+        if self.weak_bootstrap_key:
+            raise ConfigError(
+                variable("bootstrap_key"),
+                f"is too short to bind {self.host}, an address other machines can reach; give it at least "
+                f"{MIN_PUBLIC_SECRET} random characters, unset it, or bind 127.0.0.1",
+            )
 
     def _with(self, find: SecretFinder) -> Self:
         found = {

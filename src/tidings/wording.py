@@ -24,7 +24,6 @@ FALLBACK = "en"
 _RIGHT_TO_LEFT = frozenset({"ar", "fa", "he", "ur", "yi"})
 #: what the renderer itself provides, and minijinja's own functions
 _PROVIDED = frozenset({"locale", "timezone", "range", "dict", "debug", "namespace"})
-_UNDEFINED = re.compile(r"undefined value|is undefined")
 
 
 class MinijinjaWording:
@@ -75,7 +74,7 @@ class MinijinjaWording:
         return frozenset(found) - _PROVIDED
 
     def _explained(self, template: Template, notification: Notification, error: TemplateError) -> str:
-        if missing := sorted(self.required(template) - set(notification.variables)):
+        if missing := sorted(self.required(template) - set(notification.variables) - set(template.defaults)):
             return f"template {template.code} needs {', '.join(missing)}"
         return f"template {template.code} cannot be filled in: {error.message}"
 
@@ -107,4 +106,5 @@ def _localised(name: str, function: Filter) -> Callable[..., str]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    # no-break spaces stay: French puts them before a colon
+    return re.sub(r"[ \t\r\n]+", " ", text).strip()

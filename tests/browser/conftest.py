@@ -36,6 +36,15 @@ SECOND_KEY = "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6T
 JsonObject = dict[str, object]
 
 
+def delivered_once() -> JsonObject:
+    """Return what the server explains about a visitor who was told on one device."""
+    when = "2026-11-22T12:00:01.240Z"
+    delivery: JsonObject = {"target": "Chrome on Linux", "state": "delivered", "why": None, "dueAt": when}
+    delivery |= {"updatedAt": when, "attempts": [{"finishedAt": when}]}
+    said: JsonObject = {"verdict": "delivered", "sentences": ["u-1 got it on 1 device."]}
+    return said | {"userId": "u-1", "notificationId": "n-1", "deliveries": [delivery], "skips": []}
+
+
 def seeded_events() -> list[JsonObject]:
     """Return the programme of the fake shop."""
     common: JsonObject = {"status": "ACTIVE", "version": 1, "hostId": "host-1", "endDate": None}
@@ -64,6 +73,7 @@ class FakeSite:
     refusals: dict[str, tuple[int, JsonObject]] = field(default_factory=dict)
     devices: dict[str, JsonObject] = field(default_factory=dict)
     polls: int = 0
+    explanation: JsonObject = field(default_factory=delivered_once)
 
     def bodies(self, method: str, path: str) -> list[JsonObject]:
         """Return the bodies of all calls of one route, oldest first."""
@@ -109,12 +119,7 @@ class FakeSite:
             case ("GET", "notifications", notification_id):
                 return 200, self.progress(notification_id)
             case ("GET", "explain"):
-                sentences = [
-                    "You hold an active ticket for this event, so you are in the audience.",
-                    "Changes of this kind are on for push in your preferences.",
-                    "Chrome on Linux: delivered at the first attempt.",
-                ]
-                return 200, {"userId": "u-1", "notificationId": "n-1", "verdict": "delivered", "sentences": sentences}
+                return 200, self.explanation
             case _:
                 return 404, {"title": "Not found", "status": 404, "detail": "no such route", "code": "not_found"}
 

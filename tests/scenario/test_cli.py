@@ -92,7 +92,7 @@ def test_a_taken_port_is_named(environment: dict[str, str], tmp_path: Path) -> N
         second = tidings(environment, "serve", "--port", port, "--data-dir", str(tmp_path / "other"))
     assert second.returncode == 2
     assert f"error: TIDINGS_PORT: cannot listen on 127.0.0.1 port {port}" in second.stderr
-    assert "--port" in second.stderr
+    assert "choose another with --port or TIDINGS_PORT" in second.stderr
 
 
 def test_a_key_made_while_the_server_runs_works_until_it_is_revoked(environment: dict[str, str]) -> None:
@@ -132,19 +132,70 @@ def test_a_message_is_sent_and_explained(environment: dict[str, str]) -> None:
     with serving(environment):
         sent = answer(environment, "send", "MESSAGE", "--to", "ana", "--var", "title=Hi", "--var", "body=There")
         told = answer(environment, "explain", "--user", "ana", "--notification", sent["id"])
+        unknown = tidings(environment, "explain", "--user", "nobody", "--notification", sent["id"], "--json")
     assert told["verdict"] in {"waiting", "skipped"}
     assert told["sentences"]
-    unknown = answer(environment, "explain", "--user", "nobody", "--notification", sent["id"])
-    assert unknown["verdict"] == "unknown_user"
+    assert (unknown.returncode, json.loads(unknown.stdout)["verdict"]) == (1, "unknown_user")
 
 
-def test_sending_to_an_unknown_user_names_the_field(environment: dict[str, str]) -> None:
+def test_what_cannot_be_sent_is_told_in_flags(environment: dict[str, str]) -> None:
+    answer(environment, "users", "import", "-", stdin='{"id": "ana"}\n')
     done = tidings(environment, "send", "MESSAGE", "--to", "nobody", "--var", "title=Hi", "--var", "body=There")
     assert done.returncode == 2
+    assert "error: --to: " in done.stderr
     assert "nobody" in done.stderr
+    done = tidings(environment, "send", "MESSAGE", "--to", "ana", "--var", "title=Hi", "--url", "javascript:1")
+    assert done.returncode == 2
+    assert "--var body=…: is missing" in done.stderr
+    assert "--url: " in done.stderr
+    assert "error: TEMPLATE: " in tidings(environment, "send", "MESAGE", "--to", "ana").stderr
+
+
+def test_lines_that_are_not_utf8_are_reported_and_the_others_kept(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "users").write_bytes(b'{"id": "ana"}\n{"id": "b\xff"}\n{"id": "cy"}\r\n')
+    done = tidings(environment, "users", "import", str(tmp_path / "users"))
+    assert (done.returncode, done.stderr) == (1, "line 2: is not UTF-8\n")
+    assert [user["id"] for user in answer(environment, "users", "list")] == ["ana", "cy"]
+
+
+def test_a_user_is_shown_with_attributes_as_json(environment: dict[str, str]) -> None:
+    answer(environment, "users", "import", "-", stdin='{"id": "ana", "attributes": {"tier": "gold"}}\n')
+    assert '{"tier":"gold"}' in tidings(environment, "users", "show", "ana").stdout
+
+
+def test_what_is_made_is_for_its_owner_only(environment: dict[str, str], tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with serving(environment):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir()}
+    finally:
+        os.umask(before)
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert {modes[f"tidings.db{suffix}"] for suffix in ("", "-wal", "-shm")} == {0o600}
+
+
+def test_doctor_tries_the_secret_on_the_database(environment: dict[str, str]) -> None:
+    answer(environment, "keys", "create", "--scope", "read")
+    report = answer(environment, "doctor")
+    assert "ok" in {one["level"] for one in report["checks"] if one["check"] == "TIDINGS_SECRET_KEY"}
+    done = tidings(environment | {"TIDINGS_SECRET_KEY": "another " * 8}, "doctor", "--json")
+    assert done.returncode == 1
+    problems = [one["check"] for one in json.loads(done.stdout)["checks"] if one["level"] == "problem"]
+    assert problems == ["TIDINGS_SECRET_KEY"]
+
+
+def test_the_start_warns_of_settings_that_are_easily_overlooked(environment: dict[str, str]) -> None:
+    set_wrong = environment | {"TIDINGS_PROT": "1", "TIDINGS_BOOTSTRAP_KEY": "short"}
+    with serving(set_wrong) as (server, _):
+        server.terminate()
+        assert server.stderr is not None
+        logged = server.stderr.read()
+    assert "TIDINGS_PROT is set, but no setting" in logged
+    assert "TIDINGS_BOOTSTRAP_KEY is shorter than 16 characters" in logged
 
 
 def test_the_vapid_key_is_made_once_and_its_private_half_is_not_shown(environment: dict[str, str]) -> None:
+    answer(environment, "keys", "create", "--scope", "read")
     first, second = answer(environment, "vapid", "show"), answer(environment, "vapid", "show")
     assert first == second
     (key,) = first["keys"]

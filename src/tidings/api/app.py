@@ -82,6 +82,7 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
                 "Location",
                 "Idempotency-Replayed",
                 "Retry-After",
+                "RateLimit-Limit",
                 "RateLimit-Remaining",
                 "RateLimit-Reset",
             ],

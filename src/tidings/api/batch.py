@@ -46,8 +46,9 @@ def router(host: ApiHost) -> APIRouter:
         openapi_extra=describe.takes(NotifyBody, once=True, lines=True),
     )
     async def batch(request: Request, caller: str = Depends(host.require("notify"))) -> Response:
-        """Accept a notification per line; answer `{line, id, status}` or `{line, status: refused, error}`.
+        """Accept a notification per line.
 
+        Each line is answered with `{line, id, status}` or `{line, status: refused, error}`.
         With an `Idempotency-Key`, a batch that was cut off half-way goes on where it stopped.
         """
         if "ndjson" in request.headers.get("content-type", "") or "jsonl" in request.headers.get("content-type", ""):

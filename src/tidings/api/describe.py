@@ -1,5 +1,6 @@
-"""Makes `/openapi.json` honest: problem answers, security schemes, the models of request bodies."""
+"""Makes `/openapi.json` honest: problem answers, security schemes, the models of request bodies, summaries."""
 
+import re
 from typing import cast
 
 from fastapi import FastAPI
@@ -73,6 +74,7 @@ def _complete(description: Json) -> Json:
 
 
 def _complete_operation(path: str, operation: Json, schemas: Json) -> None:
+    _summarise(operation)
     responses = cast(Json, operation.setdefault("responses", {}))
     if "HTTPValidationError" in str(responses.get("422", "")):
         del responses["422"]
@@ -90,3 +92,17 @@ def _complete_operation(path: str, operation: Json, schemas: Json) -> None:
     for media in body.get("content", {}).values():
         schema = cast(Json, media.get("schema", {}))
         schemas.update(cast(Json, schema.pop("$defs", {})))
+
+
+def _summarise(operation: Json) -> None:
+    """Let the first sentence of the description be the summary, unless the route has one of its own."""
+    summary, description = str(operation.get("summary", "")), str(operation.get("description", ""))
+    # the framework makes both from the function's name: "Set Preferences", "set_preferences_api_users_…"
+    is_name = str(operation.get("operationId", "")).startswith(summary.lower().replace(" ", "_") + "_")
+    if not description or not is_name:
+        return
+    first, *rest = re.split(r"(?<=\.)\s+", description.strip(), maxsplit=1)
+    operation["summary"] = first.rstrip(".")
+    operation.pop("description")
+    if rest:
+        operation["description"] = rest[0]

@@ -82,7 +82,7 @@ def _add_writing(routes: APIRouter, host: ApiHost) -> None:
         openapi_extra=describe.takes(NotifyBody, once=True),
     )
     async def notify(request: Request, caller: str = Depends(host.require("notify"))) -> Response:
-        """Accept a notification: once this answers 202 it will reach everybody in the audience."""
+        """Accept a notification. Once this answers 202 it will reach everybody in the audience."""
         body = bodies.read(await request.body(), NotifyBody)
         if body.options.dry_run:
             async with store.read() as tx:
@@ -100,7 +100,7 @@ def _add_writing(routes: APIRouter, host: ApiHost) -> None:
 
     @routes.delete("/notifications/{notification_id}")
     async def cancel(notification_id: str, _: str = Depends(host.require("notify"))) -> Accepted:
-        """Cancel: nothing is sent afterwards, sends in flight excepted. Done already: 409."""
+        """Cancel a notification. Nothing is sent afterwards, sends in flight excepted. Done already: 409."""
         await pipeline.cancel(notification_id)
         return Accepted(id=notification_id, status=NotificationState.CANCELLED)
 
@@ -163,7 +163,7 @@ def _add_following(routes: APIRouter, host: ApiHost) -> None:
         cursor: Cursor = None,
         _: str = Depends(host.require("read")),
     ) -> Trace:
-        """Tell what happened to each recipient; deliveries and skips are paged together."""
+        """Tell what happened to each recipient. Deliveries and skips are paged together."""
         after_delivery, after_skip = _read_cursor(cursor)
         async with host.store.read() as tx:
             shown = NotificationStatus.counted(*await counted(host, tx, notification_id))

@@ -106,7 +106,7 @@ def router(host: ApiHost) -> APIRouter:
         openapi_extra=describe.takes(SubscribeBody, security="userToken", once=True),
     )
     async def subscribe(request: Request, user_id: str = Depends(user)) -> Response:
-        """Register the calling browser: 201 if it is new, 200 if it is known."""
+        """Register the calling browser. 201 if it is new, 200 if it is known."""
         body = bodies.read(await request.body(), SubscribeBody)
         wanted = _subscription(host, user_id, body)
         replaces = body.replaces if body.replaces != wanted.endpoint else None

@@ -83,7 +83,7 @@ def router(host: ApiHost) -> APIRouter:
         openapi_extra=describe.takes(UserBody),
     )
     async def upsert(user_id: str, request: Request, _: str = Depends(host.require("notify"))) -> Response:
-        """Make the user known, or replace what is known: 201 if new, 200 if not."""
+        """Make the user known, or replace what is known. 201 if new, 200 if not."""
         wanted = user_of(check_id(user_id), bodies.read(await request.body(), UserBody))
         async with store.begin() as tx:
             (new,) = await store.users.upsert(tx, [wanted], host.clock.now())

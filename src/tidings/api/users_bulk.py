@@ -35,8 +35,9 @@ def router(host: ApiHost) -> APIRouter:
         openapi_extra=describe.takes_lines(BulkUserBody),
     )
     async def bulk(request: Request, _: str = Depends(host.require("notify"))) -> Response:
-        """Upsert a user per line; answer `{line, id, status: created|updated}` or `{line, status: refused, error}`.
+        """Upsert a user per line.
 
+        Each line is answered with `{line, id, status: created|updated}` or `{line, status: refused, error}`.
         Lines before one that is too large are kept. Sending the same lines again changes nothing.
         """
         results: dict[int, object] = {}

@@ -1,7 +1,9 @@
 """The table of commands, and how a command's end becomes an exit code."""
 
 import os
+import sqlite3
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -52,7 +54,8 @@ def run(arguments: Sequence[str]) -> int:
         result = build()(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         message = str(error)
-        return _fail(f"{message if message.endswith('...') else message.removesuffix('.')}; see tidings --help", 2)
+        see = " ".join(("tidings", *(error.command_chain or ()), "--help"))
+        return _fail(f"{message if message.endswith('...') else message.removesuffix('.')}; see {see}", 2)
     except (ConfigError, Invalid) as error:
         return _fail(error.message, 2)
     except TidingsError as error:
@@ -63,7 +66,22 @@ def run(arguments: Sequence[str]) -> int:
         # The reader (head, less) has gone; pointing stdout elsewhere keeps the interpreter's last flush quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # noqa: BLE001  # the last resort: somebody at a terminal cannot use a traceback
+        return _fail(_unforeseen(error), 1)
     return result if isinstance(result, int) else 0
+
+
+def _unforeseen(error: Exception) -> str:
+    """Return one sentence for an error that nobody raised on purpose; its traceback is printed at level debug only."""
+    if os.environ.get("TIDINGS_LOG_LEVEL") == "debug":
+        traceback.print_exception(error)
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    # SQLAlchemy keeps the driver's error beside the statement, which says nothing to whoever runs a command.
+    driver = getattr(error, "orig", None)
+    if isinstance(driver, sqlite3.Error) or isinstance(error, sqlite3.Error):
+        return f"the database cannot be used: {driver or error}; tidings doctor looks for the cause"
+    return f"{type(error).__name__}: {error}; TIDINGS_LOG_LEVEL=debug shows where it came from"
 
 
 def _fail(message: str, code: int) -> int:

@@ -10,6 +10,7 @@ from sqlalchemy.pool import NullPool
 
 from tidings.cli.options import Options
 from tidings.cli.output import print_json
+from tidings.secret_files import private_file
 from tidings.settings import Settings
 from tidings.stores import migrate
 
@@ -20,7 +21,7 @@ app = App(name="db", help="Create, upgrade and look at the database.")
 def upgrade(*, options: Options = Options()) -> None:
     """Create the database or bring it up to date; the server does the same at its start."""
     path = _file(options.settings())
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_file(path)
     with connected(path) as connection:
         before = migrate.status(connection)
         migrate.upgrade(connection)

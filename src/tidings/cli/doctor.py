@@ -1,17 +1,23 @@
 """`tidings doctor`: is this installation sound, and where does each setting come from?"""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from platform import python_version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tidings.cli.options import Options
 from tidings.cli.output import print_json, print_table
-from tidings.settings import FALLBACK_SUBJECT, Settings
+from tidings.errors import ConfigError
+from tidings.settings import FALLBACK_SUBJECT, MIN_PUBLIC_SECRET, Settings
 from tidings.settings_sources import unknown_variables
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 #: HS256 wants keys as long as its hash (RFC 7518 §3.2)
 _GOOD_SECRET = 32
@@ -57,6 +63,9 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         value = getattr(settings, name)
         if value and len(value) < _GOOD_SECRET:
             yield Finding("warning", f"TIDINGS_{name.upper()}", f"is shorter than {_GOOD_SECRET} characters")
+    if settings.weak_bootstrap_key:
+        shortest = f"is shorter than {MIN_PUBLIC_SECRET} characters and can be guessed"
+        yield Finding("warning", "TIDINGS_BOOTSTRAP_KEY", shortest)
     if settings.vapid_subject == FALLBACK_SUBJECT:
         yield Finding("warning", "TIDINGS_VAPID_SUBJECT", "push services cannot reach you; set it to mailto:you@…")
     if settings.public and settings.frontend_url.startswith("http://"):
@@ -93,6 +102,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
             found = migrate.status(connection)
             # quick_check reads every page but verifies no index: seconds where integrity_check takes minutes
             verdict = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+            sealing = _sealing(connection, settings.secret_key) if found.current and verdict == "ok" else None
     except DatabaseError as error:
         yield Finding("problem", "database", f"{path}: {error.orig}; restore a backup")
         return
@@ -102,3 +112,28 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "database", f"{path} is sound and up to date (schema {found.current})")
     else:
         yield Finding("warning", "database", f"{path} has schema {found.current}, the server upgrades it at its start")
+    if path.stat().st_mode & 0o077:
+        yield Finding("warning", "database", f"others may read {path}; run: chmod 600 {path}")
+    if sealing is not None:
+        yield sealing
+
+
+def _sealing(connection: Connection, secret: str) -> Finding | None:
+    """Try the secret on the keys that are sealed with it, as the server does at its start; None = there are none."""
+    from sqlalchemy import select
+
+    from tidings.stores.schema import vapid_keys
+    from tidings.stores.sealing import Sealer
+
+    sealed = list(connection.execute(select(vapid_keys.c.sealed_private, vapid_keys.c.id)))
+    if not sealed:
+        return None
+    if not secret:
+        return Finding("problem", "TIDINGS_SECRET_KEY", "is lost: the database was sealed with it; restore it")
+    try:
+        sealer = Sealer(secret)
+        for private, key_id in sealed:
+            sealer.unseal(private, key_id)
+    except ConfigError as error:
+        return Finding("problem", error.setting, error.message.removeprefix(f"{error.setting}: "))
+    return Finding("ok", "TIDINGS_SECRET_KEY", "opens what the database keeps sealed")

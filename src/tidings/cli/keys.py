@@ -44,7 +44,7 @@ async def list_keys(*, options: Options = Options()) -> None:
     """List the keys, revoked ones included; the keys themselves are not kept."""
     from tidings.runtime import Runtime
 
-    async with Runtime.open(options.settings()) as runtime, runtime.store.read() as tx:
+    async with Runtime.open(options.existing()) as runtime, runtime.store.read() as tx:
         keys = await runtime.store.api_keys.all(tx)
     if options.json:
         print_json([_as_json(key) for key in keys])
@@ -59,7 +59,7 @@ async def revoke(key_id: str, /, *, options: Options = Options()) -> None:
     """Revoke a key by its id: it stops working within seconds."""
     from tidings.runtime import Runtime
 
-    async with Runtime.open(options.settings()) as runtime, runtime.store.begin() as tx:
+    async with Runtime.open(options.existing()) as runtime, runtime.store.begin() as tx:
         if not await runtime.store.api_keys.revoke(tx, key_id, runtime.clock.now()):
             raise NotFound(f"there is no active key with the id {key_id}; see tidings keys list")
     if options.json:

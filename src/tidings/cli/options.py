@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tidings import logs
+from tidings.errors import NotFound
 from tidings.settings import Settings
 
 
@@ -33,4 +34,15 @@ class Options:
             data_dir=self.data_dir, demo=demo, host=host, port=port, workers=workers, log_format=log_format
         )
         logs.configure("warning", settings.log_format)
+        return settings
+
+    def existing(self) -> Settings:
+        """Return the settings of a database that is there, for commands that only look.
+
+        Raises NotFound where there is none: a misspelt folder must not come into being by being looked at.
+        """
+        settings = self.settings()
+        path = settings.sqlite_path
+        if path is not None and not (path.exists() and path.stat().st_size):
+            raise NotFound(f"there is no database at {path}; start the server once (tidings serve), or see --data-dir")
         return settings

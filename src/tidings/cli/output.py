@@ -6,6 +6,9 @@ from datetime import datetime
 
 import msgspec
 
+#: a UUID; longer ids of users may be folded
+_ID_WIDTH = 36
+
 
 def print_json(value: object, *, indent: int = 2) -> None:
     """Print one JSON document; indent 0 = on one line."""
@@ -19,9 +22,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+    cells = [[_cell(value) for value in row] for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
+    for index, column in enumerate(columns):
+        # Nothing is cut: what does not fit goes on in the next line, ids last of all, since people copy them.
+        longest = max((len(row[index]) for row in cells), default=0) if column.endswith("id") else 0
+        table.add_column(column, overflow="fold", min_width=min(longest, _ID_WIDTH))
+    for row in cells:
+        table.add_row(*row)
     if table.row_count:
         # A pipe has no width: never cut an id that somebody wants to copy or grep.
         Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from tidings.cli.options import Options
 from tidings.cli.output import hint, print_json
-from tidings.errors import Invalid
+from tidings.errors import Fault, Invalid
 from tidings.model import audience
 from tidings.model.priority import Priority
 from tidings.model.request import NotifyRequest
@@ -38,12 +38,31 @@ async def send(
         source="command line",
     )
     async with Runtime.open(options.settings()) as runtime, runtime.store.begin() as tx:
-        notification = await runtime.pipeline.accept(tx, request)
+        try:
+            notification = await runtime.pipeline.accept(tx, request)
+        except Invalid as error:
+            raise _in_flags(error) from error
     if options.json:
         print_json({"id": notification.id, "status": notification.state.value})
     else:
         print(notification.id)
         hint("Accepted. A running `tidings serve` sends it; then: tidings explain --user USER --notification ID")
+
+
+#: names in the API → what a person typed here
+_FLAGS = {"templateCode": "TEMPLATE", "userId": "--to", "userIds": "--to", "options.actionUrl": "--url"}
+
+
+def _in_flags(error: Invalid) -> Invalid:
+    """Return the error in the words of this command instead of those of the API's fields."""
+    return Invalid.of([Fault(_flag(fault.field), fault.message) for fault in error.faults]) if error.faults else error
+
+
+def _flag(field: str) -> str:
+    if field.startswith("variables."):
+        return f"--var {field.removeprefix('variables.')}=…"
+    name = field.partition("[")[0]
+    return _FLAGS.get(name) or (f"--{name.removeprefix('options.')}" if name == "options.priority" else field)
 
 
 def variable(text: str) -> tuple[str, object]:

@@ -1,12 +1,14 @@
 """`tidings users`: list, show and import users."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, BinaryIO
 
+import msgspec
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from tidings.cli.options import Options
 from tidings.cli.output import hint, print_json, print_table
@@ -22,14 +24,14 @@ PAGE = 1000
 @app.command(name="list")
 async def list_users(
     *,
-    limit: Annotated[int, Parameter(help="At most this many.")] = 50,
+    limit: Annotated[int, Parameter(help="At most this many.", validator=Number(gte=1))] = 50,
     after: Annotated[str | None, Parameter(help="Continue after this user id.")] = None,
     options: Options = Options(),
 ) -> None:
     """List users in the order of their ids."""
     from tidings.runtime import Runtime
 
-    async with Runtime.open(options.settings()) as runtime, runtime.store.read() as tx:
+    async with Runtime.open(options.existing()) as runtime, runtime.store.read() as tx:
         users = await runtime.store.users.page(tx, after=after, limit=limit)
     if options.json:
         print_json([_as_json(user) for user in users])
@@ -45,7 +47,7 @@ async def show(user_id: str, /, *, options: Options = Options()) -> None:
     """Show one user with devices and preferences."""
     from tidings.runtime import Runtime
 
-    async with Runtime.open(options.settings()) as runtime, runtime.store.read() as tx:
+    async with Runtime.open(options.existing()) as runtime, runtime.store.read() as tx:
         user = await runtime.store.users.get(tx, user_id)
         if user is None:
             raise NotFound(f"there is no user {user_id}; see tidings users list")
@@ -62,7 +64,8 @@ async def show(user_id: str, /, *, options: Options = Options()) -> None:
             }
         )
         return
-    print_table(("", ""), [(name, value) for name, value in _as_json(user).items()], empty="")
+    attributes = msgspec.json.encode(user.attributes).decode()
+    print_table(("", ""), list((_as_json(user) | {"attributes": attributes}).items()), empty="")
     print_table(("device", "state", "since"), [(d.device, d.state, d.created_at) for d in devices], empty="No devices.")
     rows = [(c.category, c.channel, "on" if c.enabled else "off") for c in choices]
     print_table(("category", "channel", "choice"), rows, empty="No preferences set: the categories' defaults hold.")
@@ -85,7 +88,7 @@ async def import_users(
 
     new = changed = 0
     faults: list[dict[str, object]] = []
-    source = nullcontext(sys.stdin) if file == "-" else _open(Path(file))
+    source = nullcontext(sys.stdin.buffer) if file == "-" else _open(Path(file))
     async with Runtime.open(options.settings()) as runtime:
         with source as lines:
             for page in _pages(lines, faults):
@@ -102,14 +105,14 @@ async def import_users(
     return 1 if faults else 0
 
 
-def _open(path: Path) -> TextIO:
+def _open(path: Path) -> BinaryIO:
     try:
-        return path.open(encoding="utf-8")
+        return path.open("rb")
     except OSError as error:
         raise Invalid(f"cannot read {path}: {error.strerror}; name an NDJSON file, or - for standard input") from error
 
 
-def _pages(lines: TextIO, faults: list[dict[str, object]]) -> Iterator[list[User]]:
+def _pages(lines: Iterable[bytes], faults: list[dict[str, object]]) -> Iterator[list[User]]:
     """Yield users in pages; an id that comes twice in a page would make one statement write a row twice."""
     page: dict[str, User] = {}
     for number, line in enumerate(lines, start=1):
@@ -128,12 +131,16 @@ def _pages(lines: TextIO, faults: list[dict[str, object]]) -> Iterator[list[User
         yield list(page.values())
 
 
-def _read(line: str) -> User:
+def _read(line: bytes) -> User:
     from tidings.api.users import user_of
     from tidings.api.users_bulk import BulkUserBody
     from tidings.edge import bodies
 
-    body = bodies.read(line.encode(), BulkUserBody)
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Invalid("is not UTF-8") from error
+    body = bodies.read(line, BulkUserBody)
     return user_of(body.id, body)
 
 

@@ -15,7 +15,7 @@ async def show(*, options: Options = Options()) -> None:
     """Show the public keys; the private ones never leave the database."""
     from tidings.runtime import Runtime
 
-    async with Runtime.open(options.settings()) as runtime, runtime.store.read() as tx:
+    async with Runtime.open(options.existing()) as runtime, runtime.store.read() as tx:
         keys = [
             {
                 "keyId": key.id,
@@ -28,8 +28,11 @@ async def show(*, options: Options = Options()) -> None:
     if options.json:
         print_json({"subject": runtime.settings.vapid_subject, "keys": keys})
     else:
-        columns = ("key id", "public key", "created", "retired")
-        print_table(columns, [tuple(key.values()) for key in keys], empty="No key yet: it is made at the first start.")
+        rows = [(key["keyId"], key["createdAt"], key["retiredAt"]) for key in keys]
+        print_table(("key id", "created", "retired"), rows, empty="No key yet: it is made at the first start.")
+        # 87 characters that people copy: on lines of their own, whatever the terminal's width
+        for key in keys:
+            print(f"Public key {key['keyId']}:\n{key['publicKey']}\n")
         print(f"Contact given to push services: {runtime.settings.vapid_subject} (TIDINGS_VAPID_SUBJECT)")
 
 
@@ -42,7 +45,7 @@ async def rotate(*, options: Options = Options()) -> None:
     """
     from tidings.runtime import Runtime
 
-    async with Runtime.open(options.settings()) as runtime:
+    async with Runtime.open(options.existing()) as runtime:
         key = await runtime.rotate_keys()
         async with runtime.store.read() as tx:
             waiting = sum(number for key_id, number in (await runtime.store.vapid_keys.in_use(tx)).items())

@@ -10,10 +10,11 @@ Each step may be repeated after a crash: accept is guarded by the idempotency ke
 claim, record by the lease token. Decisions live in pure functions next to the steps; this file loads, calls, saves.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
@@ -25,6 +26,7 @@ from tidings.flow.dispatch.tasks import deliver_tasks, fan_out_task
 from tidings.flow.intake.accept import accepted, explicit_ids
 from tidings.flow.intake.catalog import Catalog
 from tidings.flow.plan.plan import Plan, plan
+from tidings.flow.recent import Recent
 from tidings.flow.record.settle import settled
 from tidings.flow.target.preview import Preview, Tally
 from tidings.model.delivery import Attempted, Due, Recipient
@@ -39,6 +41,8 @@ from tidings.ports.wording import Wording
 
 log = structlog.get_logger(__name__)
 
+#: how long a cancellation waits for another process's worker to learn of it, in seconds
+CANCEL_PATIENCE = 5.0
 _OPEN = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
 
 
@@ -79,12 +83,17 @@ class Pipeline:
         self.sizes = sizes
         self._wording = wording
         self._observe = observe
-        self._known: OrderedDict[str, Notification] = OrderedDict()
+        #: where each fan-out stands; only `fan_out` and `accept` write it
+        self._planning = Recent()
+        #: what never changes of a notification: template, variables, expiry; state and cursor may be old
+        self._known = Recent()
         #: ids of tasks that the queue has and the outbox still lists
         self._handed_over: dict[str, None] = {}
         self._unsent: list[str] = []
         #: whether a worker of this process takes from the queue; else another process's relay finds the work
         self.attended = False
+        #: when the timers of this process's worker last went round: its heartbeat
+        self.last_round: datetime | None = None
         self._cancelled: list[Callable[[str], None]] = []
 
     # 1 accept -------------------------------------------------------------------------------------------------------
@@ -104,10 +113,9 @@ class Pipeline:
         await self.store.notifications.add(tx, notification)
         task = fan_out_task(notification, now)
         await self.store.outbox.add(tx, [task])
-        self._remember(notification)
         if self.attended and task.due_at <= now:
             # to the queue at once; the relay would need another look at the database
-            tx.on_commit(partial(self._hand_over, [task]))
+            tx.on_commit(partial(self._hand_over, [task], notification))
         return notification
 
     async def submit(self, request: NotifyRequest) -> Notification:
@@ -147,6 +155,31 @@ class Pipeline:
             await self.store.notifications.cancel(tx, notification_id)
         for tell in self._cancelled:
             tell(notification_id)
+        if not self.attended:
+            await self._until_nothing_is_sending(notification_id)
+
+    async def _until_nothing_is_sending(self, notification_id: str) -> None:
+        """Wait for another process's worker to learn of a cancellation, which it does within half a second.
+
+        If it does not (it was killed, say), its claims run out, and whoever takes them over sees the cancellation.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_PATIENCE):
+                while await self._is_sending(notification_id):  # noqa: ASYNC110  # it happens in another process
+                    await asyncio.sleep(0.05)
+
+    async def _is_sending(self, notification_id: str) -> bool:
+        async with self.store.read() as tx:
+            return bool((await self.store.notifications.counts(tx, notification_id)).by_state.get("sending"))
+
+    async def learn_cancellations(self, held: Collection[str]) -> None:
+        """Tell this process's sender which of the notifications it holds were cancelled by another process."""
+        if held:
+            async with self.store.read() as tx:
+                cancelled = await self.store.notifications.cancelled(tx, held)
+            for notification_id in cancelled:
+                for tell in self._cancelled:
+                    tell(notification_id)
 
     # 2 target, plan: fan out ----------------------------------------------------------------------------------------
 
@@ -154,7 +187,8 @@ class Pipeline:
         """Plan the next page of a notification. Returns the task for the page after it, None at the end."""
         now = self.clock.now()
         async with self.store.read() as tx:
-            notification = self._known.get(notification_id) or await self.store.notifications.get(tx, notification_id)
+            known = self._planning.get(notification_id)
+            notification = known or await self.store.notifications.get(tx, notification_id)
             if notification is None or notification.state not in _OPEN:
                 return None
             page, more = await self._page(tx, notification, notification.cursor)
@@ -168,11 +202,14 @@ class Pipeline:
         )
         async with self.store.begin() as tx:
             if not await self.store.notifications.advance(tx, notification, moved):
-                # somebody else planned this page, or it was cancelled: what they wrote holds
-                self._known.pop(notification_id, None)
-                return None
+                # somebody else planned this page, or it was cancelled: look again, what they wrote holds
+                self._planning.drop(notification_id)
+                return fan_out_task(notification, now)
             await self.store.deliveries.add(tx, made.planned, made.skipped, now)
-        self._remember(moved)
+        if more:
+            self._planning.keep(moved)
+        else:
+            self._planning.drop(notification_id)
         await self.queue.publish(deliver_tasks(made.batch_ids, notification.priority, now))
         return fan_out_task(moved, now) if more else None
 
@@ -190,7 +227,7 @@ class Pipeline:
         return plan(
             page,
             notification,
-            self.catalog.categories[notification.category],
+            self.catalog.category(notification.category),
             channels=self.catalog.channels,
             batch_size=self.sizes.batch,
             now=self.clock.now(),
@@ -207,8 +244,10 @@ class Pipeline:
         await self._hand_over(fresh)
         return len(fresh)
 
-    async def _hand_over(self, tasks: Sequence[Task]) -> None:
+    async def _hand_over(self, tasks: Sequence[Task], notification: Notification | None = None) -> None:
         """Publish what is committed. When the queue does not answer, the outbox still has it and the relay repeats."""
+        if notification is not None:
+            self._planning.keep(notification)
         try:
             await self.queue.publish(tasks)
         except BackendError as error:
@@ -225,7 +264,7 @@ class Pipeline:
             async with self.store.begin() as tx:
                 await self.store.outbox.remove(tx, handed_over)
             for task_id in handed_over:
-                del self._handed_over[task_id]
+                self._handed_over.pop(task_id, None)
 
     async def wake_due(self) -> int:
         """Turn retries and delays that have come due into tasks. Returns how many batches woke."""
@@ -264,19 +303,21 @@ class Pipeline:
             if notification is None or notification_id in stale:
                 async with self.store.read() as tx:
                     notification = await self.store.notifications.get(tx, notification_id)
-                    assert notification is not None, "deliveries go with their notification (foreign key)"
+                    if notification is None:
+                        continue  # erased since the claim, and its deliveries with it
                     if users := stale.get(notification_id):
                         members[notification_id] = await self.store.audiences.among(tx, notification.audience, users)
-                self._remember(notification)
+                self._known.keep(notification)
             notifications[notification_id] = notification
         return [
             Job(
                 due=due,
-                notification=(notification := notifications[due.notification_id]),
-                category=self.catalog.categories[notification.category],
+                notification=notification,
+                category=self.catalog.category(notification.category),
                 in_audience=not is_stale(due, trusted_since) or due.user_id in members[due.notification_id],
             )
             for due in claimed
+            if (notification := notifications.get(due.notification_id)) is not None
         ]
 
     def on_cancel(self, call: Callable[[str], None]) -> None:
@@ -289,7 +330,10 @@ class Pipeline:
         """Write outcomes. Raises BackendError, having written nothing, when the database does not answer."""
         rows = [settled(one) for one in attempts]
         async with self.store.begin() as tx:
-            await self.store.deliveries.record(tx, rows, self.clock.now())
+            applied = await self.store.deliveries.record(tx, rows, self.clock.now())
+        if applied < len(rows):
+            # their lease had run out, so somebody else may have sent them too; or their user was erased meanwhile
+            log.warning("outcomes_fenced", count=len(rows) - applied)
         self._observe(rows)
 
     async def give_back(self) -> None:
@@ -298,9 +342,3 @@ class Pipeline:
             async with self.store.begin() as tx:
                 await self.store.deliveries.give_back(tx, self._unsent, self.clock.now())
             self._unsent.clear()
-
-    def _remember(self, notification: Notification) -> None:
-        self._known[notification.id] = notification
-        self._known.move_to_end(notification.id)
-        if len(self._known) > 512:
-            self._known.popitem(last=False)

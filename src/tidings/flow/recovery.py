@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -16,6 +16,8 @@ from tidings.ports.store import Store
 log = structlog.get_logger(__name__)
 
 _PAGE = 1000
+#: a fan-out that stands still for so long is told to the queue again
+STALLED_AFTER = timedelta(seconds=60)
 #: answers are kept for repeats of a request this long (API.md)
 IDEMPOTENCY_KEPT = timedelta(hours=24)
 #: a dead subscription is kept this long, in case the push service was wrong
@@ -42,6 +44,8 @@ class Recovery:
         self._store = store
         self._queue = queue
         self._clock = clock
+        #: open notification → where its fan-out stood, and since when
+        self._stood: dict[str, tuple[str | None, datetime]] = {}
 
     async def redrive(self) -> Redriven | None:
         """If the queue forgot, tell it everything that is open. Returns what was found, None if nothing was forgotten.
@@ -89,7 +93,25 @@ class Recovery:
             released = await self._store.deliveries.release_expired(tx, self._clock.now())
         if released:
             log.warning("leases_expired", deliveries=released)
+        await self._restart_stalled()
         return released
+
+    async def _restart_stalled(self) -> None:
+        """Tell the queue again of every fan-out that has not moved for a while."""
+        now = self._clock.now()
+        async with self._store.read() as tx:
+            open_ones = await self._store.notifications.unplanned(tx, after=None, limit=_PAGE)
+        seen = {one.id: self._stood.get(one.id, (one.cursor, now)) for one in open_ones if one.send_at <= now}
+        for one in open_ones:
+            if one.id in seen and seen[one.id][0] != one.cursor:
+                seen[one.id] = (one.cursor, now)
+        stalled = [one for one in open_ones if one.id in seen and now - seen[one.id][1] >= STALLED_AFTER]
+        if stalled:
+            log.warning("fan_outs_restarted", notifications=[one.id for one in stalled[:20]], count=len(stalled))
+            await self._queue.publish([fan_out_task(one, now) for one in stalled])
+        for one in stalled:
+            seen[one.id] = (one.cursor, now)
+        self._stood = seen
 
     async def tidy(self) -> None:
         """Erase what has been kept long enough."""

@@ -64,7 +64,7 @@ class Explanation:
 _REASONS: Mapping[SkipReason, str] = {
     SkipReason.PREFERENCE_OFF: "{user} turned off {category} on {channel}.",
     SkipReason.NOT_OPTED_IN: "{category} is off until a user turns it on, and {user} had not.",
-    SkipReason.NO_DEVICE: "{user} had nothing there to be reached at {when}.",
+    SkipReason.NO_DEVICE: "at {when}, {user} had no device with notifications on.",
     SkipReason.CHANNEL_NOT_SET_UP: "the channel was not set up on this server at {when}.",
     SkipReason.LEFT_AUDIENCE: "{user} had left the audience by {when}, before the send.",
     SkipReason.EXPIRED: "its time was over at {when}, before its turn came.",

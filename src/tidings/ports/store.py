@@ -58,6 +58,10 @@ class Notifications(Protocol):
         """Compare-and-set to cancelled; False if it was cancelled already."""
         ...
 
+    async def cancelled(self, tx: Transaction, notification_ids: Collection[str]) -> set[str]:
+        """Return those of the notifications that are cancelled."""
+        ...
+
     async def counts(self, tx: Transaction, notification_id: str) -> Counts: ...
     async def unplanned(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Notification]:
         """Accepted or half fanned-out ones, oldest first: what a lost queue must be told again."""

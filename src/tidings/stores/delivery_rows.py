@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import Row, bindparam, exists, insert, literal, select, update
 
+from tidings.errors import ConfigError
 from tidings.model.delivery import Attempted, DeliveryState, Due, Planned, Skipped, SkipReason
 from tidings.model.ids import new_id
 from tidings.model.notification import NotificationState
 from tidings.model.outcome import Deferred, Delivered, Gone, Refused
+from tidings.model.subscription import PushSubscription
 from tidings.stores.json_rows import instant, json_rows
 from tidings.stores.schema import (
     SENDING,
@@ -24,7 +27,11 @@ from tidings.stores.schema import (
 from tidings.stores.sealing import Sealer
 from tidings.stores.subscriptions import DEVICE, opened
 
+log = structlog.get_logger(__name__)
+
 _d = deliveries.c
+#: skips just before sending that have a final state of their own
+_LATE_SKIPS = {SkipReason.CANCELLED: DeliveryState.CANCELLED, SkipReason.EXPIRED: DeliveryState.EXPIRED}
 #: longest `why` kept, in characters
 WHY = 300
 
@@ -109,7 +116,7 @@ def due(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, sealer: S
         notification_id=notification_id,
         user_id=user_id,
         channel=channel,
-        target=opened(user_id, *device, sealer=sealer) if device[0] is not None else None,
+        target=_target(user_id, device, sealer),
         locale=locale,
         timezone=timezone,
         preference=choice,
@@ -119,6 +126,17 @@ def due(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, sealer: S
         planned_at=planned_at,
         cancelled=state == NotificationState.CANCELLED.value,
     )
+
+
+def _target(user_id: str, device: list[Any], sealer: Sealer) -> PushSubscription | None:
+    if device[0] is None:
+        return None
+    try:
+        return opened(user_id, *device, sealer=sealer)
+    except ConfigError:
+        # a wrong key is found at the start, by the VAPID keys; here one row is damaged, and must not hold up the rest
+        log.error("subscription_cannot_be_unsealed", subscription_id=device[0])
+        return None
 
 
 def new_row(planned: Planned) -> Sequence[str | int | None]:
@@ -165,7 +183,7 @@ def outcome_row(attempted: Attempted) -> Sequence[str | int | None]:
         case Gone():
             state = DeliveryState.GONE
         case Skipped():
-            state = DeliveryState.CANCELLED if outcome.reason is SkipReason.CANCELLED else DeliveryState.SKIPPED
+            state = _LATE_SKIPS.get(outcome.reason, DeliveryState.SKIPPED)
             number -= 1
     return attempted.delivery_id, attempted.lease_token, state.value, _why(outcome), instant(due_at), number
 

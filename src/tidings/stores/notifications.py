@@ -1,6 +1,6 @@
 """Notifications: what was accepted, how far its fan-out has come."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from tidings.model.notification import Counts, Notification, NotificationState
 from tidings.model.priority import Priority
 from tidings.ports.store import Transaction
 from tidings.stores.connection import of
+from tidings.stores.json_list import json_list
 from tidings.stores.schema import UNPLANNED, deliveries, notifications, skips
 
 _n = notifications.c
@@ -74,6 +75,12 @@ class SqlNotifications:
             .values(state=cancelled, cursor=None)
         )
         return done.rowcount == 1
+
+    async def cancelled(self, tx: Transaction, notification_ids: Collection[str]) -> set[str]:
+        query = select(_n.id).where(
+            _n.id.in_(json_list(notification_ids)), _n.state == NotificationState.CANCELLED.value
+        )
+        return set((await of(tx).scalars(query)).all())
 
     async def counts(self, tx: Transaction, notification_id: str) -> Counts:
         totals = (

@@ -24,6 +24,7 @@ from tidings.stores.notifications import SqlNotifications
 from tidings.stores.outbox import SqlOutbox
 from tidings.stores.schema import categories, facts
 from tidings.stores.sealing import Sealer
+from tidings.stores.steady import transaction
 from tidings.stores.subscriptions import SqlSubscriptions
 from tidings.stores.users import SqlUsers
 
@@ -53,7 +54,7 @@ class SqlStore:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
-        async with _translated(), self._writer.begin() as connection:
+        async with _translated(), transaction(self._writer) as connection:
             tx = SqlTransaction(connection)
             yield tx
         for call in tx.after_commit:
@@ -61,7 +62,7 @@ class SqlStore:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
-        async with _translated(), self._reader.connect() as connection, connection.begin():
+        async with _translated(), transaction(self._reader) as connection:
             yield SqlTransaction(connection)
 
     @asynccontextmanager

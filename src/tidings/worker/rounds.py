@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 
 import structlog
 
 from tidings.errors import BackendError
+from tidings.flow.deliver.send import Sender
 from tidings.flow.pipeline import Pipeline
+from tidings.flow.record.recorder import Recorder
 from tidings.flow.recovery import Recovery
 
 log = structlog.get_logger(__name__)
@@ -27,11 +28,19 @@ TIDY_EVERY = 3600.0
 class Rounds:
     """The timers of one process, in one loop."""
 
-    def __init__(self, pipeline: Pipeline, recovery: Recovery, reload_keys: Callable[[], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        recovery: Recovery,
+        sender: Sender,
+        recorder: Recorder,
+        reload_keys: Callable[[], Awaitable[object]],
+    ) -> None:
         self._pipeline = pipeline
         self._recovery = recovery
+        self._sender = sender
+        self._recorder = recorder
         self._reload_keys = reload_keys
-        self.last: datetime | None = None
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -39,22 +48,31 @@ class Rounds:
             (SETTLE_EVERY, self._pipeline.settle_outbox),
             (RETRIES_EVERY, self._retries),
             (KEYS_EVERY, self._reload_keys),
-            (SWEEP_EVERY, self._recovery.sweep),
+            (SWEEP_EVERY, self._sweep),
             (TIDY_EVERY, self._recovery.tidy),
         ]
         due = {index: loop.time() + every for index, (every, _) in enumerate(upkeep)}
         while True:
             await self._guarded(self._relay)
+            await self._guarded(self._cancellations)
             for index, (every, work) in enumerate(upkeep):
                 if loop.time() >= due[index]:
                     await self._guarded(work)
                     due[index] = loop.time() + every
-            self.last = self._pipeline.clock.now()
+            self._pipeline.last_round = self._pipeline.clock.now()
             await asyncio.sleep(RELAY_EVERY)
 
     async def _relay(self) -> None:
         while await self._pipeline.dispatch() >= self._pipeline.sizes.relay:
             pass
+
+    async def _cancellations(self) -> None:
+        await self._pipeline.learn_cancellations(self._sender.held)
+
+    async def _sweep(self) -> None:
+        # own outcomes first, or a database that stalled for a minute would make own leases look abandoned
+        await self._recorder.flush()
+        await self._recovery.sweep()
 
     async def _retries(self) -> None:
         while await self._pipeline.wake_due():

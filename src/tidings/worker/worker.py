@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 
 import structlog
 
+from tidings.errors import BackendError
 from tidings.flow.deliver.send import Sender
 from tidings.flow.pipeline import Pipeline
 from tidings.flow.record.recorder import Recorder
@@ -32,14 +32,9 @@ class Worker:
         self._recovery = recovery
         self._sender = sender
         self._recorder = recorder
-        self._rounds = Rounds(pipeline, recovery, reload_keys)
+        self._rounds = Rounds(pipeline, recovery, sender, recorder, reload_keys)
         self._consumers = [Consumer(lane, pipeline, sender) for lane in LANES]
         self._tasks: list[asyncio.Task[None]] = []
-
-    @property
-    def last_round(self) -> datetime | None:
-        """When the relay last went round: the worker's heartbeat."""
-        return self._rounds.last
 
     async def start(self) -> None:
         """Recover what the last run left, then start the loops."""
@@ -66,9 +61,17 @@ class Worker:
             _, late = await asyncio.wait(consumers, timeout=deadline)
             if late:
                 log.warning("sends_abandoned", lanes=len(late), deadline_s=deadline)
-        for task in (*consumers, *others):
+        for task in consumers:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._recorder.flush()
-        await self._pipeline.settle_outbox()
-        await self._pipeline.give_back()
+        await asyncio.gather(*consumers, return_exceptions=True)
+        try:
+            # the outcomes first: what is not written when the rest is given back would be sent again
+            await self._recorder.flush()
+            await self._pipeline.give_back()
+            await self._pipeline.settle_outbox()
+        except BackendError as error:
+            log.error("not_all_written", unwritten=self._recorder.waiting, problem=error.message)
+        finally:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)

@@ -168,6 +168,14 @@ def test_a_preference_is_named_with_category_and_channel() -> None:
     assert sentence == "Nothing was sent on webpush: ana turned off EVENT_TIME_CHANGE on webpush."
 
 
+def test_who_has_no_device_is_told_in_plain_words() -> None:
+    first, now = explain(_facts(skips=(_skip(SkipReason.NO_DEVICE),))).sentences
+    assert first == (
+        "Nothing was sent on webpush: at 2026-11-22 12:00:00.0 UTC, ana had no device with notifications on."
+    )
+    assert now == "ana has no active device now."
+
+
 def test_who_is_not_in_the_audience_is_told_leaf_by_leaf() -> None:
     sentences = explain(_facts(member=False)).sentences
     assert sentences == (

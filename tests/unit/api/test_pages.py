@@ -72,6 +72,20 @@ async def test_the_description_is_complete_and_refers_to_nothing_missing(call: A
                 assert reads or path.endswith(("/token", "/cancel", "/reset", "/publish")), (method, path)
 
 
+async def test_every_operation_is_summed_up_in_words(call: Any) -> None:
+    description = (await call("GET", "/openapi.json", key=None)).json
+    said = {}
+    for path, item in description["paths"].items():
+        for method, operation in item.items():
+            summary = operation["summary"]
+            name = summary.lower().replace(" ", "_")
+            assert not operation["operationId"].startswith(f"{name}_"), (method, path, summary)
+            assert len(summary.split()) > 2, (method, path, summary)
+            said[method, path] = summary
+    assert said["get", "/api/notifications"] == "List notifications, newest first"
+    assert said["get", "/demo/api/events"].startswith("List the events that visitors see")
+
+
 @pytest.mark.parametrize("url", ["/health/live", "/health/ready", "/health/queue", "/health/worker"])
 async def test_a_new_server_is_well(call: Any, url: str) -> None:
     reply = await call("GET", url, key=None)

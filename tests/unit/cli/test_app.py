@@ -50,6 +50,70 @@ def test_a_wrong_call_is_one_line_and_code_2(arguments: list[str], capsys: pytes
     assert printed.err.count("\n") == 1
 
 
+def test_a_wrong_call_names_the_help_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "create"]) == 2
+    assert capsys.readouterr().err.endswith("; see tidings keys create --help\n")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_list_has_at_least_one_row(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["users", "list", "--limit", limit]) == 2
+    assert "--limit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["users", "list"],
+        ["users", "show", "ana"],
+        ["keys", "list"],
+        ["keys", "revoke", "x"],
+        ["explain", "--user", "ana", "--notification", "x"],
+        ["vapid", "show"],
+        ["vapid", "rotate"],
+    ],
+)
+def test_looking_at_no_database_says_so_and_makes_nothing(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 1
+    assert capsys.readouterr().err.startswith(f"error: there is no database at {tmp_path / 'data'}")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("arguments", [["users", "list"], ["serve", "--port", "0"], ["db", "status"]])
+def test_a_damaged_database_is_one_line(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tidings.db").write_bytes(b"no database at all" * 100)
+    command = [sys.executable, "-m", "tidings.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == "error: the database cannot be used: file is not a database; tidings doctor looks for the cause"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", False), ("debug", True)])
+def test_what_nobody_foresaw_is_one_line_and_its_traceback_is_asked_for(
+    level: str, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setenv("TIDINGS_LOG_LEVEL", level)
+    monkeypatch.setattr("tidings.stores.migrate.status", fail)
+    assert run(["db", "upgrade"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.splitlines()[-1].startswith("error: ZeroDivisionError: division by zero; ")
+    assert ("Traceback" in printed) is shown
+
+
+def test_help_of_the_mock_push_service_shows_how_to_control_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["mock-push", "--help"])
+    assert "/control/behaviour" in capsys.readouterr().out
+
+
 def test_a_wrong_setting_names_itself_and_is_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

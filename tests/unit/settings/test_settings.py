@@ -1,5 +1,6 @@
 """Settings come from the right place, say what is wrong, and keep secrets to themselves."""
 
+import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -159,6 +160,32 @@ def test_binding_publicly_needs_real_secrets(tmp_path: Path, host: str) -> None:
     with pytest.raises(ConfigError, match="TIDINGS_SECRET_KEY: is needed to bind"):
         load(tmp_path, {"TIDINGS_USER_SECRET": "u" * 32, "TIDINGS_SECRET_KEY": "short"}, host=host)
     assert load(tmp_path, {"TIDINGS_USER_SECRET": "u" * 32, "TIDINGS_SECRET_KEY": "k" * 32}, host=host).public
+
+
+def test_binding_publicly_needs_a_bootstrap_key_that_cannot_be_guessed(tmp_path: Path) -> None:
+    secrets = {"TIDINGS_USER_SECRET": "u" * 32, "TIDINGS_SECRET_KEY": "k" * 32}
+    short = {"TIDINGS_BOOTSTRAP_KEY": "b" * 15}
+    with pytest.raises(ConfigError, match="TIDINGS_BOOTSTRAP_KEY: is too short to bind"):
+        load(tmp_path, secrets | short, host="0.0.0.0")
+    assert load(tmp_path, short).weak_bootstrap_key
+    assert not load(tmp_path, secrets | {"TIDINGS_BOOTSTRAP_KEY": "b" * 16}, host="0.0.0.0").weak_bootstrap_key
+
+
+def test_the_data_folder_and_the_database_are_made_for_their_owner_only(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        load(tmp_path, data_dir=tmp_path / "data").ensure_secrets()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "data" / "tidings.db").stat().st_mode) == 0o600
+
+
+def test_a_database_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "tidings.db").touch()
+    (tmp_path / "tidings.db").chmod(0o640)
+    load(tmp_path, data_dir=tmp_path).ensure_secrets()
+    assert stat.S_IMODE((tmp_path / "tidings.db").stat().st_mode) == 0o640
 
 
 def test_generated_secrets_do_not_open_the_door(tmp_path: Path) -> None:

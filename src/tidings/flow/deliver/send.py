@@ -1,7 +1,8 @@
 """Send claimed deliveries with bounded concurrency and hand each outcome over as soon as it is there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -22,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 #: wait after a bug in a channel, per attempt spent
 AFTER_A_BUG = timedelta(seconds=2)
-#: a send must be over before its lease is; the longest a channel may take (Web Push: 15 s in all) and some room
+#: a send must be over before its lease is, so it gets no more time than this
 LONGEST_SEND = timedelta(seconds=20)
 #: ids of cancelled notifications remembered; older ones have long been read from the database as cancelled
 REMEMBERED = 10_000
@@ -59,7 +60,13 @@ class Sender:
         self._recorded = recorded
         self._idle = idle
         self._cancelled: dict[str, None] = {}
+        self._held: Counter[str] = Counter()
         self._stopping = False
+
+    @property
+    def held(self) -> Collection[str]:
+        """Ids of the notifications that have deliveries here, in flight or waiting for a place."""
+        return self._held.keys()
 
     def cancelled(self, notification_id: str) -> None:
         """Send nothing of this notification any more, not even what is claimed already."""
@@ -75,14 +82,19 @@ class Sender:
         """Send jobs, as many at once as the gate lets in. Returns those left over because of `stop`."""
         waiting = list(jobs)
         waiting.reverse()
+        held = Counter(job.notification.id for job in waiting)
+        self._held += held
 
         async def runner() -> None:
             while waiting and not self._stopping:
                 await self._one(waiting.pop())
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(len(waiting), self._gate.places)):
-                group.create_task(runner())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(len(waiting), self._gate.places)):
+                    group.create_task(runner())
+        finally:
+            self._held -= held
         if not self._gate.in_flight:
             self._idle()
         return waiting
@@ -144,7 +156,10 @@ class Sender:
 
     async def _outcome(self, channel: Channel, message: Message, now: datetime) -> Outcome:
         try:
-            return await channel.send(message)
+            async with asyncio.timeout(LONGEST_SEND.total_seconds()):
+                return await channel.send(message)
+        except TimeoutError:
+            return Deferred(now + LONGEST_SEND + AFTER_A_BUG * message.attempt, "took too long; given up for this time")
         except Exception as error:  # one poisonous message must not take the batch with it
             log.exception("channel_failed", channel=channel.name, delivery_id=message.delivery_id)
             return Deferred(now + AFTER_A_BUG * message.attempt, f"internal error: {type(error).__name__}")

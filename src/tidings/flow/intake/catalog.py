@@ -54,6 +54,10 @@ class Catalog:
             "templateCode", f"no template {code!r}{_nearest(code, self.templates)}", code="unknown_template"
         )
 
+    def category(self, code: str) -> Category:
+        """Return a category; one whose pack is not installed any more is a plain one, on by default."""
+        return self.categories.get(code) or Category(code, code)
+
     def check_audience(self, audience: Audience, path: str = "audience") -> None:
         """Raise Invalid when a kind is unknown, its arguments are not the declared ones, or the tree is too large."""
         from_json(to_json(audience), path=path)  # what the store could not read back must not get in

@@ -10,7 +10,10 @@
  *   SignedUp */
 /** @typedef {{ id: string, status: string, recipients: number, deliveries: number, skipped: number,
  *   byState: Record<string, number>, finished: boolean }} Progress `finished`: everybody has a final state */
-/** @typedef {{ userId: string, notificationId: string, verdict: string, sentences: string[] }} Explanation */
+/** @typedef {{ target: string | null, state: string, why: string | null, dueAt: string, updatedAt: string,
+ *   attempts: { finishedAt: string | null }[] }} Delivery */
+/** @typedef {{ userId: string, notificationId: string, verdict: string, sentences: string[], deliveries: Delivery[],
+ *   skips: { reason: string }[] }} Explanation `sentences` speak about the user, for operators */
 
 /** The server said no, or could not be reached (status 0). */
 export class ApiProblem extends Error {

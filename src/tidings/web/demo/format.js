@@ -7,11 +7,24 @@ export function dayOf(iso, { locale, timezone }) {
   return new Intl.DateTimeFormat(locale, { dateStyle: "full", timeZone: timezone }).format(new Date(iso));
 }
 
-/** @param {string} iso @param {Reader} reader @returns {string} e.g. "Sat, 22 Nov, 19:00" */
-export function shortOf(iso, { locale, timezone }) {
-  const parts = /** @type {const} */ ({ weekday: "short", day: "numeric", month: "short" });
+/**
+ * @param {string} iso
+ * @param {Reader} reader
+ * @param {string | null} [beside] the date it is shown next to; the year is left out only where both are of this year
+ * @returns {string} e.g. "Sat, 22 Nov, 19:00", in another year "Mon, 22 Nov 2027, 19:00"
+ */
+export function shortOf(iso, { locale, timezone }, beside = null) {
+  const day = /** @type {const} */ ({ weekday: "short", day: "numeric", month: "short" });
   const time = /** @type {const} */ ({ hour: "numeric", minute: "2-digit" });
-  return new Intl.DateTimeFormat(locale, { ...parts, ...time, timeZone: timezone }).format(new Date(iso));
+  const thisYear = yearOf(new Date(), timezone);
+  const plain = [iso, beside ?? iso].every((each) => yearOf(new Date(each), timezone) === thisYear);
+  const year = plain ? undefined : /** @type {const} */ ("numeric");
+  return new Intl.DateTimeFormat(locale, { ...day, ...time, year, timeZone: timezone }).format(new Date(iso));
+}
+
+/** @param {Date} moment @param {string} timezone @returns {string} e.g. "2026" */
+function yearOf(moment, timezone) {
+  return wallClock(moment, timezone).slice(0, 4);
 }
 
 /**
@@ -56,6 +69,11 @@ export function instantOf(wall, timezone) {
 /** @param {number} at ms @param {string} locale @returns {string} e.g. "14:03:27" */
 export function clockOf(at, locale) {
   return new Intl.DateTimeFormat(locale, { timeStyle: "medium" }).format(new Date(at));
+}
+
+/** @param {string} iso @param {Reader} reader @returns {string} e.g. "14:03:27" */
+export function timeOf(iso, { locale, timezone }) {
+  return new Intl.DateTimeFormat(locale, { timeStyle: "medium", timeZone: timezone }).format(new Date(iso));
 }
 
 /** @param {string} code an IANA zone @returns {string} readable, e.g. "Europe/Berlin" → "Berlin, Europe" */

@@ -39,7 +39,9 @@ const SENTENCES = {
   denied: "Notifications are blocked for this site.",
   dismissed: "The question was closed without an answer. Nothing was turned on.",
   timeout: "The browser did not finish in time. Its push service may be blocked or offline.",
-  "push-service-unavailable": "The browser cannot reach its push service. A firewall or VPN may be in the way.",
+  "push-service-unavailable":
+    "The browser cannot reach its push service. A firewall or VPN may be in the way, " +
+    "or this is a private window.",
   "stale-key": "This browser still holds an old subscription and will not let go of it.",
   "private-window": "Private windows cannot receive push. Open this page in a normal window.",
   network: "The demo server cannot be reached.",

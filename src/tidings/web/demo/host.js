@@ -47,6 +47,8 @@ export class HostPanel {
     this.#event = event;
     this.#timezone = timezone;
     this.#start.value = wallClock(new Date(event.startDate), timezone);
+    this.#start.min = wallClock(new Date(), timezone);
+    this.#start.removeAttribute("aria-invalid");
     this.#venue.value = event.venue ?? "";
     this.#panel.toggleAttribute("data-cancelled", event.status === "CANCELLED");
     this.#cancel.hidden = false;
@@ -64,9 +66,7 @@ export class HostPanel {
         break;
       }
       case "time":
-        this.#run(() =>
-          this.api.change(event.id, { startDate: instantOf(this.#start.value, this.#timezone).toISOString() }),
-        );
+        this.#move(event);
         break;
       case "venue":
         this.#run(() => this.api.change(event.id, { venue: this.#venue.value.trim() }));
@@ -92,6 +92,20 @@ export class HostPanel {
         });
         break;
     }
+  }
+
+  /** @param {Event} event to the picked start; one that is over would send everybody to a locked door */
+  #move(event) {
+    const picked = this.#start.value === "" ? null : instantOf(this.#start.value, this.#timezone);
+    const over = picked !== null && picked.getTime() < Date.now();
+    this.#start.setAttribute("aria-invalid", String(picked === null || over));
+    if (picked === null || over) {
+      const why = over ? "That time is already over. Pick one from now on." : "Pick a day and a time first.";
+      tellProblem(this.#problem, why);
+      this.#start.focus();
+      return;
+    }
+    this.#run(() => this.api.change(event.id, { startDate: picked.toISOString() }));
   }
 
   /** @param {() => Promise<Changed | null>} work one at a time; a refusal is shown in the server's words */

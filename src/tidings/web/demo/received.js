@@ -80,7 +80,7 @@ export class Received {
 
 /** @param {Item} item @param {string} locale @returns {HTMLElement} */
 function entry({ title, body, at, opened }, locale) {
-  const time = el("time", { datetime: new Date(at).toISOString() }, clockOf(at, locale));
+  const time = el("time", { lang: locale, datetime: new Date(at).toISOString() }, clockOf(at, locale));
   return el(
     "li",
     {},

@@ -3,10 +3,11 @@
 import { ApiProblem } from "./api.js";
 import { announce, byId, el } from "./dom.js";
 import { shortOf } from "./format.js";
+import { reasons } from "./reasons.js";
 
 /** @typedef {import("./api.js").Changed} Changed */
 /** @typedef {import("./api.js").Progress} Progress */
-/** @typedef {import("./format.js").Reader & { name: string }} Reader */
+/** @typedef {import("./format.js").Reader} Reader */
 
 /** @type {Record<string, string>} */
 const FIELDS = {
@@ -107,15 +108,15 @@ function visible() {
 }
 
 /** @param {Progress} progress @returns {Node[]} */
-function tiles({ recipients, deliveries, skipped, byState }) {
+function tiles({ recipients, deliveries, skipped, byState, finished }) {
   const waiting = UNFINISHED.reduce((sum, state) => sum + (byState[state] ?? 0), 0);
   const delivered = byState.delivered ?? 0;
   const failed = deliveries - delivered - waiting;
   /** @type {[string, number]} */
-  const rest = waiting > 0 ? ["On the way", waiting] : ["Not delivered", failed];
+  const rest = finished ? ["Not delivered", failed] : ["On the way", waiting];
   /** @type {[string, number][]} */
-  const numbers = [["People", recipients], ["Delivered", delivered], ["Skipped", skipped], rest];
-  const share = deliveries === 0 ? 1 : (deliveries - waiting) / deliveries;
+  const numbers = [["People", recipients], ["Messages delivered", delivered], rest, ["People skipped", skipped]];
+  const share = finished ? 1 : deliveries === 0 ? 0 : (deliveries - waiting) / deliveries;
   return [
     el(
       "dl",
@@ -123,33 +124,30 @@ function tiles({ recipients, deliveries, skipped, byState }) {
       ...numbers.map(([name, count]) => el("div", {}, el("dt", {}, name), el("dd", {}, count.toLocaleString("en")))),
     ),
     el("progress", { max: "1", value: String(share), "aria-label": "Messages with a final outcome" }),
+    el("p", { class: "trail" }, "Each device gets a message of its own. Skipped: nothing was sent to them."),
   ];
 }
 
 /** @param {Changed} changed @param {Reader} reader @returns {Node[]} one line per changed field */
 function lines({ change }, reader) {
   return (change?.fields ?? []).map(({ field, old, new: now }) => {
-    /** @param {string | null} value */
-    const shown = (value) => {
+    /** @param {string | null} value @param {string | null} other @returns {Node | string} */
+    const shown = (value, other) => {
       if (value === null) return "none";
-      if (field.endsWith("Date")) return shortOf(value, reader);
+      if (field.endsWith("Date")) return el("span", { lang: reader.locale }, shortOf(value, reader, other));
       return field === "status" ? value.charAt(0) + value.slice(1).toLowerCase() : value;
     };
     const label = FIELDS[field] ?? field;
-    return el("p", {}, `${label}: `, el("del", {}, shown(old)), " → ", shown(now));
+    return el("p", {}, `${label}: `, el("del", {}, shown(old, now)), " → ", shown(now, old));
   });
 }
 
-/**
- * @param {import("./api.js").Explanation} explanation
- * @param {Reader} reader its name stands in for the id, which only the host product knows
- * @returns {HTMLElement}
- */
-function explained({ sentences, userId }, { name }) {
+/** @param {import("./api.js").Explanation} explanation @param {Reader} reader @returns {HTMLElement} */
+function explained(explanation, reader) {
   return el(
     "div",
     { class: "why" },
     el("h3", {}, "And you?"),
-    el("ul", {}, ...sentences.map((each) => el("li", {}, each.replaceAll(userId, name)))),
+    el("ul", {}, ...reasons(explanation, reader).map((each) => el("li", {}, each))),
   );
 }

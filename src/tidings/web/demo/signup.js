@@ -69,10 +69,11 @@ export class SignUpForm {
 /** @param {Event} event @param {string} poster @returns {Node[]} */
 function preview(event, poster) {
   const reader = { locale: navigator.language, timezone: Intl.DateTimeFormat().resolvedOptions().timeZone };
+  const when = el("span", { lang: reader.locale }, shortOf(event.startDate, reader));
   const where = [event.venue, event.city].filter(Boolean).join(", ");
   return [
     el("img", { src: poster, alt: "", width: "58", height: "70" }),
-    el("p", {}, el("strong", {}, event.title), el("span", {}, shortOf(event.startDate, reader)), el("span", {}, where)),
+    el("p", {}, el("strong", {}, event.title), when, el("span", {}, where)),
   ];
 }
 

@@ -45,11 +45,13 @@ function tone(element, text, bad) {
 
 /** @param {Event} event @param {Session} session @param {FieldChange | undefined} change @returns {Node[]} */
 function when(event, session, change) {
-  const day = document.createTextNode(dayOf(event.startDate, session));
+  const lang = session.locale;
+  const day = el("span", { lang }, dayOf(event.startDate, session));
   const hours = hoursOf(event.startDate, event.endDate, session);
-  const shown = el("small", {}, change ? el("ins", {}, hours) : hours);
+  const shown = el("small", { lang }, change ? el("ins", {}, hours) : hours);
   if (!change?.old) return [day, shown];
-  return [day, shown, el("del", {}, el("span", { class: "sr" }, "before: "), shortOf(change.old, session))];
+  const old = el("span", { lang }, shortOf(change.old, session, event.startDate));
+  return [day, shown, el("del", {}, el("span", { class: "sr" }, "before: "), old)];
 }
 
 /** @param {Event} event @param {FieldChange | undefined} change @returns {Node[]} */

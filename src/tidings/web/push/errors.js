@@ -5,9 +5,10 @@
  * - `denied`: the person (or a policy) blocked notifications; only browser settings can undo it
  * - `dismissed`: the prompt was closed without an answer; asking again later is fine
  * - `timeout`: the browser did not settle `subscribe()` in time; retry
- * - `push-service-unavailable`: the browser could not reach its push service, or has none
+ * - `push-service-unavailable`: the browser could not reach its push service, or has none, as in some private
+ *   windows
  * - `stale-key`: a subscription under another VAPID key could not be replaced
- * - `private-window`: private browsing without push
+ * - `private-window`: private browsing where the browser says so itself
  * - `network`: the Tidings server could not be reached
  * - `server`: the Tidings server refused; `status` and `detail` say why
  * @typedef {"unsupported" | "denied" | "dismissed" | "timeout" | "push-service-unavailable" | "stale-key"
