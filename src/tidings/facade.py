@@ -21,6 +21,7 @@ from tidings.settings import Settings
 from tidings.stores import migrate
 from tidings.stores.connection import at_once, borrowed_blocking
 from tidings.stores.sqlite import blocking_engine
+from tidings.stores.store import translated
 
 #: deliveries and skips in one trace of the library; the API pages through all of them
 TRACE_LIMIT = 1000
@@ -55,6 +56,18 @@ class Options(TypedDict, total=False):
     action_text: str
     #: what caused it, for people and for explain
     source: str
+
+
+_KINDS: Mapping[str, type] = {
+    "variables": Mapping,
+    "delay": timedelta,
+    "send_at": datetime,
+    "expires_at": datetime,
+    "channels": Sequence,
+    "action_url": str,
+    "action_text": str,
+    "source": str,
+}
 
 
 class Handle:
@@ -116,7 +129,14 @@ class Tidings:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._runtime = None
+        self.close()
         await self._stack.__aexit__(kind, error, trace)
+
+    def close(self) -> None:
+        """Close what `notify_sync` opened; leaving `async with` does it too."""
+        if self._blocking is not None:
+            self._blocking.close()
+            self._blocking = None
 
     async def notify(
         self,
@@ -172,13 +192,21 @@ class _Blocking:
     def accept(self, request: NotifyRequest, conn: object) -> Notification:
         if conn is not None:
             return at_once(self._parts.pipeline.accept(borrowed_blocking(conn), request))
-        with self._engine.begin() as connection:
+        with translated(), self._engine.begin() as connection:
             return at_once(self._parts.pipeline.accept(borrowed_blocking(connection), request))
+
+    def close(self) -> None:
+        self._engine.dispose()
 
 
 def _request(template: str, to: str | Sequence[str] | Audience, options: Options, now: datetime) -> NotifyRequest:
     if unknown := sorted(set(options) - set(Options.__annotations__)):
         raise TypeError(f"notify() takes no {', '.join(unknown)}; it takes {', '.join(Options.__annotations__)}")
+    for name, kind in _KINDS.items():
+        if (value := options.get(name)) is not None and not isinstance(value, kind):
+            raise Invalid.field(name, f"must be a {kind.__name__}, not {type(value).__name__}")
+    if isinstance(options.get("channels"), str):
+        raise Invalid.field("channels", 'must be a list of names, such as ["webpush"]')
     delay, send_at, priority = options.get("delay"), options.get("send_at"), options.get("priority")
     if delay is not None and send_at is not None:
         raise Invalid.field("delay", "excludes send_at; give one of them")

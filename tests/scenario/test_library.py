@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,3 +109,16 @@ async def test_what_cannot_be_accepted_names_the_argument_and_stores_nothing(
             text("SELECT count(*) FROM notifications WHERE variables LIKE '%half%'")
         )
         assert number == 0
+
+
+async def test_a_wrong_kind_of_argument_is_named(tmp_path: Path) -> None:
+    async with Tidings.from_env(data_dir=tmp_path) as tidings:
+        for wrong in (
+            {"delay": 5},
+            {"send_at": "2026"},
+            {"expires_at": "x"},
+            {"action_url": 5},
+            {"channels": "webpush"},
+        ):
+            with pytest.raises(Invalid, match=next(iter(wrong))):
+                await tidings.notify("MESSAGE", to="ana", **wrong)  # type: ignore[arg-type]  # wrong on purpose

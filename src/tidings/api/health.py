@@ -12,6 +12,8 @@ from tidings.edge.answers import Shown
 
 #: work that is overdue for this long means that nobody works, or too few, in seconds
 BEHIND_AFTER = 60.0
+#: a worker that has not gone round for so long has stopped or is stuck, in seconds; it goes round twice a second
+STOPPED_AFTER = 30.0
 
 
 class Health(Shown):
@@ -52,7 +54,11 @@ def router(host: ApiHost, metrics: Metrics) -> APIRouter:
 
     @routes.get("/health/worker", openapi_extra=public, responses=late, response_model=QueueHealth)  # type: ignore[arg-type]  # as above
     async def worker() -> Response:
-        """Say whether somebody works: judged by the work itself, so that it also holds for other processes."""
+        """Say whether this process's worker goes round, and whether the work is done. 503 if not."""
+        round_at = host.runtime.pipeline.last_round
+        if round_at is not None and (host.clock.now() - round_at).total_seconds() > STOPPED_AFTER:
+            health = await _queue(host)
+            return _answer(health.model_copy(update={"status": "stopped"}))
         return _answer(await _queue(host))
 
     @routes.get("/metrics", openapi_extra=public, response_class=Response)
@@ -71,4 +77,4 @@ async def _queue(host: ApiHost) -> QueueHealth:
 
 
 def _answer(health: QueueHealth) -> Response:
-    return JSONResponse(health.json_object(), 503 if health.status == "behind" else 200)
+    return JSONResponse(health.json_object(), 200 if health.status == "ok" else 503)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from tidings.model.audience import Audience
@@ -33,6 +34,11 @@ class Estimate(Protocol):
 
 class Flow(Protocol):
     """The pipeline, as far as the API drives it."""
+
+    @property
+    def last_round(self) -> datetime | None:
+        """When this process's worker last went round; None if it has none."""
+        ...
 
     async def accept(self, tx: Transaction, request: NotifyRequest) -> Notification: ...
     async def preview(self, tx: Transaction, request: NotifyRequest) -> Estimate: ...

@@ -61,7 +61,9 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("warning", name, "is set, but no setting of this version has that name; is it misspelt?")
     for name in ("user_secret", "secret_key"):
         value = getattr(settings, name)
-        if value and len(value) < _GOOD_SECRET:
+        if name == "secret_key" and 0 < len(value) < MIN_PUBLIC_SECRET:
+            yield Finding("problem", "TIDINGS_SECRET_KEY", f"needs at least {MIN_PUBLIC_SECRET} characters")
+        elif value and len(value) < _GOOD_SECRET:
             yield Finding("warning", f"TIDINGS_{name.upper()}", f"is shorter than {_GOOD_SECRET} characters")
     if settings.weak_bootstrap_key:
         shortest = f"is shorter than {MIN_PUBLIC_SECRET} characters and can be guessed"
@@ -94,7 +96,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     from tidings.stores import migrate
 
     path = settings.sqlite_path
-    if path is None or not path.exists():
+    if path is None or not path.exists() or not path.stat().st_size:
         yield Finding("ok", "database", "will be made at the first start")
         return
     try:

@@ -1,8 +1,8 @@
 """The SQL store: connections, transactions, and one object per kind of row."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 from sqlalchemy import event, select, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -54,16 +54,18 @@ class SqlStore:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
-        async with _translated(), transaction(self._writer) as connection:
-            tx = SqlTransaction(connection)
-            yield tx
+        with translated():
+            async with transaction(self._writer) as connection:
+                tx = SqlTransaction(connection)
+                yield tx
         for call in tx.after_commit:
             await call()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
-        async with _translated(), transaction(self._reader) as connection:
-            yield SqlTransaction(connection)
+        with translated():
+            async with transaction(self._reader) as connection:
+                yield SqlTransaction(connection)
 
     @asynccontextmanager
     async def savepoint(self, tx: Transaction) -> AsyncIterator[None]:
@@ -125,8 +127,8 @@ class SqlStore:
             self._statements += 1
 
 
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+@contextmanager
+def translated() -> Iterator[None]:
     """Turn what means "the database does not answer" into BackendError; everything else is a bug and stays as it is."""
     try:
         yield

@@ -150,6 +150,11 @@ def test_doctor_shows_settings_with_their_origin_and_no_secret(
     assert "TIDINGS_PROT" in {finding["check"] for finding in report["checks"] if finding["level"] == "warning"}
 
 
+def test_doctor_finds_a_secret_that_no_server_starts_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDINGS_SECRET_KEY", "short")
+    assert run(["doctor"]) == 1
+
+
 def test_doctor_prints_tables_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor"]) == 0
     assert "TIDINGS_DATA_DIR" in capsys.readouterr().out
