@@ -16,7 +16,7 @@ Shown = Callable[[Sequence[str], Sequence[object]], str]
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shown:
     def show(columns: Sequence[str], row: Sequence[object]) -> str:
-        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setenv("TERM", "dumb")  # 80 columns and no escape sequences
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         print_table(columns, [row], empty="")
         return capsys.readouterr().out
