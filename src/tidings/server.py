@@ -24,7 +24,7 @@ from tidings.worker import working
 from tidings.worker.worker import Worker
 
 #: how long requests in progress may take to end after a stop was asked for, in seconds
-REQUESTS_DEADLINE = 10
+REQUESTS_DEADLINE = 3
 
 #: told what runs where, once requests are answered
 Announce = Callable[[Settings], None]

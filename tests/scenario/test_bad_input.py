@@ -279,3 +279,11 @@ async def test_what_is_no_http_does_not_hurt(server: TidingsServer, known: str, 
     assert answered[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 401", b"HTTP/1.1 422", b"HTTP/1.1 431")
     await server.expect(200, "GET", "/health/live", token=None)
     assert rows(server) == before
+
+
+@pytest.mark.parametrize("title", ["", "  ", None, ["a"], {"a": 1}, True])
+async def test_a_message_without_words_is_refused(server: TidingsServer, title: object) -> None:
+    await server.call("PUT", "/api/users/wordless", {})
+    wanted = {"userId": "wordless", "templateCode": "MESSAGE", "variables": {"title": title, "body": "There"}}
+    problem = (await server.expect(422, "POST", "/api/notifications", wanted)).read(dict[str, Any])
+    assert problem["errors"][0]["field"] == "variables"

@@ -121,4 +121,4 @@ async def test_a_wrong_kind_of_argument_is_named(tmp_path: Path) -> None:
             {"channels": "webpush"},
         ):
             with pytest.raises(Invalid, match=next(iter(wrong))):
-                await tidings.notify("MESSAGE", to="ana", **wrong)  # type: ignore[arg-type]  # wrong on purpose
+                await tidings.notify("MESSAGE", to="ana", **wrong)

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tidings.testing.mock_push import Rule, SpawnedMockPush
-from tidings.testing.server import TidingsServer
+from tidings.testing.server import TidingsServer, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -222,3 +222,23 @@ async def test_a_browser_that_changed_hands_serves_its_new_user_only(
     assert answer.status in (200, 201)
     assert (await server.finished(await tell(server, "before"))).by_state == {}
     assert (await server.finished(await tell(server, "after"))).by_state == {"delivered": 1}
+
+
+async def test_a_ticket_returned_while_the_message_waits_stops_it(server: TidingsServer, push: SpawnedMockPush) -> None:
+    """A wait that the service asked for spends no attempt, and what changed meanwhile counts all the same."""
+    await push.control.behave(Rule(status=429, retry_after=2, times=1, device="returning"))
+    await sign_up(server, push, "returning", "returning")
+    draft = {"title": "Returned", "startDate": "2030-05-01T18:00:00Z", "status": "ACTIVE"}
+    event = (await server.expect(201, "POST", "/api/events", draft)).read(Json)["id"]
+    await server.expect(201, "POST", f"/api/events/{event}/tickets", {"userId": "returning"})
+    moved = await server.expect(200, "PATCH", f"/api/events/{event}", {"startDate": "2030-05-01T20:00:00Z"})
+    notification = moved.read(Json)["notification"]["id"]
+    await eventually(lambda: _was_told_to_wait(server, notification), within=10)
+    await server.expect(204, "DELETE", f"/api/events/{event}/tickets", {"userId": "returning"})
+    delivery = await delivery_to(server, notification, "returning")
+    assert (delivery["state"], delivery["why"]) == ("skipped", "left_audience")
+
+
+async def _was_told_to_wait(server: TidingsServer, notification: str) -> bool | None:
+    items = (await server.expect(200, "GET", f"/api/notifications/{notification}/deliveries")).read(Json)["items"]
+    return True if items and items[0]["attempts"] else None

@@ -1,5 +1,6 @@
 """ASGI middleware in front of every route: what a request body may be, and the headers every answer carries."""
 
+import asyncio
 from collections.abc import Mapping
 from email.message import Message as MediaType
 from typing import Final
@@ -7,11 +8,14 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tidings.api.problems import TooLarge, UnsupportedMediaType
+from tidings.api.problems import TooLarge, TooSlow, UnsupportedMediaType
 
 #: routes that take many lines; each line has its own limit (`tidings.api.lines`)
 BULK_BYTES: Final = 16 * 1024 * 1024
 BULK_PATHS: Final = frozenset({"/api/notifications/batch", "/api/users/bulk"})
+
+#: seconds without another piece of a body after which nobody waits for it any more
+BODY_PATIENCE: Final = 15
 
 _LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
@@ -46,11 +50,18 @@ class BodyGuard:
             raise _too_large(limit)
         if (declared.isdecimal() and int(declared) > 0) or "transfer-encoding" in headers:
             _check_form(path, headers)
-        seen = 0
+        seen, complete = 0, False
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, complete
+            if complete:
+                return await receive()  # what comes now is the end of the connection, whenever that is
+            try:
+                async with asyncio.timeout(BODY_PATIENCE):
+                    message = await receive()
+            except TimeoutError:
+                raise TooSlow(f"No more of the body came for {BODY_PATIENCE} s.") from None
+            complete = not message.get("more_body", False)
             seen += len(message.get("body", b""))
             if seen > limit:
                 raise _too_large(limit)

@@ -38,6 +38,12 @@ class TooLarge(TidingsError):
     code = "too_large"
 
 
+class TooSlow(TidingsError):
+    """The request body stopped coming."""
+
+    code = "too_slow"
+
+
 class UnsupportedMediaType(TidingsError):
     """The request body is in a form that is not read."""
 
@@ -52,6 +58,7 @@ STATUS: Mapping[type[TidingsError], int] = {
     NotFound: 404,
     Conflict: 409,
     RateLimited: 429,
+    TooSlow: 408,
     TooLarge: 413,
     UnsupportedMediaType: 415,
     BackendError: 503,

@@ -41,13 +41,16 @@ def router(host: ApiHost) -> APIRouter:
         Lines before one that is too large are kept. Sending the same lines again changes nothing.
         """
         results: dict[int, object] = {}
-        waiting: dict[str, tuple[int, User]] = {}
+        #: id → the lines that name it, and the user as the last of them has it
+        waiting: dict[str, tuple[list[int], User]] = {}
 
         async def store_waiting() -> None:
             async with store.begin() as tx:
                 new = await store.users.upsert(tx, [user for _, user in waiting.values()], host.clock.now())
-            for (number, user), created in zip(waiting.values(), new, strict=True):
-                results[number] = {"line": number, "id": user.id, "status": "created" if created else "updated"}
+            for (numbers, user), created in zip(waiting.values(), new, strict=True):
+                for number in numbers:
+                    status = "created" if created and number == numbers[0] else "updated"
+                    results[number] = {"line": number, "id": user.id, "status": status}
             waiting.clear()
 
         async for number, line in lines.lines(request, at_most=MAX_LINES):
@@ -56,9 +59,10 @@ def router(host: ApiHost) -> APIRouter:
             except Invalid as error:
                 results[number] = lines.failed(number, error)
                 continue
-            if body.id in waiting or len(waiting) >= CHUNK:
+            if len(waiting) >= CHUNK:
                 await store_waiting()
-            waiting[body.id] = (number, user_of(body.id, body))
+            numbers = [*waiting[body.id][0], number] if body.id in waiting else [number]
+            waiting[body.id] = (numbers, user_of(body.id, body))
         if waiting:
             await store_waiting()
         return lines.answer(results[number] for number in sorted(results))

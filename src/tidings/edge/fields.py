@@ -69,7 +69,8 @@ def locale(text: str) -> str:
 
 @functools.cache
 def _zones() -> dict[str, str]:
-    return {name.lower(): name for name in zoneinfo.available_timezones()}
+    # two that say nothing about a place: `localtime` is this machine's, `Factory` means that nobody set one
+    return {name.lower(): name for name in zoneinfo.available_timezones() - {"localtime", "Factory"}}
 
 
 def timezone(text: str) -> str:

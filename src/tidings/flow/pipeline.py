@@ -300,12 +300,13 @@ class Pipeline:
         notifications: dict[str, Notification] = {}
         for notification_id in {due.notification_id for due in claimed}:
             notification = self._known.get(notification_id)
-            if notification is None or notification_id in stale:
+            users = stale.get(notification_id)
+            if notification is None or users:
                 async with self.store.read() as tx:
-                    notification = await self.store.notifications.get(tx, notification_id)
+                    notification = notification or await self.store.notifications.get(tx, notification_id)
                     if notification is None:
                         continue  # erased since the claim, and its deliveries with it
-                    if users := stale.get(notification_id):
+                    if users:
                         members[notification_id] = await self.store.audiences.among(tx, notification.audience, users)
                 self._known.keep(notification)
             notifications[notification_id] = notification

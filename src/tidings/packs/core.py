@@ -38,6 +38,13 @@ def _opted_in(arguments: Mapping[str, object]) -> Select[str]:
     return select(first.c.user_id).where(*chosen, ~earlier)
 
 
+def text(value: object, _locale: str, _timezone: str) -> str:
+    """Return a text or a number as it is. Raises ValueError for anything else, and for what is blank."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise ValueError("title and body must be texts that are not blank")
+    return str(value)
+
+
 pack = Pack(
     name="core",
     categories=(Category("MESSAGE", "Messages"),),
@@ -46,11 +53,12 @@ pack = Pack(
             code="MESSAGE",
             category="MESSAGE",
             priority=Priority.NORMAL,
-            words={"en": Wording("{{ title }}", "{{ body }}")},
+            words={"en": Wording("{{ title | text }}", "{{ body | text }}")},
             optional=frozenset({"url"}),
             url="{{ url or '/' }}",
         ),
     ),
+    filters={"text": text},
     audiences=(
         AudienceKind("users", {"userIds": "user-1"}, _users, "is one of the users named"),
         AudienceKind("everyone", {}, _everyone, "is a user"),

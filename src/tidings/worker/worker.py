@@ -52,7 +52,7 @@ class Worker:
         for task in done:
             task.result()
 
-    async def stop(self, deadline: float = 20.0) -> None:
+    async def stop(self, deadline: float = 6.0) -> None:
         """Drain within `deadline` seconds; what could not be sent is given back for the next start."""
         self._sender.stop()
         await self._pipeline.queue.close()

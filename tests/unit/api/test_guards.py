@@ -1,9 +1,14 @@
 """What a request may look like, and what every answer carries."""
 
+import asyncio
 from typing import Any
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
+
+from tidings.api import guards
+from tidings.api.problems import TooSlow
 
 LIMIT = 1_048_576
 
@@ -87,3 +92,25 @@ async def test_an_unforeseen_error_tells_an_id_and_nothing_else(call: Any, monke
 async def test_no_other_site_may_read_unless_it_is_named(call: Any) -> None:
     reply = await call("GET", "/api/notifications", headers={"Origin": "https://evil.example"})
     assert not any(name.startswith("access-control") for name in reply.headers)
+
+
+async def test_a_body_that_stops_coming_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "BODY_PATIENCE", 0.01)
+
+    async def reads_all(_scope: Scope, receive: Receive, _send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    pieces = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive() -> Message:
+        if pieces:
+            return pieces.pop()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]  # never comes
+
+    async def send(_message: Message) -> None:
+        raise AssertionError("nothing is answered here")
+
+    scope = {"type": "http", "path": "/api/users/ana", "headers": []}
+    with pytest.raises(TooSlow):
+        await guards.BodyGuard(reads_all, 1000)(scope, receive, send)

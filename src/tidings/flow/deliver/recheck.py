@@ -8,8 +8,9 @@ from tidings.model.notification import Notification
 from tidings.model.subscription import SubscriptionState
 from tidings.model.template import Category
 
-#: a delivery planned longer ago than this is also checked against its audience again
-AUDIENCE_TRUSTED_FOR = timedelta(seconds=30)
+#: A delivery planned longer ago than this is also checked against its audience again. Every deferral waits longer, so
+#: a ticket returned while a message waits stops it; in a long broadcast it is one query for each claim.
+AUDIENCE_TRUSTED_FOR = timedelta(seconds=1.5)
 
 
 def is_stale(due: Due, trusted_since: datetime) -> bool:
