@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import and_, delete, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tidings.ports.store import FirstAnswer, Transaction
@@ -37,9 +37,6 @@ class SqlIdempotencyKeys:
         await of(tx).execute(
             update(idempotency_keys).where(_k.caller == caller, _k.key == key).values(status=status, body=body)
         )
-
-    async def release(self, tx: Transaction, *, caller: str, key: str) -> None:
-        await of(tx).execute(delete(idempotency_keys).where(and_(_k.caller == caller, _k.key == key)))
 
     async def purge(self, tx: Transaction, before: datetime) -> int:
         return (await of(tx).execute(delete(idempotency_keys).where(_k.created_at < before))).rowcount

@@ -47,12 +47,6 @@ class KeysContract:
             assert await self._reserve(store, tx, digest="other") == FirstAnswer("digest", 202, b'{"id": 1}')
             assert await self._reserve(store, tx, caller="ben") is None
 
-    async def test_a_released_idempotency_key_may_be_used_again(self, store: Store) -> None:
-        async with store.begin() as tx:
-            await self._reserve(store, tx)
-            await store.idempotency.release(tx, caller="ana", key="1")
-            assert await self._reserve(store, tx) is None
-
     async def test_old_idempotency_keys_are_purged(self, store: Store) -> None:
         async with store.begin() as tx:
             await self._reserve(store, tx)
