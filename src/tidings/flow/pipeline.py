@@ -159,7 +159,7 @@ class Pipeline:
             await self._until_nothing_is_sending(notification_id)
 
     async def _until_nothing_is_sending(self, notification_id: str) -> None:
-        """Wait for another process's worker to learn of a cancellation, which it does within half a second.
+        """Wait for another process's worker to learn of a cancellation, which it does within a second.
 
         If it does not (it was killed, say), its claims run out, and whoever takes them over sees the cancellation.
         """

@@ -52,6 +52,8 @@ def _options(pool_size: int) -> dict[str, Any]:
         "pool_size": pool_size,
         "max_overflow": 0,
         "pool_timeout": 30,
+        # `steady.transaction` ends what it began; another rollback at each return would only cost a trip to the thread
+        "pool_reset_on_return": None,
         # the driver must not open transactions behind our back: we say when, and which kind
         "connect_args": {"isolation_level": None},
         "json_serializer": lambda value: msgspec.json.encode(value).decode(),

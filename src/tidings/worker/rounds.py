@@ -15,8 +15,10 @@ log = structlog.get_logger(__name__)
 
 #: seconds between looks at the outbox: what other processes committed waits this long
 RELAY_EVERY = 0.5
+#: seconds until a cancellation in another process is learned of
+CANCELLATIONS_EVERY = 1.0
 #: seconds between removals from the outbox of what the queue has
-SETTLE_EVERY = 1.0
+SETTLE_EVERY = 2.0
 #: seconds between looks for retries that have come due
 RETRIES_EVERY = 1.0
 #: seconds until a VAPID key that another process added is taken over
@@ -45,6 +47,7 @@ class Rounds:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         upkeep = [
+            (CANCELLATIONS_EVERY, self._cancellations),
             (SETTLE_EVERY, self._pipeline.settle_outbox),
             (RETRIES_EVERY, self._retries),
             (KEYS_EVERY, self._reload_keys),
@@ -54,7 +57,6 @@ class Rounds:
         due = {index: loop.time() + every for index, (every, _) in enumerate(upkeep)}
         while True:
             await self._guarded(self._relay)
-            await self._guarded(self._cancellations)
             for index, (every, work) in enumerate(upkeep):
                 if loop.time() >= due[index]:
                     await self._guarded(work)
