@@ -6,12 +6,8 @@ store, so that memory does not grow with the audience.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from tidings.errors import Invalid
-
-#: the JSON form: `{"kind": "ticket_holders", "eventId": "ev-1"}`, `{"or": [...]}`, `{"and": [...]}`, `{"not": {...}}`
-AudienceJson: TypeAlias = Mapping[str, object]
 
 MAX_DEPTH = 12
 MAX_NODES = 200
@@ -82,7 +78,8 @@ def to_json(audience: Audience) -> dict[str, object]:
 
 
 def from_json(value: object, *, path: str = "audience") -> Audience:
-    """Return the audience of a JSON form.
+    """Return the audience of a JSON form: `{"kind": "ticket_holders", "eventId": "ev-1"}`, `{"or": […]}`,
+    `{"and": […]}` or `{"not": {…}}`.
 
     Raises Invalid, naming the path, for an unknown shape, more than 12 levels or more than 200 nodes.
     """

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from tidings.model.audience import Audience
-from tidings.model.delivery import Attempted, DeliveryState, Due, Planned, Recipient, Skipped
+from tidings.model.delivery import Attempted, Due, Planned, Recipient, Skipped
 from tidings.model.notification import Counts, Notification, NotificationState
 from tidings.model.subscription import PushSubscription, SubscriptionState, VapidKey
 from tidings.model.task import Task
@@ -306,7 +306,3 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None: ...
-
-
-#: deliveries per state, as `Counts.by_state`
-StateCounts = Mapping[DeliveryState, int]
