@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ from tidings.stores.sealing import Sealer
 from tidings.stores.sqlite import engines
 from tidings.stores.store import SqlStore
 from tidings.testing.clock import FrozenClock
+from tidings.testing.postgres import PostgresServer
+from tidings.testing.valkey import ValkeyServer
 
 # the suites for adapters are ordinary modules: without this their asserts would say nothing when they fail
 pytest.register_assert_rewrite("tidings.testing.contracts")
@@ -40,6 +42,35 @@ async def store(upgraded_database: Path, tmp_path: Path) -> AsyncIterator[SqlSto
     opened = SqlStore(*engines(tmp_path / "tidings.db"), Sealer(SECRET), KINDS)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL for all tests that only need databases; who stops or restarts it starts one of its own."""
+    with PostgresServer(settings=("fsync=off",)) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """An empty database, dropped afterwards."""
+    url = postgres.fresh()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """A Valkey for all tests that only need keys; who kills or stops it starts one of its own."""
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyServer) -> str:
+    """An empty Redis."""
+    valkey.flush()
+    return valkey.url
 
 
 async def _upgraded(path: Path) -> None:

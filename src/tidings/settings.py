@@ -4,6 +4,7 @@ Order, strongest first: flags, `TIDINGS_*` environment, `.env`, `tidings.toml`, 
 """
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
@@ -32,6 +33,24 @@ def _split(value: object) -> object:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Role(StrEnum):
+    """What a process is for. It decides what it opens, and how much of it."""
+
+    #: everything in one process
+    SERVE = "serve"
+    #: accepts; others send
+    API = "api"
+    #: sends; others accept
+    WORKER = "worker"
+    #: the library and one-off commands: accept and look
+    CLIENT = "client"
+
+    @property
+    def sends(self) -> bool:
+        """Whether it takes work from the queue."""
+        return self in (Role.SERVE, Role.WORKER)
 
 
 class Origin(NamedTuple):
@@ -66,10 +85,16 @@ class Settings(BaseSettings):
 
     #: where the database and generated secrets live by default
     data_dir: Path = Path("data")
-    #: `sqlite:///path`; default: `tidings.db` in the data folder
+    #: `sqlite:///path` or `postgresql://…`; default: `tidings.db` in the data folder
     database: str = Field(default_factory=lambda data: f"sqlite:///{data.get('data_dir', 'data')}/tidings.db")
-    #: reserved for the scaled form; must be unset
+    #: connections to PostgreSQL per process; 0 = 50 for the API, 20 for a worker
+    database_pool: int = Field(0, ge=0, le=1000)
+    #: bring the schema up to date at the start; off: `tidings db upgrade` does
+    migrate: bool = True
+    #: `redis://…` of a Redis or Valkey: queue, caches and presence are shared; unset = inside the process
     redis: str | None = None
+    #: first part of the names of our queues; the lane follows
+    queue_prefix: str = Field("tidings", pattern=r"^[a-z0-9-]{1,40}$")
     #: address to bind; anything but loopback needs real secrets
     host: str = "127.0.0.1"
     #: TCP port; 0 = any free one
@@ -98,6 +123,26 @@ class Settings(BaseSettings):
     page_size: int = Field(1000, ge=1, le=10_000)
     #: deliveries that travel in one task
     batch_size: int = Field(200, ge=1, le=5_000)
+    #: jobs of one notification that are worked on at once, per worker (MISSION M28)
+    single_jobs: int = Field(10, ge=1, le=1000)
+    #: jobs of many recipients that are worked on at once, per worker
+    batch_jobs: int = Field(5, ge=1, le=1000)
+    #: recipients that a job from outside tells at once
+    batch_job_size: int = Field(50, ge=1, le=5_000)
+    #: jobs from outside that are begun per second, by all workers together; 0 = as many as come
+    jobs_per_second: int = Field(100, ge=0, le=1_000_000)
+    #: notifications per user and hour; urgent and mandatory ones are not held back; 0 = no limit (MISSION M18)
+    user_limit: int = Field(20, ge=0, le=10_000)
+    #: categories with a limit of their own, `CATEGORY=20`, separated by commas; 0 = no limit
+    category_limits: Words = ()
+    #: seconds between runs of the schedule that picks up work that is due; 0 = off (MISSION M22)
+    process_every: int = Field(120, ge=0, le=86_400)
+    #: days that notifications and what became of them are kept; 0 = for ever
+    retention_days: int = Field(90, ge=0, le=36_500)
+    #: seconds that a stop may take: what is in flight by then is given up, and sent again by another worker
+    drain_seconds: float = Field(6.0, ge=0.1, le=600)
+    #: port on which `tidings worker` answers /health and /metrics; 0 = none
+    worker_port: int = Field(0, ge=0, le=65535)
     #: how long a worker owns what it claimed, in seconds
     lease_seconds: int = Field(60, ge=30, le=3600)
     #: outcomes are written at most this late, in milliseconds
@@ -175,16 +220,34 @@ class Settings(BaseSettings):
             for name in type(self).model_fields
         ]
 
+    def generated_secrets(self) -> list[str]:
+        """Return the variables of the secrets that this installation made itself."""
+        return [variable(name) for name in SECRETS if self._origins.get(name) == "generated"]
+
     @property
     def sqlite_path(self) -> Path | None:
         """File of the SQLite database, None for another database or one in memory."""
         path = self.database.removeprefix("sqlite:///")
         return Path(path) if path != self.database and path not in ("", ":memory:") else None
 
+    def refuse_for(self, role: Role) -> None:
+        """Raise ConfigError, naming the fix, where these settings do not make a process of this role."""
+        if role in (Role.API, Role.WORKER) and self.database.startswith("sqlite:"):
+            raise ConfigError(
+                variable("database"),
+                f"is SQLite, which belongs to one server, and tidings {role.value} is one of several processes; run "
+                "tidings serve, or set it to postgresql://user@host/name",
+            )
+
     @property
     def listening_url(self) -> str:
         """Base URL of the server itself, as seen from this machine."""
         return _listening({"host": self.host, "port": self.port})
+
+    @property
+    def worker_url(self) -> str | None:
+        """Base URL of a worker's health and metrics, as seen from this machine, None = it has none."""
+        return _listening({"host": self.host, "port": self.worker_port}) if self.worker_port else None
 
     @property
     def weak_bootstrap_key(self) -> bool:
@@ -204,15 +267,25 @@ class Settings(BaseSettings):
     @field_validator("database")
     @classmethod
     def _known_database(cls, value: str) -> str:
-        if not value.startswith("sqlite:///"):
-            raise ValueError("this version stores in SQLite; write sqlite:///path/to/tidings.db or unset it")
+        if not value.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            raise ValueError("is no database; write sqlite:///path/to/tidings.db or postgresql://user@host/name")
         return value
 
     @field_validator("redis")
     @classmethod
-    def _no_redis(cls, value: str | None) -> None:
-        if value:
-            raise ValueError("this version runs the embedded queue only; unset it")
+    def _known_queue(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("is no Redis; write redis://host:6379/0 or unset it")
+        return value or None
+
+    @field_validator("category_limits")
+    @classmethod
+    def _limits(cls, value: Sequence[str]) -> Sequence[str]:
+        for one in value:
+            category, sign, number = one.partition("=")
+            if not category or not sign or not number.isdigit():
+                raise ValueError(f"{one!r} is not CATEGORY=number; write for example ORDER_UPDATES=100,MARKETING=2")
+        return value
 
     @field_validator("frontend_url")
     @classmethod

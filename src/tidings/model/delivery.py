@@ -23,6 +23,8 @@ class DeliveryState(StrEnum):
     CANCELLED = "cancelled"
     #: something changed between planning and sending (preference off, ticket returned)
     SKIPPED = "skipped"
+    #: refused, and taken off the list of dead letters by an operator
+    DISCARDED = "discarded"
 
 
 FINAL_STATES = frozenset(DeliveryState) - {DeliveryState.PENDING, DeliveryState.SENDING}
@@ -40,6 +42,7 @@ class SkipReason(StrEnum):
     USER_ERASED = "user_erased"
     RENDER_FAILED = "render_failed"
     CANCELLED = "cancelled"
+    RATE_LIMITED = "rate_limited"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,20 @@ class TaskKind(StrEnum):
     FAN_OUT = "fan_out"
     #: send a batch of deliveries; `ref` = batch id
     DELIVER = "deliver"
+    #: send a batch of one that was in flight when a worker died, with nothing else of its kind beside it
+    DELIVER_ALONE = "deliver_alone"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """A hint that there is work; the database says what the work is."""
 
-    #: id of the outbox row it came from, or of the batch when re-driven
+    #: what makes a repeat of it recognisable: the same work published twice has the same id
     id: str
     kind: TaskKind
     ref: str
     lane: Lane
     due_at: datetime
     version: int = 1
+    #: raised when the same work must be told again although the queue may still know the id (facts: queue, 11)
+    generation: int = 0

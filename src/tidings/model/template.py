@@ -16,6 +16,8 @@ class Category:
     mandatory: bool = False
     #: off until the user turns it on
     opt_in: bool = False
+    #: most of them a user gets in an hour, counted by themselves; 0 = no limit, None = counted with the others (M18)
+    hourly_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

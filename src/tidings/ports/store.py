@@ -13,11 +13,13 @@ from typing import Protocol
 from tidings.model.audience import Audience
 from tidings.model.delivery import Attempted, Due, Planned, Recipient, Skipped
 from tidings.model.notification import Counts, Notification, NotificationState
+from tidings.model.priority import Lane
 from tidings.model.subscription import PushSubscription, SubscriptionState, VapidKey
 from tidings.model.task import Task
 from tidings.model.template import Category
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import Preference, User
+from tidings.ports.operations import DeadLetters, Processes, Schedules, UserLimits
 
 
 class Transaction(Protocol):
@@ -35,7 +37,12 @@ class Transaction(Protocol):
 
 class Notifications(Protocol):
     async def add(self, tx: Transaction, notification: Notification) -> None: ...
+    async def add_many(self, tx: Transaction, notifications: Sequence[Notification]) -> None: ...
     async def get(self, tx: Transaction, notification_id: str) -> Notification | None: ...
+    async def get_many(self, tx: Transaction, notification_ids: Collection[str]) -> Sequence[Notification]:
+        """Return those that exist, in no order."""
+        ...
+
     async def recent(
         self,
         tx: Transaction,
@@ -52,6 +59,10 @@ class Notifications(Protocol):
 
     async def advance(self, tx: Transaction, before: Notification, after: Notification) -> bool:
         """Compare-and-set of state, cursor and counts; False if somebody else moved or cancelled it."""
+        ...
+
+    async def advance_many(self, tx: Transaction, moves: Sequence[tuple[Notification, Notification]]) -> set[str]:
+        """Do `advance` for many pairs of (before, after) in one statement. Returns the ids of those that moved."""
         ...
 
     async def cancel(self, tx: Transaction, notification_id: str) -> bool:
@@ -75,6 +86,10 @@ class Audiences(Protocol):
         """Return the next users of an audience in id order, with their choices for the category and their devices."""
         ...
 
+    async def named(self, tx: Transaction, wanted: Sequence[tuple[str, str]]) -> Sequence[Recipient | None]:
+        """Return, in order, the recipient of each (user id, category) in one statement; None for an unknown user."""
+        ...
+
     async def among(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:
         """Return those of `user_ids` that are in the audience now."""
         ...
@@ -82,6 +97,19 @@ class Audiences(Protocol):
     async def size(self, tx: Transaction, audience: Audience) -> int:
         """Count the audience (for estimates, never on the way of a send)."""
         ...
+
+
+#: workers that may die while they have a delivery, before it is quarantined (facts: reliability, "poison message")
+MAX_CRASHES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What came of taking claimed rows back from dead workers."""
+
+    given_back: int
+    #: given up as poison
+    quarantined: int
 
 
 class Deliveries(Protocol):
@@ -111,16 +139,31 @@ class Deliveries(Protocol):
         """Give back the rows still claimed under these lease tokens. Returns how many."""
         ...
 
-    async def release_expired(self, tx: Transaction, now: datetime) -> int:
-        """Give back rows whose lease has run out. Returns how many."""
+    async def release_expired(self, tx: Transaction, now: datetime) -> "Released":
+        """Give back rows whose lease has run out, and count a crash for each; see `release_all`."""
         ...
 
-    async def release_all(self, tx: Transaction, now: datetime) -> int:
-        """Give back every claimed row: for a start when no other process can be sending."""
+    async def release_all(self, tx: Transaction, now: datetime) -> "Released":
+        """Give back every claimed row: for a start when no other process can be sending.
+
+        Its worker died with it, so it is sent alone from now on, and after `MAX_CRASHES` deaths not at all: it is
+        refused, which makes it a dead letter.
+        """
         ...
 
-    async def waiting_batches(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Task]:
-        """Batches with pending rows in id order: what a lost queue must be told again."""
+    async def waiting_batches(
+        self,
+        tx: Transaction,
+        *,
+        after: str | None,
+        limit: int,
+        lane: Lane | None = None,
+        before: datetime | None = None,
+    ) -> Sequence[Task]:
+        """Batches with pending rows in id order: what a lost queue must be told again.
+
+        lane: only of this lane; before: only batches made before an instant (the time in their ids).
+        """
         ...
 
     async def trace(
@@ -136,9 +179,17 @@ class Deliveries(Protocol):
 
 class Outbox(Protocol):
     async def add(self, tx: Transaction, tasks: Sequence[Task]) -> None: ...
-    async def due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]: ...
+    async def due(
+        self, tx: Transaction, now: datetime, limit: int, *, made_before: datetime | None = None
+    ) -> Sequence[Task]:
+        """Return what is due, the longest due first. made_before: only what was made (by its id) before an instant."""
+        ...
+
     async def remove(self, tx: Transaction, task_ids: Sequence[str]) -> None: ...
     async def next_due(self, tx: Transaction) -> datetime | None: ...
+    async def delayed(self, tx: Transaction, now: datetime, *, most: int) -> dict[Lane, int]:
+        """Return how many tasks per lane wait for a later time; at most `most` are looked at."""
+        ...
 
 
 class Users(Protocol):
@@ -240,7 +291,26 @@ class FirstAnswer:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class KeyedRequest:
+    """A request that came with an idempotency key."""
+
+    caller: str
+    key: str
+    request_digest: str
+
+
 class IdempotencyKeys(Protocol):
+    async def reserve_many(
+        self, tx: Transaction, requests: Sequence[KeyedRequest], now: datetime
+    ) -> Sequence[FirstAnswer | None]:
+        """Do `reserve` for many requests with different keys, in few statements, in the order given."""
+        ...
+
+    async def answer_many(self, tx: Transaction, answers: Sequence[tuple[KeyedRequest, int, bytes]]) -> None:
+        """Do `answer` for many: (request, status, body)."""
+        ...
+
     async def reserve(
         self, tx: Transaction, *, caller: str, key: str, request_digest: str, now: datetime
     ) -> FirstAnswer | None:
@@ -272,6 +342,14 @@ class Store(Protocol):
     def api_keys(self) -> ApiKeys: ...
     @property
     def idempotency(self) -> IdempotencyKeys: ...
+    @property
+    def limits(self) -> UserLimits: ...
+    @property
+    def dead_letters(self) -> DeadLetters: ...
+    @property
+    def processes(self) -> Processes: ...
+    @property
+    def schedules(self) -> Schedules: ...
 
     def begin(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a writing transaction; commits at the end of the block, rolls back when it raises."""

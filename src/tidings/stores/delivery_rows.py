@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Row, bindparam, exists, insert, literal, select, update
+from sqlalchemy import Integer, Row, Text, bindparam, column, exists, insert, literal, select, tuple_, update
 
 from tidings.errors import ConfigError
 from tidings.model.delivery import Attempted, DeliveryState, Due, Planned, Skipped, SkipReason
@@ -22,10 +22,13 @@ from tidings.stores.schema import (
     notifications,
     preferences,
     push_subscriptions,
+    skips,
     users,
 )
 from tidings.stores.sealing import Sealer
 from tidings.stores.subscriptions import DEVICE, opened
+from tidings.stores.types import Id
+from tidings.stores.upserts import upsert_on
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +39,7 @@ _LATE_SKIPS = {SkipReason.CANCELLED: DeliveryState.CANCELLED, SkipReason.EXPIRED
 WHY = 300
 
 #: everything that must be looked at again just before sending (MISSION B8), in one statement
-DUE = (
+_DUE = (
     select(
         _d.id,
         _d.notification_id,
@@ -66,9 +69,15 @@ DUE = (
     )
     .order_by(_d.id)
 )
+_claimed = json_rows("rows", _d.id, _d.notification_id)
+#: the same for the rows given, per dialect: SQLite finds them by id, PostgreSQL by their key, in their partitions
+DUE_OF = {
+    "postgresql": _DUE.where(tuple_(_d.id, _d.notification_id).in_(select(_claimed.c.id, _claimed.c.notification_id))),
+    "sqlite": _DUE.where(_d.id.in_(select(_claimed.c.id))),
+}
 
 _new = json_rows(
-    "rows", "id", "notification_id", "user_id", "channel", "target_id", "lane", "rule", "batch_id", "due_at"
+    "rows", _d.id, _d.notification_id, _d.user_id, _d.channel, _d.target_id, _d.lane, _d.rule, _d.batch_id, _d.due_at
 )
 #: new deliveries
 ADD = insert(deliveries).from_select(
@@ -82,11 +91,30 @@ ADD = insert(deliveries).from_select(
     ),
 )
 
-_outcome = json_rows("rows", "id", "lease", "new_state", "new_why", "new_due_at", "new_attempts")
+_s = skips.c
+_silent = json_rows("rows", _s.id, _s.notification_id, _s.user_id, _s.channel, _s.reason, _s.detail)
+#: new skips
+SKIP = insert(skips).from_select([*_silent.c.keys(), "created_at"], select(*_silent.c, bindparam("now", type_=Instant)))
+
+_outcome = json_rows(
+    "rows",
+    _d.id,
+    _d.notification_id,
+    column("lease", Id),
+    column("new_state", Text),
+    column("new_why", Text),
+    column("new_due_at", Instant),
+    column("new_attempts", Integer),
+)
 #: outcomes, fenced: only a row that still holds this very lease takes it
 RECORD = (
     update(deliveries)
-    .where(_d.id == _outcome.c.id, _d.lease_token == _outcome.c.lease, SENDING)
+    .where(
+        _d.id == _outcome.c.id,
+        _d.notification_id == _outcome.c.notification_id,
+        _d.lease_token == _outcome.c.lease,
+        SENDING,
+    )
     .values(
         state=_outcome.c.new_state,
         why=_outcome.c.new_why,
@@ -99,17 +127,32 @@ RECORD = (
     )
 )
 
-_try = json_rows("rows", "delivery_id", "started_at", "number", "outcome", "why", "status", "finished_at")
-#: tries; a delivery that was erased with its user meanwhile takes its tries with it
-RECORD_TRIES = (
-    insert(attempts)
-    .from_select(_try.c.keys(), select(*_try.c).where(exists().where(_d.id == _try.c.delivery_id)))
-    .prefix_with("OR IGNORE", dialect="sqlite")
+_a = attempts.c
+_try = json_rows(
+    "rows",
+    _a.delivery_id,
+    _a.started_at,
+    _a.number,
+    _a.outcome,
+    _a.why,
+    _a.status,
+    _a.finished_at,
+    _d.notification_id,
 )
+_tries = [name for name in _try.c.keys() if name != "notification_id"]  # noqa: SIM118  # a collection of columns
+_tried = select(*(_try.c[name] for name in _tries)).where(
+    # a delivery that was erased with its user meanwhile takes its tries with it
+    exists().where(_d.id == _try.c.delivery_id, _d.notification_id == _try.c.notification_id)
+)
+#: tries, per dialect; one that is there already (a repeat) is left as it is
+RECORD_TRIES = {
+    dialect: upsert_on(dialect, attempts).from_select(_tries, _tried).on_conflict_do_nothing()
+    for dialect in ("postgresql", "sqlite")
+}
 
 
 def due(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, sealer: Sealer) -> Due:
-    """Return the claimed delivery of a row of `DUE`."""
+    """Return the claimed delivery of a row of `DUE_OF`."""
     (delivery_id, notification_id, user_id, channel, tries, planned_at, state, locale, timezone, choice, *device) = row
     return Due(
         id=delivery_id,
@@ -154,17 +197,16 @@ def new_row(planned: Planned) -> Sequence[str | int | None]:
     )
 
 
-def skipped_row(skipped: Skipped, now: datetime) -> dict[str, object]:
-    """Return the row of a recorded skip."""
-    return {
-        "id": new_id(now),
-        "notification_id": skipped.notification_id,
-        "user_id": skipped.user_id,
-        "channel": skipped.channel,
-        "reason": skipped.reason.value,
-        "detail": dict(skipped.detail),
-        "created_at": now,
-    }
+def skipped_row(skipped: Skipped, now: datetime) -> Sequence[object]:
+    """Return a row of `SKIP`."""
+    return (
+        new_id(now),
+        skipped.notification_id,
+        skipped.user_id,
+        skipped.channel,
+        skipped.reason.value,
+        dict(skipped.detail),
+    )
 
 
 def outcome_row(attempted: Attempted) -> Sequence[str | int | None]:
@@ -185,7 +227,15 @@ def outcome_row(attempted: Attempted) -> Sequence[str | int | None]:
         case Skipped():
             state = _LATE_SKIPS.get(outcome.reason, DeliveryState.SKIPPED)
             number -= 1
-    return attempted.delivery_id, attempted.lease_token, state.value, _why(outcome), instant(due_at), number
+    return (
+        attempted.delivery_id,
+        attempted.notification_id,
+        attempted.lease_token,
+        state.value,
+        _why(outcome),
+        instant(due_at),
+        number,
+    )
 
 
 def try_row(attempted: Attempted) -> Sequence[str | int | None]:
@@ -200,6 +250,7 @@ def try_row(attempted: Attempted) -> Sequence[str | int | None]:
         _why(outcome),
         outcome.status,
         instant(attempted.finished_at),
+        attempted.notification_id,
     )
 
 

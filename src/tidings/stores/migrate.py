@@ -1,19 +1,38 @@
-"""Migrations: Alembic over the connection it is given, so that there is nothing to configure."""
+"""Migrations: Alembic over the connection it is given, so that there is nothing to configure.
 
-from collections.abc import Callable
+Any number of processes may start at once on an empty database: one changes the schema, the others wait for it. On
+PostgreSQL each migration is a transaction, because an index on a table in use is made outside of one
+(`migrations/indexes.py`); on SQLite all of them are one.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, RevisionStep
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from tidings.errors import BackendError
+from tidings.errors import BackendError, Invalid
+from tidings.stores import partitions
+from tidings.stores.connection import Blocking, at_once
+from tidings.stores.locks import is_locked, schema_lock
+
+log = structlog.get_logger(__name__)
 
 _SCRIPTS = Path(__file__).parent / "migrations"
+#: how long a process waits for another one that changes the schema, in seconds
+PATIENCE = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +54,93 @@ def status(connection: Connection) -> Status:
     return Status(MigrationContext.configure(connection).get_current_revision(), head)
 
 
-def upgrade(connection: Connection) -> None:
-    """Run every migration that is missing. Raises BackendError when the database is newer than this program."""
+def upgrade(connection: Connection, now: datetime | None = None, *, patience: float = PATIENCE) -> None:
+    """Run every migration that is missing, and make the partitions of the weeks that come.
+
+    now: which week it is, None = by this machine's clock; patience: seconds to wait for another process that changes
+    the schema. Raises BackendError when that is too short, or when the database is newer than this program.
+    """
     scripts = _scripts()
-    known = {revision.revision for revision in scripts.walk_revisions()}
-    current = MigrationContext.configure(connection).get_current_revision()
+    found = status(connection)
     connection.rollback()
-    if current is not None and current not in known:
-        raise BackendError(f"the database has schema {current}, which is newer than this program; upgrade Tidings")
-    _run(connection, scripts, lambda revision: scripts._upgrade_revs("head", revision))
+    if not found.up_to_date:
+        if found.current is not None and found.current not in {one.revision for one in scripts.walk_revisions()}:
+            raise BackendError(
+                f"the database has schema {found.current}, which is newer than this program; upgrade Tidings"
+            )
+        _run(connection, scripts, lambda revision: scripts._upgrade_revs("head", revision), patience)
+    if connection.dialect.name == "postgresql":
+        _make_weeks(connection, now or datetime.now(UTC))
 
 
-def downgrade(connection: Connection, to: str) -> None:
-    """Undo migrations down to a revision (`base` = all)."""
+def downgrade(connection: Connection, to: str, *, patience: float = PATIENCE) -> None:
+    """Undo migrations down to a revision (`base` = all), and with them what only they know to keep.
+
+    Raises Invalid for a revision that does not exist, BackendError as `upgrade`.
+    """
     scripts = _scripts()
-    _run(connection, scripts, lambda revision: scripts._downgrade_revs(to, revision))
+    connection.rollback()
+    try:
+        _run(connection, scripts, lambda revision: scripts._downgrade_revs(to, revision), patience)
+    except (CommandError, ResolutionError) as error:
+        known = ", ".join(sorted(one.revision for one in scripts.walk_revisions()))
+        raise Invalid.field("to", f"{to!r} is no schema below this database's; there are base, {known}") from error
 
 
-def _run(connection: Connection, scripts: ScriptDirectory, steps: Callable[[Any], list[RevisionStep]]) -> None:
+def _run(
+    connection: Connection, scripts: ScriptDirectory, steps: Callable[[Any], list[RevisionStep]], patience: float
+) -> None:
     def plan(revision: Any, _context: MigrationContext) -> list[RevisionStep]:
         return steps(revision)
 
-    with EnvironmentContext(Config(), scripts, fn=plan) as environment:
-        environment.configure(connection=connection, transactional_ddl=True)
+    postgresql = connection.dialect.name == "postgresql"
+    exclusive = _alone_on_postgresql(connection, patience) if postgresql else _alone_on_sqlite(connection)
+    # which migrations are missing is looked up by run_migrations, inside the lock
+    with EnvironmentContext(Config(), scripts, fn=plan) as environment, exclusive:
+        environment.configure(connection=connection, transactional_ddl=True, transaction_per_migration=postgresql)
+        environment.run_migrations()
+
+
+@contextmanager
+def _alone_on_postgresql(connection: Connection, patience: float) -> Iterator[None]:
+    with schema_lock(connection, patience=patience):
         with connection.begin():
-            environment.run_migrations()
+            # an index on a large table takes its time
+            connection.execute(text("SET statement_timeout = 0"))
+        try:
+            yield
+        finally:
+            connection.rollback()
+            with connection.begin():
+                connection.execute(text("RESET statement_timeout"))
+
+
+@contextmanager
+def _alone_on_sqlite(connection: Connection) -> Iterator[None]:
+    """Hold the only write lock: the engine begins with BEGIN IMMEDIATE, which waits ten seconds for another writer."""
+    try:
+        with connection.begin():
+            yield
+    except (OperationalError, sqlite3.OperationalError) as error:
+        # the driver's own error comes from BEGIN, where that does not pass through SQLAlchemy
+        if "database is locked" not in str(error):
+            raise
+        raise BackendError("another process is writing to the database; end it, and try again") from error
+
+
+def _make_weeks(connection: Connection, now: datetime) -> None:
+    at = Blocking(connection)
+    with connection.begin():
+        missing = at_once(partitions.missing(at, now))
+    for table, week in missing:
+        try:
+            with connection.begin():
+                at_once(partitions.make(at, table, week))
+        except DBAPIError as error:
+            if not is_locked(error):
+                raise
+            # until the next hourly round its rows would go to the default partition, which is as good, only slower
+            log.warning("partition_postponed", partition=week.of_table(table))
 
 
 def _scripts() -> ScriptDirectory:

@@ -4,28 +4,68 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, Text, column, func, insert, select, text, update
 
 from tidings.model.audience import from_json, to_json
 from tidings.model.notification import Counts, Notification, NotificationState
 from tidings.model.priority import Priority
 from tidings.ports.store import Transaction
+from tidings.stores.claims import CANCELLING
 from tidings.stores.connection import of
-from tidings.stores.json_list import json_list
+from tidings.stores.json_list import json_ids
+from tidings.stores.json_rows import encoded, json_rows
 from tidings.stores.schema import UNPLANNED, deliveries, notifications, skips
 
 _n = notifications.c
+_OPEN = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
+_ADD = insert(notifications)
+
+_moved = json_rows(
+    "rows",
+    _n.id,
+    column("old_state", Text),
+    column("old_cursor", Text),
+    column("new_state", Text),
+    column("new_cursor", Text),
+    _n.recipients,
+    _n.deliveries,
+    _n.skipped,
+)
+_ADVANCE = (
+    update(notifications)
+    .where(
+        _n.id == _moved.c.id,
+        _n.state == _moved.c.old_state,
+        _n.cursor.is_not_distinct_from(_moved.c.old_cursor),
+    )
+    .values(
+        state=_moved.c.new_state,
+        cursor=_moved.c.new_cursor,
+        recipients=_moved.c.recipients,
+        deliveries=_moved.c.deliveries,
+        skipped=_moved.c.skipped,
+    )
+    .returning(_n.id)
+)
 
 
 class SqlNotifications:
     """Implements `ports.store.Notifications`."""
 
     async def add(self, tx: Transaction, notification: Notification) -> None:
-        await of(tx).execute(insert(notifications), _to_row(notification))
+        await of(tx).execute(_ADD, _to_row(notification))
+
+    async def add_many(self, tx: Transaction, notifications: Sequence[Notification]) -> None:
+        if notifications:
+            await of(tx).execute(_ADD, [_to_row(one) for one in notifications])
 
     async def get(self, tx: Transaction, notification_id: str) -> Notification | None:
         row = (await of(tx).execute(select(notifications).where(_n.id == notification_id))).one_or_none()
         return None if row is None else _from_row(row)
+
+    async def get_many(self, tx: Transaction, notification_ids: Collection[str]) -> Sequence[Notification]:
+        query = select(notifications).where(_n.id.in_(json_ids(notification_ids)))
+        return [_from_row(row) for row in await of(tx).execute(query)]
 
     async def recent(
         self,
@@ -42,7 +82,8 @@ class SqlNotifications:
         if before is not None:
             query = query.where(_n.id < before)
         if state is not None:
-            query = query.where(_n.state == state.value)
+            # as literal text: the rare states have partial indexes, which a parameter cannot be matched with
+            query = query.where(text(f"state = '{state.value}'"), *([UNPLANNED] if state in _OPEN else []))
         if category is not None:
             query = query.where(_n.category == category)
         if template is not None:
@@ -67,7 +108,18 @@ class SqlNotifications:
         )
         return moved.rowcount == 1
 
+    async def advance_many(self, tx: Transaction, moves: Sequence[tuple[Notification, Notification]]) -> set[str]:
+        if not moves:
+            return set()
+        # in one order, so that two who move the same ones do not wait for each other in a circle
+        rows = sorted(_move(before, after) for before, after in moves)
+        return set((await of(tx).execute(_ADVANCE, {"rows": encoded(rows)})).scalars().all())
+
     async def cancel(self, tx: Transaction, notification_id: str) -> bool:
+        if of(tx).dialect.name == "postgresql":
+            # Waits until every claim that may have read "not cancelled" is committed, and so can be seen as being sent,
+            # and holds up new ones until the end of this transaction. What is claimed after it knows.
+            await of(tx).execute(select(func.pg_advisory_xact_lock(CANCELLING)))
         cancelled = NotificationState.CANCELLED.value
         done = await of(tx).execute(
             update(notifications)
@@ -78,7 +130,7 @@ class SqlNotifications:
 
     async def cancelled(self, tx: Transaction, notification_ids: Collection[str]) -> set[str]:
         query = select(_n.id).where(
-            _n.id.in_(json_list(notification_ids)), _n.state == NotificationState.CANCELLED.value
+            _n.id.in_(json_ids(notification_ids)), _n.state == NotificationState.CANCELLED.value
         )
         return set((await of(tx).scalars(query)).all())
 
@@ -98,6 +150,20 @@ class SqlNotifications:
         if after is not None:
             query = query.where(_n.id > after)
         return [_from_row(row) for row in await of(tx).execute(query)]
+
+
+def _move(before: Notification, after: Notification) -> tuple[str | int | None, ...]:
+    """Return a row of `_ADVANCE`."""
+    return (
+        before.id,
+        before.state.value,
+        before.cursor,
+        after.state.value,
+        after.cursor,
+        after.recipients,
+        after.deliveries,
+        after.skipped,
+    )
 
 
 def _to_row(notification: Notification) -> dict[str, object]:

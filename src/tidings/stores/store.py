@@ -1,31 +1,32 @@
 """The SQL store: connections, transactions, and one object per kind of row."""
 
-import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from sqlalchemy import event, select, text
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tidings.errors import BackendError
 from tidings.model.template import Category
 from tidings.ports.pack import AudienceKind
 from tidings.ports.store import Transaction
 from tidings.stores import migrate
 from tidings.stores.audiences import SqlAudiences
 from tidings.stores.connection import SqlTransaction, borrowed, of
+from tidings.stores.dead_letters import SqlDeadLetters
 from tidings.stores.deliveries import SqlDeliveries
+from tidings.stores.faults import translated as translated
 from tidings.stores.idempotency import SqlIdempotencyKeys
 from tidings.stores.keys import SqlApiKeys, SqlVapidKeys
+from tidings.stores.limits import SqlUserLimits
 from tidings.stores.notifications import SqlNotifications
 from tidings.stores.outbox import SqlOutbox
+from tidings.stores.processes import SqlProcesses
+from tidings.stores.schedules import SqlSchedules
 from tidings.stores.schema import categories, facts
 from tidings.stores.sealing import Sealer
-from tidings.stores.steady import transaction
+from tidings.stores.steady import plain, transaction
 from tidings.stores.subscriptions import SqlSubscriptions
+from tidings.stores.upserts import upsert
 from tidings.stores.users import SqlUsers
 
 _EPOCH = "queue_epoch"
@@ -48,24 +49,27 @@ class SqlStore:
         self.vapid_keys = SqlVapidKeys(sealer)
         self.api_keys = SqlApiKeys()
         self.idempotency = SqlIdempotencyKeys()
+        self.limits = SqlUserLimits()
+        self.dead_letters = SqlDeadLetters()
+        self.processes = SqlProcesses()
+        self.schedules = SqlSchedules()
         self._statements = 0
-        for engine in {writer, reader}:
+        # on PostgreSQL both share a pool, and the reader tells the writer's listeners too
+        for engine in (writer,) if writer.pool is reader.pool else (writer, reader):
             event.listen(engine.sync_engine, "before_cursor_execute", self._count)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
-        with translated():
-            async with transaction(self._writer) as connection:
-                tx = SqlTransaction(connection)
-                yield tx
+        async with transaction(self._writer) as connection:
+            tx = SqlTransaction(connection)
+            yield tx
         for call in tx.after_commit:
             await call()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
-        with translated():
-            async with transaction(self._reader) as connection:
-                yield SqlTransaction(connection)
+        async with transaction(self._reader) as connection:
+            yield SqlTransaction(connection)
 
     @asynccontextmanager
     async def savepoint(self, tx: Transaction) -> AsyncIterator[None]:
@@ -76,7 +80,7 @@ class SqlStore:
         return await borrowed(connection)
 
     async def sync_categories(self, tx: Transaction, declared: Sequence[Category]) -> None:
-        statement = postgresql.insert(categories) if of(tx).dialect.name == "postgresql" else sqlite.insert(categories)
+        statement = upsert(tx, categories)
         rows = [
             {"code": one.code, "title": one.title, "mandatory": one.mandatory, "opt_in": one.opt_in} for one in declared
         ]
@@ -91,11 +95,10 @@ class SqlStore:
         return value
 
     async def set_epoch(self, tx: Transaction, epoch: str) -> None:
-        statement = postgresql.insert(facts) if of(tx).dialect.name == "postgresql" else sqlite.insert(facts)
         await of(tx).execute(
-            statement.values(name=_EPOCH, value=epoch).on_conflict_do_update(
-                index_elements=[facts.c.name], set_={"value": epoch}
-            )
+            upsert(tx, facts)
+            .values(name=_EPOCH, value=epoch)
+            .on_conflict_do_update(index_elements=[facts.c.name], set_={"value": epoch})
         )
 
     async def ping(self) -> None:
@@ -104,12 +107,12 @@ class SqlStore:
 
     async def upgrade(self) -> None:
         """Bring the schema up to date. Raises BackendError when the database is newer than this program."""
-        async with self._writer.connect() as connection:
+        async with plain(self._writer) as connection:
             await connection.run_sync(migrate.upgrade)
 
     async def schema_status(self) -> migrate.Status:
         """Return the schema's version and the newest one this program knows."""
-        async with self._reader.connect() as connection:
+        async with plain(self._reader) as connection:
             return await connection.run_sync(migrate.status)
 
     @property
@@ -125,18 +128,3 @@ class SqlStore:
     ) -> None:
         if not statement.startswith(("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")):
             self._statements += 1
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn what means "the database does not answer" into BackendError; everything else is a bug and stays as it is."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise BackendError("no database connection became free within 30 s") from error
-    except (DBAPIError, sqlite3.OperationalError) as error:
-        # the driver's own error comes from BEGIN, which does not pass through SQLAlchemy
-        reason = str(error.orig if isinstance(error, DBAPIError) else error)
-        if any(sign in reason for sign in ("database is locked", "disk is full", "disk I/O error", "unable to open")):
-            raise BackendError(f"the database does not answer: {reason}") from error
-        raise

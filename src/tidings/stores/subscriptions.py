@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, insert, select, update
 from tidings.model.subscription import PushSubscription, SubscriptionState
 from tidings.ports.store import Registration, Transaction
 from tidings.stores.connection import of
-from tidings.stores.json_list import json_list
+from tidings.stores.json_list import json_ids
 from tidings.stores.schema import GONE, push_subscriptions
 from tidings.stores.sealing import Sealer
 
@@ -57,7 +57,7 @@ class SqlSubscriptions:
     async def mark(self, tx: Transaction, ids: Sequence[str], state: SubscriptionState, now: datetime) -> int:
         marked = await of(tx).execute(
             update(push_subscriptions)
-            .where(_s.id.in_(json_list(ids)), _s.state != state.value)
+            .where(_s.id.in_(json_ids(ids)), _s.state != state.value)
             .values(state=state.value, state_changed_at=now)
         )
         return marked.rowcount

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, literal, select
 
 from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.trace import AttemptTrace, DeliveryTrace, SkipTrace
 from tidings.ports.store import Transaction
 from tidings.stores.connection import of
-from tidings.stores.json_list import json_list
+from tidings.stores.json_list import json_ids
 from tidings.stores.schema import NO_ID, attempts, deliveries, push_subscriptions, skips
+from tidings.stores.types import Id
 
 _d = deliveries.c
 
@@ -25,7 +26,7 @@ class Traces:
         tries: dict[str, list[AttemptTrace]] = {}
         query = (
             select(attempts)
-            .where(attempts.c.delivery_id.in_(json_list([row.id for row in rows])))
+            .where(attempts.c.delivery_id.in_(json_ids([row.id for row in rows])))
             .order_by(attempts.c.delivery_id, attempts.c.started_at)
         )
         for row in await of(tx).execute(query):
@@ -72,7 +73,7 @@ def _sorted(column: ColumnElement[str]) -> ColumnElement[str]:
     One user's few rows of a notification are to be found by both and then sorted. By the bare id SQLite prefers an
     index that spares the sorting, and reads all rows of the notification or all of the user's history.
     """
-    return func.nullif(column, NO_ID)
+    return func.nullif(column, literal(NO_ID, Id))
 
 
 def _page(notification_id: str, user_id: str | None, after: str | None, limit: int) -> Select[*tuple[Any, ...]]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tidings.model.user import Preference, User
 from tidings.ports.store import Transaction
@@ -12,6 +11,7 @@ from tidings.stores.connection import of
 from tidings.stores.erasure import forget
 from tidings.stores.json_list import json_list
 from tidings.stores.schema import deliveries, preferences, skips, users
+from tidings.stores.upserts import upsert
 
 _CHANGEABLE = ("email", "phone", "locale", "timezone", "city", "attributes", "updated_at")
 
@@ -21,7 +21,7 @@ class SqlUsers:
 
     async def upsert(self, tx: Transaction, people: Sequence[User], now: datetime) -> Sequence[bool]:
         unknown = set(await self.unknown(tx, [person.id for person in people]))
-        statement = postgresql.insert(users) if of(tx).dialect.name == "postgresql" else sqlite.insert(users)
+        statement = upsert(tx, users)
         if people:
             await of(tx).execute(
                 statement.on_conflict_do_update(
@@ -63,8 +63,7 @@ class SqlUsers:
     async def set_preferences(self, tx: Transaction, user_id: str, choices: Sequence[Preference]) -> None:
         if not choices:
             return
-        insert = postgresql.insert if of(tx).dialect.name == "postgresql" else sqlite.insert
-        statement = insert(preferences)
+        statement = upsert(tx, preferences)
         await of(tx).execute(
             statement.on_conflict_do_update(
                 index_elements=[preferences.c.user_id, preferences.c.category, preferences.c.channel],

@@ -29,16 +29,15 @@ def plan(
     category: Category,
     *,
     channels: Sequence[str],
-    batch_size: int,
+    batches: Iterator[str],
     now: datetime,
 ) -> Plan:
     """Plan a page of recipients.
 
     channels: those that are set up. A channel that the notification asks for and that is not among them is recorded
-    as skipped for each recipient. Deliveries are grouped into batches of `batch_size`.
+    as skipped for each recipient. batches: the batch of each delivery, see `batches_of`.
     """
     made = Plan()
-    batches = _batches(batch_size, now)
     wanted = notification.channels or channels
     for recipient in page:
         for channel in wanted:
@@ -73,7 +72,8 @@ def plan(
     return made
 
 
-def _batches(size: int, now: datetime) -> Iterator[str]:
+def batches_of(size: int, now: datetime) -> Iterator[str]:
+    """Return the batch for each delivery in turn; one lane's notifications may share them. size: deliveries in each."""
     while True:
         batch_id = new_id(now)
         for _ in range(size):

@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Row, Table, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Row, delete, insert, select, update
 
 from tidings.packs.events.events import Event, EventStatus
 from tidings.packs.events.tables import events, favourites, tickets
 from tidings.ports.store import Transaction
 from tidings.stores.connection import of
+from tidings.stores.upserts import upsert
 
 
 async def add(tx: Transaction, event: Event) -> None:
@@ -49,7 +49,7 @@ async def page(
 async def give_ticket(tx: Transaction, event_id: str, user_id: str, now: datetime) -> None:
     """Make the user's ticket active, new or given before."""
     row = {"event_id": event_id, "user_id": user_id, "status": "active", "created_at": now, "returned_at": None}
-    statement = _upsert(tx, tickets).values(row)
+    statement = upsert(tx, tickets).values(row)
     await of(tx).execute(
         statement.on_conflict_do_update(
             index_elements=[tickets.c.event_id, tickets.c.user_id], set_={"status": "active", "returned_at": None}
@@ -68,7 +68,7 @@ async def return_ticket(tx: Transaction, event_id: str, user_id: str, now: datet
 async def add_favourite(tx: Transaction, event: Event, user_id: str, now: datetime) -> None:
     """Note that the user likes the event; once is enough."""
     row = {"event_id": event.id, "user_id": user_id, "host_id": event.host_id, "created_at": now}
-    await of(tx).execute(_upsert(tx, favourites).values(row).on_conflict_do_nothing())
+    await of(tx).execute(upsert(tx, favourites).values(row).on_conflict_do_nothing())
 
 
 async def remove_favourite(tx: Transaction, event_id: str, user_id: str) -> bool:
@@ -81,13 +81,6 @@ async def move_favourites(tx: Transaction, event: Event) -> None:
     """Follow an event to its new host."""
     statement = update(favourites).where(favourites.c.event_id == event.id)
     await of(tx).execute(statement.values(host_id=event.host_id))
-
-
-def _upsert(tx: Transaction, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """Both dialects know ON CONFLICT in the same words, but SQLAlchemy has no common name for it."""
-    if of(tx).dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
 
 
 def _row(event: Event) -> dict[str, object]:

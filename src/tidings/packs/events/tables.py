@@ -2,22 +2,22 @@
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, String, Table, Text
 
-from tidings.stores.schema import Instant, metadata
+from tidings.stores.schema import Instant, Key, metadata
 
 events = Table(
     "events",
     metadata,
     # UUIDv7 as text also on PostgreSQL: an id in a URL that is no UUID is an unknown event, not a database error
-    Column("id", String(36), primary_key=True),
+    Column("id", Key(36), primary_key=True),
     Column("title", String(200), nullable=False),
     Column("description", Text, nullable=False),
     Column("start_date", Instant, nullable=False),
     Column("end_date", Instant),
     Column("venue", String(300)),
     Column("address", String(300)),
-    Column("city", String(200)),
-    Column("host_id", String(200)),
-    Column("status", String(16), nullable=False),
+    Column("city", Key(200)),
+    Column("host_id", Key(200)),
+    Column("status", Key(16), nullable=False),
     Column("first_published_at", Instant),
     Column("version", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
@@ -30,10 +30,10 @@ events = Table(
 tickets = Table(
     "tickets",
     metadata,
-    Column("event_id", ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
-    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("event_id", Key(36), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", Key(200), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     #: `active` or `returned`
-    Column("status", String(16), nullable=False),
+    Column("status", Key(16), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("returned_at", Instant),
     # the audience `ticket_holders`, in user order
@@ -46,10 +46,10 @@ favourites = Table(
     "favourites",
     metadata,
     # the primary key serves the audience `favourited`, in user order
-    Column("event_id", ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
-    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("event_id", Key(36), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", Key(200), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     # the event's host, repeated here so that `favourited_host` is one range of one index
-    Column("host_id", String(200)),
+    Column("host_id", Key(200)),
     Column("created_at", Instant, nullable=False),
     # (in user order; the event decides which row of a user counts)
     Index("ix_favourites_host", "host_id", "user_id", "event_id"),

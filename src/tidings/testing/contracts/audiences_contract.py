@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from tidings.model import audience as described
 from tidings.model.audience import AllOf, AnyOf, Audience, Except, Members
+from tidings.model.delivery import Recipient
+from tidings.model.subscription import SubscriptionState
 from tidings.model.user import Preference, User
 from tidings.ports.store import Store, Transaction
-from tidings.testing.contracts.samples import NOW
+from tidings.testing.contracts.samples import NOW, a_subscription, planned_scene
 
 USERS = ("Zoe", "ana", "ben", "cleo", "d'arc", "é", 'o"x', "u%_")
 CITIES = ("Basel", "Bern")
@@ -110,6 +112,10 @@ def populations(draw: st.DrawFn) -> Population:
     )
 
 
+#: the suite runs over several adapters in one process, and each example cleans up after itself
+_SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+
+
 class _Undone(Exception):
     """Ends an example."""
 
@@ -117,7 +123,7 @@ class _Undone(Exception):
 class AudiencesContract:
     """Subclass it and give the fixtures `store` (empty, with the kinds of the built-in packs) and `populate`."""
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, deadline=None, suppress_health_check=_SHARED)
     @given(
         population=populations(),
         several=st.lists(audiences, min_size=4, max_size=8),
@@ -156,6 +162,50 @@ class AudiencesContract:
             ("ana", "de-CH", "Europe/Zurich", {"webpush": False, "email": True}),
             ("ben", "en", "UTC", {}),
         ]
+
+    async def test_named_recipients_come_in_the_order_asked(self, store: Store) -> None:
+        device = a_subscription("ana", "1")
+        async with store.begin() as tx:
+            await store.users.upsert(
+                tx, [User("ana", locale="de-CH", timezone="Europe/Zurich"), User('b"n'), User("cleo")], NOW
+            )
+            await store.users.set_preferences(
+                tx,
+                "ana",
+                [
+                    Preference("NEWS", "webpush", False),
+                    Preference("NEWS", "email", True),
+                    Preference("ORDERS", "email", False),
+                ],
+            )
+            for one in (device, second := a_subscription("ana", "2"), gone := a_subscription("ana", "3")):
+                await store.subscriptions.register(tx, one, replaces=None, now=NOW)
+            await store.subscriptions.mark(tx, [gone.id], SubscriptionState.GONE, NOW)
+            wanted = [("nobody", "NEWS"), ('b"n', "NEWS"), ("ana", "ORDERS"), ("ana", "NEWS"), ("ana", "ORDERS")]
+            found = await store.audiences.named(tx, wanted)
+            assert await store.audiences.named(tx, []) == []
+        [nobody, ben, orders, news, again] = found
+        assert nobody is None
+        assert ben == Recipient('b"n', "en", "UTC", {}, {})
+        assert orders is not None
+        assert news is not None
+        assert (news.user_id, news.locale, news.timezone) == ("ana", "de-CH", "Europe/Zurich")
+        assert news.choices == {"webpush": False, "email": True}
+        assert (orders.user_id, orders.choices) == ("ana", {"email": False})
+        assert again == orders
+        for seen in (orders, news):
+            assert list(seen.targets) == ["webpush"]
+            assert sorted(seen.targets["webpush"]) == sorted([device.id, second.id])
+
+    async def test_who_is_named_is_seen_as_on_a_page(self, store: Store) -> None:
+        scene = await planned_scene(store, *USERS)
+        async with store.read() as tx:
+            page = await store.audiences.page(
+                tx, described.users(*USERS), category="NEWS", after=None, limit=len(USERS)
+            )
+            named = await store.audiences.named(tx, [(one.user_id, "NEWS") for one in page])
+        assert list(page) == list(named)
+        assert len(page) == len(scene.devices)
 
     @asynccontextmanager
     async def _undone(self, store: Store) -> AsyncIterator[Transaction]:

@@ -1,18 +1,17 @@
-"""Suite for `ports.store.Deliveries`, the part that must hold when workers die: claims, leases, fencing, waking up."""
+"""Suite for `ports.store.Deliveries`, the part that must hold when workers die: claims, leases, fencing."""
 
+import asyncio
 from datetime import timedelta
 
+from tidings.model.delivery import Due
 from tidings.model.ids import new_id
 from tidings.model.outcome import Deferred, Delivered
-from tidings.model.priority import Lane
-from tidings.model.task import Task, TaskKind
-from tidings.ports.store import Store
+from tidings.ports.store import Released, Store
 from tidings.testing.contracts.samples import (
     LEASE,
     NOW,
     Scene,
-    a_notification,
-    a_planned,
+    at_once,
     by_state,
     planned_scene,
     tried,
@@ -91,20 +90,10 @@ class LeasesContract:
         await early.claim(store)
         await late.claim(store, now=NOW + LEASE)
         async with store.begin() as tx:
-            assert await store.deliveries.release_expired(tx, NOW + LEASE) == 0
-            assert await store.deliveries.release_expired(tx, NOW + LEASE + timedelta(seconds=1)) == 1
+            assert await store.deliveries.release_expired(tx, NOW + LEASE) == Released(0, 0)
+            assert await store.deliveries.release_expired(tx, NOW + LEASE + timedelta(seconds=1)) == Released(1, 0)
         assert await by_state(store, early.notification) == {"pending": 1}
         assert await by_state(store, late.notification) == {"sending": 1}
-
-    async def test_what_is_released_wakes_at_once_and_has_spent_no_attempt(self, store: Store) -> None:
-        scene = await planned_scene(store)
-        await scene.claim(store)
-        async with store.begin() as tx:
-            assert await store.deliveries.release_all(tx, SOON) == 2
-            assert await store.deliveries.any_due(tx, SOON)
-            [task] = await store.deliveries.wake_due(tx, SOON, 10)
-            again = await store.deliveries.claim(tx, [task.ref], token=new_id(NOW), now=SOON, lease_until=SOON + LEASE)
-        assert [due.attempts for due in again] == [0, 0]
 
     async def test_give_back_returns_what_is_still_claimed_under_the_tokens(self, store: Store) -> None:
         mine, theirs = await planned_scene(store), await planned_scene(store, "cleo")
@@ -116,71 +105,58 @@ class LeasesContract:
         assert await by_state(store, mine.notification) == {"delivered": 1, "pending": 1}
         assert await by_state(store, theirs.notification) == {"sending": 1}
 
-    async def test_what_is_deferred_wakes_when_it_is_due_and_not_before(self, store: Store) -> None:
+    async def test_of_workers_that_claim_the_same_batches_each_row_goes_to_one(self, store: Store) -> None:
+        scenes = [await planned_scene(store, *(f"user-{i}-{j}" for j in range(4))) for i in range(5)]
+        batch_ids = [scene.batch_id for scene in scenes]
+
+        async def claim(turn: int) -> list[str]:
+            async with store.begin() as tx:
+                # each in another order, so that two of them meet in the middle
+                wanted = batch_ids[turn:] + batch_ids[:turn]
+                due = await store.deliveries.claim(tx, wanted, token=new_id(NOW), now=NOW, lease_until=NOW + LEASE)
+            return [one.id for one in due]
+
+        taken = [one for got in await at_once(store, *(claim(turn) for turn in range(5))) for one in got]
+        assert sorted(taken) == sorted(one.id for scene in scenes for one in scene.planned)
+
+    async def test_a_cancellation_waits_for_claims_that_may_not_have_seen_it(self, store: Store) -> None:
         scene = await planned_scene(store, "ana")
-        [due] = await scene.claim(store)
-        async with store.begin() as tx:
-            await store.deliveries.record(tx, [tried(due, Deferred(SOON, "busy"))], NOW)
-            assert not await store.deliveries.any_due(tx, SOON - timedelta(seconds=1))
-            assert await store.deliveries.wake_due(tx, SOON - timedelta(seconds=1), 10) == []
-            assert await store.deliveries.any_due(tx, SOON)
-            assert len(await store.deliveries.wake_due(tx, SOON, 10)) == 1
-            assert not await store.deliveries.any_due(tx, SOON)
 
-    async def test_waking_makes_one_task_for_each_lane(self, store: Store) -> None:
-        scenes = [await planned_scene(store, f"{lane}-1", f"{lane}-2", lane=lane) for lane in (Lane.URGENT, Lane.LOW)]
-        for scene in scenes:
-            await scene.claim(store)
-        async with store.begin() as tx:
-            await store.deliveries.release_all(tx, NOW)
-            tasks = await store.deliveries.wake_due(tx, NOW, 10)
-            assert {(task.lane, task.kind, task.due_at) for task in tasks} == {
-                (Lane.URGENT, TaskKind.DELIVER, NOW),
-                (Lane.LOW, TaskKind.DELIVER, NOW),
-            }
-            for task in tasks:
-                woken = await store.deliveries.claim(tx, [task.ref], token=new_id(NOW), now=NOW, lease_until=SOON)
-                assert {due.user_id for due in woken} == {f"{task.lane}-1", f"{task.lane}-2"}
+        async def cancel() -> dict[str, int]:
+            async with store.begin() as tx:
+                await store.notifications.cancel(tx, scene.notification.id)
+            return await by_state(store, scene.notification)
 
-    async def test_waking_takes_no_more_than_its_limit(self, store: Store) -> None:
-        scene = await planned_scene(store, *(f"user-{i}" for i in range(5)))
-        await scene.claim(store)
         async with store.begin() as tx:
-            await store.deliveries.release_all(tx, NOW)
-            woken = []
-            while tasks := await store.deliveries.wake_due(tx, NOW, 2):
-                token = new_id(NOW)
-                due = await store.deliveries.claim(tx, [tasks[0].ref], token=token, now=NOW, lease_until=SOON)
-                woken.append(len(due))
-        assert woken == [2, 2, 1]
+            [due] = await store.deliveries.claim(
+                tx, [scene.batch_id], token=new_id(NOW), now=NOW, lease_until=NOW + LEASE
+            )
+            assert not due.cancelled
+            cancelling = asyncio.create_task(cancel())
+            for _ in range(20):
+                # more trips to the database than it would need
+                await store.ping()
+            assert not cancelling.done()
+        assert await cancelling == {"sending": 1}, "whoever cancels sees that it is being sent"
 
-    async def test_batches_that_wait_are_listed_once_each_in_pages(self, store: Store) -> None:
-        scene = await planned_scene(store)
-        more = [new_id(NOW) for _ in range(4)]
-        other = a_notification()
-        async with store.begin() as tx:
-            await store.notifications.add(tx, other)
-            planned = [
-                a_planned(other, user_id, new_id(NOW), batch_id=batch_id, lane=Lane.LOW)
-                for batch_id in more
-                for user_id in ("ana", "ben")
-            ]
-            await store.deliveries.add(tx, planned, [], NOW)
-        found: list[Task] = []
-        after = None
-        async with store.read() as tx:
-            while page := await store.deliveries.waiting_batches(tx, after=after, limit=2):
-                found += page
-                after = page[-1].ref
-        assert [task.ref for task in found] == sorted([scene.batch_id, *more])
-        assert {(task.kind, task.due_at) for task in found} == {(TaskKind.DELIVER, NOW)}
-        assert {task.lane for task in found if task.ref != scene.batch_id} == {Lane.LOW}
+    async def test_an_outcome_that_meets_the_end_of_its_lease_counts_or_is_fenced(self, store: Store) -> None:
+        for late in (False, True) * 5:
+            scene = await planned_scene(store, "ana")
+            [due] = await scene.claim(store)
 
-    async def test_claimed_batches_do_not_wait(self, store: Store) -> None:
-        scene = await planned_scene(store)
-        await scene.claim(store)
-        async with store.read() as tx:
-            assert await store.deliveries.waiting_batches(tx, after=None, limit=9) == []
+            async def record(due: Due = due) -> int:
+                async with store.begin() as tx:
+                    return await store.deliveries.record(tx, [tried(due, Delivered())], SOON)
+
+            async def release() -> Released:
+                async with store.begin() as tx:
+                    return await store.deliveries.release_expired(tx, SOON)
+
+            recorded, released = (
+                (await asyncio.gather(release(), record()))[::-1] if late else await asyncio.gather(record(), release())
+            )
+            assert (recorded, released) in ((1, Released(0, 0)), (0, Released(1, 0)))
+            assert await by_state(store, scene.notification) == {"delivered" if recorded else "pending": 1}
 
     async def _traced(self, store: Store, scene: Scene) -> object:
         async with store.read() as tx:

@@ -1,4 +1,4 @@
-"""Suite for the small ports of the store: VAPID and API keys, idempotency keys, epoch, transactions."""
+"""Suite for the small ports of the store: VAPID and API keys, categories, epoch, transactions."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -10,7 +10,7 @@ from tidings.model.ids import new_id
 from tidings.model.subscription import VapidKey
 from tidings.model.template import Category
 from tidings.model.user import User
-from tidings.ports.store import ApiKey, FirstAnswer, Store, Transaction
+from tidings.ports.store import ApiKey, Store, Transaction
 from tidings.testing.contracts.samples import NOW
 
 LATER = NOW + timedelta(hours=25)
@@ -39,21 +39,6 @@ class KeysContract:
             [listed] = await store.api_keys.all(tx)
         assert listed.revoked_at == LATER
 
-    async def test_an_idempotency_key_gives_its_first_answer(self, store: Store) -> None:
-        async with store.begin() as tx:
-            assert await self._reserve(store, tx) is None
-            assert await self._reserve(store, tx) == FirstAnswer("digest", None, b"")
-            await store.idempotency.answer(tx, caller="ana", key="1", status=202, body=b'{"id": 1}')
-            assert await self._reserve(store, tx, digest="other") == FirstAnswer("digest", 202, b'{"id": 1}')
-            assert await self._reserve(store, tx, caller="ben") is None
-
-    async def test_old_idempotency_keys_are_purged(self, store: Store) -> None:
-        async with store.begin() as tx:
-            await self._reserve(store, tx)
-            assert await store.idempotency.purge(tx, NOW) == 0
-            assert await store.idempotency.purge(tx, NOW + timedelta(seconds=1)) == 1
-            assert await self._reserve(store, tx) is None
-
     async def test_categories_may_be_declared_again(self, store: Store) -> None:
         async with store.begin() as tx:
             await store.sync_categories(tx, [Category("NEWS", "News")])
@@ -66,11 +51,6 @@ class KeysContract:
             for epoch in ("one", "two"):
                 await store.set_epoch(tx, epoch)
             assert await store.epoch(tx) == "two"
-
-    async def _reserve(
-        self, store: Store, tx: Transaction, *, caller: str = "ana", digest: str = "digest"
-    ) -> FirstAnswer | None:
-        return await store.idempotency.reserve(tx, caller=caller, key="1", request_digest=digest, now=NOW)
 
 
 class TransactionsContract:

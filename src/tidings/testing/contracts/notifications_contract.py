@@ -1,7 +1,6 @@
-"""Suite for `ports.store.Notifications` and `ports.store.Outbox`."""
+"""Suite for `ports.store.Notifications`."""
 
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
@@ -10,10 +9,8 @@ from tidings.model.delivery import Skipped, SkipReason
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.outcome import Delivered
-from tidings.model.priority import Lane
-from tidings.model.task import Task, TaskKind
 from tidings.ports.store import Store
-from tidings.testing.contracts.samples import NOW, a_notification, planned_scene, tried
+from tidings.testing.contracts.samples import NOW, a_notification, at_once, planned_scene, tried
 
 STATES = NotificationState
 
@@ -28,6 +25,18 @@ class NotificationsContract:
         async with store.read() as tx:
             assert await store.notifications.get(tx, written.id) == written
             assert await store.notifications.get(tx, new_id(NOW)) is None
+
+    async def test_many_notifications_are_written_and_read_together(self, store: Store) -> None:
+        written = [a_notification(users(name), state=state) for name in ("ana", 'b"n') for state in STATES]
+        async with store.begin() as tx:
+            await store.notifications.add_many(tx, written)
+            await store.notifications.add_many(tx, [])
+        async with store.read() as tx:
+            asked = [written[5].id, new_id(NOW), written[0].id, written[0].id]
+            found = await store.notifications.get_many(tx, asked)
+            assert await store.notifications.get_many(tx, []) == []
+            assert [await store.notifications.get(tx, one.id) for one in written] == written
+        assert sorted(found, key=lambda one: one.id) == [written[0], written[5]]
 
     async def test_advance_moves_state_cursor_and_counts(self, store: Store) -> None:
         start = a_notification()
@@ -63,6 +72,43 @@ class NotificationsContract:
             found = await store.notifications.get(tx, start.id)
         assert found is not None
         assert found.state is STATES.CANCELLED
+
+    async def test_many_advance_together_and_those_that_somebody_else_moved_do_not(self, store: Store) -> None:
+        free, half, raced, cancelled, unknown = starts = [a_notification(users(name)) for name in "abcde"]
+        half = half.moved(cursor='z"é', recipients=1, deliveries=1, skipped=0, done=False)
+        elsewhere = raced.moved(cursor="ben", recipients=1, deliveries=1, skipped=0, done=False)
+        moves = [
+            (before, before.moved(cursor="zoe", recipients=2, deliveries=3, skipped=1, done=done))
+            for before, done in ((cancelled, True), (raced, True), (half, False), (unknown, True), (free, True))
+        ]
+        async with store.begin() as tx:
+            await store.notifications.add_many(tx, [free, half, raced, cancelled])
+            await store.notifications.advance(tx, raced, elsewhere)
+            await store.notifications.cancel(tx, cancelled.id)
+            assert await store.notifications.advance_many(tx, []) == set()
+            assert await store.notifications.advance_many(tx, moves) == {free.id, half.id}
+            assert await store.notifications.advance_many(tx, moves) == set(), "nobody moves twice from the same place"
+            found = {one.id: one for one in await store.notifications.get_many(tx, [one.id for one in starts])}
+        after = {before.id: after for before, after in moves}
+        assert [found[one.id] for one in (free, half, raced)] == [after[free.id], after[half.id], elsewhere]
+        assert found[cancelled.id].state is STATES.CANCELLED
+        assert unknown.id not in found
+
+    async def test_of_those_that_advance_the_same_ones_at_once_each_goes_to_one(self, store: Store) -> None:
+        starts = [a_notification() for _ in range(300)]
+        async with store.begin() as tx:
+            await store.notifications.add_many(tx, starts)
+
+        async def advance(turn: int) -> list[str]:
+            moves = [
+                (one, one.moved(cursor=None, recipients=turn, deliveries=0, skipped=0, done=True))
+                for one in (starts[::-1] if turn % 2 else starts)
+            ]
+            async with store.begin() as tx:
+                return sorted(await store.notifications.advance_many(tx, moves))
+
+        moved = [one for got in await at_once(store, *(advance(turn) for turn in range(6))) for one in got]
+        assert sorted(moved) == sorted(one.id for one in starts)
 
     async def test_counts_tell_how_far_it_has_come(self, store: Store) -> None:
         scene = await planned_scene(store, "ana", "ben", "cleo")
@@ -103,6 +149,8 @@ class NotificationsContract:
         ("asked", "expected"),
         [
             ({"state": STATES.CANCELLED}, [1]),
+            ({"state": STATES.FANNING_OUT}, []),
+            ({"state": STATES.ACCEPTED}, [4, 3, 2, 0]),
             ({"category": "ORDERS"}, [2]),
             ({"template": "SHIPPED"}, [2]),
             ({"user_id": "ana"}, [3]),
@@ -128,19 +176,3 @@ class NotificationsContract:
             await store.deliveries.add(tx, [], [Skipped(made[-1].id, "ben", "webpush", SkipReason.NO_DEVICE)], NOW)
             found = await store.notifications.recent(tx, before=None, limit=9, **asked)  # type: ignore[arg-type]  # by key
         assert [one.id for one in found] == [made[place].id for place in expected]
-
-    async def test_the_outbox_gives_what_is_due_in_order(self, store: Store) -> None:
-        tasks = [
-            Task(new_id(NOW), TaskKind.FAN_OUT, new_id(NOW), Lane.LOW, NOW + timedelta(seconds=seconds))
-            for seconds in (3, 1, 2)
-        ]
-        async with store.begin() as tx:
-            assert await store.outbox.next_due(tx) is None
-            await store.outbox.add(tx, tasks)
-            await store.outbox.add(tx, [])
-            assert await store.outbox.next_due(tx) == NOW + timedelta(seconds=1)
-            assert await store.outbox.due(tx, NOW, 9) == []
-            assert await store.outbox.due(tx, NOW + timedelta(seconds=2), 9) == [tasks[1], tasks[2]]
-            assert await store.outbox.due(tx, NOW + timedelta(seconds=9), 1) == [tasks[1]]
-            await store.outbox.remove(tx, [tasks[1].id, tasks[0].id])
-            assert await store.outbox.due(tx, NOW + timedelta(seconds=9), 9) == [tasks[2]]

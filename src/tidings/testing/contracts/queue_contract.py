@@ -1,7 +1,8 @@
-"""Suite for `ports.queue.Queue`: lanes, due times, closing. Time is the machine's own, in tens of milliseconds."""
+"""Suite for `ports.queue.Queue`: lanes, due times, repeats, counts, closing. Time is the machine's own."""
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -26,12 +27,88 @@ class QueueContract:
         await queue.publish([task])
         assert await self._taken(queue, Lane.HIGH) == [task]
 
-    async def test_tasks_come_in_the_order_they_are_due_and_then_published(self, queue: Queue) -> None:
-        late, early, *same = (self._task(Lane.LOW, due_in=-seconds) for seconds in (1, 9, 5, 5, 5))
-        same = [Task(one.id, one.kind, one.ref, one.lane, same[0].due_at) for one in same]
-        await queue.publish([late, *same[:2]])
-        await queue.publish([early, *same[2:]])
-        assert await self._taken(queue, Lane.LOW, limit=9) == [early, *same, late]
+    @pytest.mark.parametrize("kind", TaskKind)
+    async def test_every_kind_of_task_comes_out_as_it_went_in(self, queue: Queue, kind: TaskKind) -> None:
+        task = replace(self._task(Lane.NORMAL), kind=kind, generation=7)
+        await queue.publish([task])
+        assert await self._taken(queue, Lane.NORMAL) == [task]
+
+    async def test_due_tasks_come_in_the_order_they_were_published(self, queue: Queue) -> None:
+        tasks = [self._task(Lane.LOW, due_in=-seconds) for seconds in (1, 9, 5, 5, 5)]
+        await queue.publish(tasks[:3])
+        await queue.publish(tasks[3:])
+        assert await self._taken(queue, Lane.LOW, limit=9) == tasks
+
+    async def test_fan_outs_published_together_all_come_out(self, queue: Queue) -> None:
+        tasks = [replace(self._task(Lane.HIGH), kind=TaskKind.FAN_OUT) for _ in range(120)]
+        await queue.publish(tasks)
+        taken: list[Task] = []
+        while len(taken) < len(tasks):
+            taken += await self._taken(queue, Lane.HIGH, limit=1)
+        assert taken == tasks
+
+    async def test_one_task_of_many_that_travelled_together_comes_again_alone(self, queue: Queue) -> None:
+        tasks = [replace(self._task(Lane.HIGH), kind=TaskKind.FAN_OUT) for _ in range(5)]
+        await queue.publish(tasks)
+        assert await self._taken(queue, Lane.HIGH, limit=5) == tasks
+        await queue.again([tasks[3]], at=SystemClock().now(), why="of a test")
+        await queue.done([*tasks[:3], tasks[4]])
+        assert await self._taken(queue, Lane.HIGH, limit=5) == [tasks[3]]
+
+    async def test_a_task_that_waits_is_not_put_in_a_second_time(self, queue: Queue) -> None:
+        task, after = self._task(Lane.HIGH), self._task(Lane.HIGH)
+        await queue.publish([task, task])
+        await queue.publish([task])
+        await queue.publish([after])
+        assert await self._taken(queue, Lane.HIGH, limit=9) == [task, after]
+
+    async def test_the_next_generation_of_a_task_is_another_task(self, queue: Queue) -> None:
+        task = self._task(Lane.HIGH)
+        await queue.publish([task])
+        await queue.done(await self._taken(queue, Lane.HIGH))
+        repeat = replace(task, generation=1)
+        await queue.publish([repeat])
+        assert await self._taken(queue, Lane.HIGH) == [repeat]
+
+    async def test_a_task_given_back_comes_again_at_its_time(self, queue: Queue) -> None:
+        task = self._task(Lane.HIGH)
+        await queue.publish([task])
+        at = SystemClock().now() + timedelta(seconds=0.2)
+        await queue.again(await self._taken(queue, Lane.HIGH), at=at, why="of a test")
+        assert await self._taken(queue, Lane.HIGH) == [task]
+        # the shared queue counts in milliseconds
+        assert SystemClock().now() >= at - timedelta(milliseconds=1)
+
+    async def test_a_task_that_fails_four_times_is_given_up(self, queue: Queue) -> None:
+        task = self._task(Lane.HIGH)
+        await queue.publish([task])
+        for _ in range(4):
+            assert await self._taken(queue, Lane.HIGH) == [task]
+            await queue.again([task], at=SystemClock().now(), why="of a test")
+        stats = await queue.stats(Lane.HIGH)
+        assert (stats.waiting, stats.delayed, stats.active, stats.failed) == (0, 0, 0, 1)
+
+    async def test_what_was_not_taken_can_be_settled_without_harm(self, queue: Queue) -> None:
+        await queue.done([self._task(Lane.HIGH)])
+        await queue.again([self._task(Lane.HIGH)], at=SystemClock().now(), why="of a test")
+        stats = await queue.stats(Lane.HIGH)
+        assert (stats.waiting, stats.delayed, stats.completed) == (0, 0, 0)
+
+    async def test_stats_follow_a_task_on_its_way(self, queue: Queue) -> None:
+        before = SystemClock().now() - timedelta(milliseconds=1)
+        await queue.publish([self._task(Lane.LOW), self._task(Lane.LOW, due_in=3600), self._task(Lane.HIGH)])
+        await queue.publish([self._task(Lane.LOW)])
+        waiting = await queue.stats(Lane.LOW)
+        assert (waiting.waiting, waiting.delayed, waiting.active, waiting.completed) == (2, 1, 0, 0)
+        assert waiting.oldest is not None
+        assert before <= waiting.oldest <= SystemClock().now()
+        tasks = await self._taken(queue, Lane.LOW, limit=2)
+        active = await queue.stats(Lane.LOW)
+        assert (active.waiting, active.active, active.oldest, active.rate) == (0, 2, None, 0)
+        await queue.done(tasks)
+        done = await queue.stats(Lane.LOW)
+        assert (done.active, done.completed, done.failed) == (0, 2, 0)
+        assert done.rate == pytest.approx(2 / 60)
 
     async def test_no_more_are_handed_out_than_asked_for(self, queue: Queue) -> None:
         tasks = [self._task(Lane.LOW) for _ in range(3)]
@@ -91,6 +168,38 @@ class QueueContract:
         await queue.publish([self._task(Lane.HIGH)])
         await queue.close()
         assert list(await self._taken(queue, Lane.HIGH)) == []
+
+    async def test_what_was_taken_before_the_close_can_still_be_settled(self, queue: Queue) -> None:
+        tasks = [self._task(Lane.HIGH), self._task(Lane.HIGH)]
+        await queue.publish(tasks)
+        await self._taken(queue, Lane.HIGH, limit=2)
+        await queue.close()
+        await queue.done(tasks[:1])
+        await queue.again(tasks[1:], at=SystemClock().now() + timedelta(hours=1), why="of a test")
+        stats = await queue.stats(Lane.HIGH)
+        assert (stats.active, stats.completed, stats.delayed) == (0, 1, 1)
+
+    async def test_a_taker_that_is_cancelled_takes_nothing_with_it(self, queue: Queue) -> None:
+        tasks = [self._task(Lane.HIGH) for _ in range(30)]
+        left = {task.id for task in tasks}
+        for start, task in enumerate(tasks):
+            taking = asyncio.create_task(queue.take(Lane.HIGH, 1))
+            publishing = asyncio.create_task(queue.publish([task]))
+            # at another point of the way each time
+            for _ in range(start):
+                await asyncio.sleep(0)
+            if not taking.cancel() or (await asyncio.wait([taking]) and not taking.cancelled()):
+                left -= {one.id for one in taking.result()}
+            await publishing
+        while left:
+            left -= {one.id for one in await self._taken(queue, Lane.HIGH, limit=9)}
+
+    async def test_it_answers_and_tidies(self, queue: Queue) -> None:
+        await queue.ping()
+        await queue.publish([self._task(Lane.HIGH)])
+        await queue.done(await self._taken(queue, Lane.HIGH))
+        await queue.tidy()
+        assert (await queue.stats(Lane.HIGH)).completed == 1, "what was done just now is kept"
 
     async def _taken(self, queue: Queue, lane: Lane, limit: int = 1) -> Sequence[Task]:
         async with asyncio.timeout(PATIENCE):

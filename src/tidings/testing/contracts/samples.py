@@ -1,8 +1,11 @@
 """Small valid records for the suites. What a test does not name has a value here that it does not care about."""
 
-from collections.abc import Sequence
+import asyncio
+import os
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from tidings.model.audience import Audience, everyone, users
 from tidings.model.delivery import Attempted, Due, Planned, Skipped
@@ -15,15 +18,28 @@ from tidings.model.user import User
 from tidings.ports.store import Store, Transaction
 from tidings.testing import clock
 
+T = TypeVar("T")
 NOW = clock.START
 LEASE = timedelta(seconds=60)
 NO_KEY = "00000000-0000-7000-8000-000000000000"
+
+
+def an_id(at: datetime) -> str:
+    """An id made at an instant. `new_id` never goes back: in a test of another time it would be the latest one's."""
+    milliseconds = f"{int(at.timestamp() * 1000):012x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}-7000-8000-{os.urandom(6).hex()}"
 
 
 async def reachable(store: Store, tx: Transaction, *user_ids: str) -> set[tuple[str, str]]:
     """Return (user id, device id) of every device that planning would reach."""
     page = await store.audiences.page(tx, users(*user_ids), category="NEWS", after=None, limit=100)
     return {(one.user_id, target) for one in page for target in one.targets.get("webpush", ())}
+
+
+async def at_once(store: Store, *calls: Coroutine[object, object, T]) -> list[T]:
+    """Await calls together, over connections that are open already: opening them would keep the calls apart."""
+    await asyncio.gather(*(store.ping() for _ in calls))
+    return list(await asyncio.gather(*calls))
 
 
 def a_notification(

@@ -1,6 +1,9 @@
 """The engine's tables.
 
 Never edited once released: it names its own column types, so that later changes of the schema do not rewrite it.
+
+On PostgreSQL the ledger is partitioned by time (`stores/partitions.py`), and triggers do there what foreign keys do on
+SQLite: a key would be checked once for every row, and dropping a partition would lock the table it points to.
 """
 
 import sqlalchemy as sa
@@ -16,12 +19,24 @@ ID = sa.String(36).with_variant(sa.Uuid(as_uuid=False), "postgresql")
 DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 INSTANT = sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
 
+#: what goes when a row goes, in one statement each: (table, its rows' rows, by which column)
+CASCADES = (
+    ("notifications", "deliveries", "notification_id"),
+    ("notifications", "skips", "notification_id"),
+    ("deliveries", "attempts", "delivery_id"),
+)
+
+
+def key(length: int) -> sa.types.TypeEngine[str]:
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
 
 def upgrade() -> None:
+    partitioned = op.get_context().dialect.name == "postgresql"
     op.create_table(
         "api_keys",
         sa.Column("id", ID, nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("digest", key(64), nullable=False),
         sa.Column("prefix", sa.String(length=16), nullable=False),
         sa.Column("label", sa.String(length=200), nullable=False),
         sa.Column("scopes", DOCUMENT, nullable=False),
@@ -32,7 +47,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "categories",
-        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("code", key(64), nullable=False),
         sa.Column("title", sa.String(length=200), nullable=False),
         sa.Column("mandatory", sa.Boolean(), nullable=False),
         sa.Column("opt_in", sa.Boolean(), nullable=False),
@@ -40,14 +55,14 @@ def upgrade() -> None:
     )
     op.create_table(
         "facts",
-        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("name", key(64), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
         "idempotency_keys",
-        sa.Column("caller", sa.String(length=64), nullable=False),
-        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("caller", sa.String(64).with_variant(sa.String(255, collation="C"), "postgresql"), nullable=False),
+        sa.Column("key", key(255), nullable=False),
         sa.Column("request_digest", sa.String(length=64), nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("body", sa.LargeBinary(), nullable=False),
@@ -58,9 +73,9 @@ def upgrade() -> None:
     op.create_table(
         "notifications",
         sa.Column("id", ID, nullable=False),
-        sa.Column("template_code", sa.String(length=64), nullable=False),
+        sa.Column("template_code", key(64), nullable=False),
         sa.Column("template_version", sa.Integer(), nullable=False),
-        sa.Column("category", sa.String(length=64), nullable=False),
+        sa.Column("category", key(64), nullable=False),
         sa.Column("audience", DOCUMENT, nullable=False),
         sa.Column("variables", DOCUMENT, nullable=False),
         sa.Column("priority", sa.String(length=8), nullable=False),
@@ -71,8 +86,8 @@ def upgrade() -> None:
         sa.Column("send_at", INSTANT, nullable=False),
         sa.Column("expires_at", INSTANT, nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("cursor", sa.String(length=200), nullable=True),
+        sa.Column("state", key(16), nullable=False),
+        sa.Column("cursor", key(200), nullable=True),
         sa.Column("recipients", sa.Integer(), nullable=False),
         sa.Column("deliveries", sa.Integer(), nullable=False),
         sa.Column("skipped", sa.Integer(), nullable=False),
@@ -91,7 +106,7 @@ def upgrade() -> None:
         sa.Column("id", ID, nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("ref", ID, nullable=False),
-        sa.Column("lane", sa.String(length=8), nullable=False),
+        sa.Column("lane", key(8), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("due_at", INSTANT, nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -99,12 +114,12 @@ def upgrade() -> None:
     op.create_index("ix_outbox_due", "outbox", ["due_at"])
     op.create_table(
         "users",
-        sa.Column("id", sa.String(length=200), nullable=False),
+        sa.Column("id", key(200), nullable=False),
         sa.Column("email", sa.String(length=320), nullable=True),
         sa.Column("phone", sa.String(length=20), nullable=True),
         sa.Column("locale", sa.String(length=35), nullable=False),
         sa.Column("timezone", sa.String(length=64), nullable=False),
-        sa.Column("city", sa.String(length=200), nullable=True),
+        sa.Column("city", key(200), nullable=True),
         sa.Column("attributes", DOCUMENT, nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("updated_at", INSTANT, nullable=False),
@@ -124,11 +139,11 @@ def upgrade() -> None:
         "deliveries",
         sa.Column("id", ID, nullable=False),
         sa.Column("notification_id", ID, nullable=False),
-        sa.Column("user_id", sa.String(length=200), nullable=False),
-        sa.Column("channel", sa.String(length=32), nullable=False),
+        sa.Column("user_id", key(200), nullable=False),
+        sa.Column("channel", key(32), nullable=False),
         sa.Column("target_id", ID, nullable=False),
-        sa.Column("lane", sa.String(length=8), nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("lane", key(8), nullable=False),
+        sa.Column("state", key(16), nullable=False),
         sa.Column("rule", sa.String(length=64), nullable=False),
         sa.Column("why", sa.String(length=300), nullable=True),
         sa.Column("batch_id", ID, nullable=True),
@@ -138,8 +153,8 @@ def upgrade() -> None:
         sa.Column("lease_until", INSTANT, nullable=True),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("updated_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(["notification_id"], ["notifications.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id"),
+        *_ledger_key(partitioned, "notification_id", "notifications"),
+        postgresql_partition_by="RANGE (notification_id)",
     )
     op.create_index(
         "ix_deliveries_batch",
@@ -162,16 +177,17 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'sending'"),
         postgresql_where=sa.text("state = 'sending'"),
     )
-    op.create_index("ix_deliveries_notification", "deliveries", ["notification_id", "id"])
+    if not partitioned:
+        op.create_index("ix_deliveries_notification", "deliveries", ["notification_id", "id"])
     op.create_index("ix_deliveries_user", "deliveries", ["user_id", "id"])
     op.create_index(
         "ux_deliveries_once", "deliveries", ["notification_id", "user_id", "channel", "target_id"], unique=True
     )
     op.create_table(
         "preferences",
-        sa.Column("user_id", sa.String(length=200), nullable=False),
-        sa.Column("category", sa.String(length=64), nullable=False),
-        sa.Column("channel", sa.String(length=32), nullable=False),
+        sa.Column("user_id", key(200), nullable=False),
+        sa.Column("category", key(64), nullable=False),
+        sa.Column("channel", key(32), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("user_id", "category", "channel"),
@@ -181,13 +197,13 @@ def upgrade() -> None:
     op.create_table(
         "push_subscriptions",
         sa.Column("id", ID, nullable=False),
-        sa.Column("user_id", sa.String(length=200), nullable=False),
-        sa.Column("endpoint_digest", sa.String(length=64), nullable=False),
+        sa.Column("user_id", key(200), nullable=False),
+        sa.Column("endpoint_digest", key(64), nullable=False),
         sa.Column("host", sa.String(length=255), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.Column("vapid_key_id", ID, nullable=False),
         sa.Column("device", sa.String(length=200), nullable=True),
-        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("state", key(16), nullable=False),
         sa.Column("state_changed_at", INSTANT, nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
@@ -206,15 +222,16 @@ def upgrade() -> None:
         "skips",
         sa.Column("id", ID, nullable=False),
         sa.Column("notification_id", ID, nullable=False),
-        sa.Column("user_id", sa.String(length=200), nullable=False),
-        sa.Column("channel", sa.String(length=32), nullable=False),
+        sa.Column("user_id", key(200), nullable=False),
+        sa.Column("channel", key(32), nullable=False),
         sa.Column("reason", sa.String(length=32), nullable=False),
         sa.Column("detail", DOCUMENT, nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(["notification_id"], ["notifications.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id"),
+        *_ledger_key(partitioned, "notification_id", "notifications"),
+        postgresql_partition_by="RANGE (notification_id)",
     )
-    op.create_index("ix_skips_notification", "skips", ["notification_id", "id"])
+    if not partitioned:
+        op.create_index("ix_skips_notification", "skips", ["notification_id", "id"])
     op.create_index("ix_skips_user", "skips", ["user_id", "id"])
     op.create_index("ux_skips_once", "skips", ["notification_id", "user_id", "channel"], unique=True)
     op.create_table(
@@ -226,10 +243,38 @@ def upgrade() -> None:
         sa.Column("why", sa.String(length=300), nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("finished_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(["delivery_id"], ["deliveries.id"], ondelete="CASCADE"),
+        *([] if partitioned else [sa.ForeignKeyConstraint(["delivery_id"], ["deliveries.id"], ondelete="CASCADE")]),
         sa.PrimaryKeyConstraint("delivery_id", "started_at"),
         sqlite_with_rowid=False,
+        postgresql_partition_by="RANGE (delivery_id)",
     )
+    if partitioned:
+        for table in ("deliveries", "skips", "attempts"):
+            op.execute(f"CREATE TABLE {table}_default PARTITION OF {table} DEFAULT")
+        for parent, child, column in CASCADES:
+            op.execute(_cascade(child, column))
+            op.execute(
+                f"CREATE TRIGGER {child}_go_too AFTER DELETE ON {parent} REFERENCING OLD TABLE AS gone "
+                f"FOR EACH STATEMENT EXECUTE FUNCTION {child}_go_too()"
+            )
+
+
+def _ledger_key(partitioned: bool, column: str, points_to: str) -> list[sa.Constraint]:
+    """Return the key of a table that hangs on another one; a partition's must begin with what it is partitioned by."""
+    if partitioned:
+        return [sa.PrimaryKeyConstraint(column, "id")]
+    return [sa.ForeignKeyConstraint([column], [f"{points_to}.id"], ondelete="CASCADE"), sa.PrimaryKeyConstraint("id")]
+
+
+def _cascade(child: str, column: str) -> str:
+    # Its plan is kept for the session, whatever number of rows it was made for: always by index, never a whole table.
+    return f"""CREATE FUNCTION {child}_go_too() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    DELETE FROM {child} USING gone WHERE {child}.{column} = gone.id;
+    RETURN NULL;
+END
+$$"""  # noqa: S608  # names out of CASCADES
 
 
 def downgrade() -> None:
@@ -246,3 +291,6 @@ def downgrade() -> None:
     op.drop_table("facts")
     op.drop_table("categories")
     op.drop_table("api_keys")
+    if op.get_context().dialect.name == "postgresql":
+        for _, child, _ in CASCADES:
+            op.execute(f"DROP FUNCTION {child}_go_too()")

@@ -14,19 +14,23 @@ depends_on = None
 INSTANT = sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
 
 
+def key(length: int) -> sa.types.TypeEngine[str]:
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
 def upgrade() -> None:
     op.create_table(
         "events",
-        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("id", key(36), nullable=False),
         sa.Column("title", sa.String(length=200), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("start_date", INSTANT, nullable=False),
         sa.Column("end_date", INSTANT, nullable=True),
         sa.Column("venue", sa.String(length=300), nullable=True),
         sa.Column("address", sa.String(length=300), nullable=True),
-        sa.Column("city", sa.String(length=200), nullable=True),
-        sa.Column("host_id", sa.String(length=200), nullable=True),
-        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("city", key(200), nullable=True),
+        sa.Column("host_id", key(200), nullable=True),
+        sa.Column("status", key(16), nullable=False),
         sa.Column("first_published_at", INSTANT, nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
@@ -37,9 +41,9 @@ def upgrade() -> None:
     op.create_index("ix_events_status", "events", ["status", "id"])
     op.create_table(
         "favourites",
-        sa.Column("event_id", sa.String(length=36), nullable=False),
-        sa.Column("user_id", sa.String(length=200), nullable=False),
-        sa.Column("host_id", sa.String(length=200), nullable=True),
+        sa.Column("event_id", key(36), nullable=False),
+        sa.Column("user_id", key(200), nullable=False),
+        sa.Column("host_id", key(200), nullable=True),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.ForeignKeyConstraint(["event_id"], ["events.id"], ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
@@ -49,9 +53,9 @@ def upgrade() -> None:
     op.create_index("ix_favourites_user", "favourites", ["user_id"])
     op.create_table(
         "tickets",
-        sa.Column("event_id", sa.String(length=36), nullable=False),
-        sa.Column("user_id", sa.String(length=200), nullable=False),
-        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("event_id", key(36), nullable=False),
+        sa.Column("user_id", key(200), nullable=False),
+        sa.Column("status", key(16), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("returned_at", INSTANT, nullable=True),
         sa.ForeignKeyConstraint(["event_id"], ["events.id"], ondelete="CASCADE"),

@@ -1,0 +1,34 @@
+"""Column types that mean the same on both dialects, where SQLAlchemy's own would not."""
+
+import re
+from typing import Any
+
+from sqlalchemy import Dialect, String, TypeDecorator, Uuid
+from sqlalchemy.types import TypeEngine
+
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def is_id(value: str) -> bool:
+    """Say whether a text has the form of our own ids: a UUID of 36 lower-case characters."""
+    return _ID.fullmatch(value) is not None
+
+
+class IdType(TypeDecorator[str]):
+    """Our own ids: readable text on SQLite, `uuid` on PostgreSQL.
+
+    There a text that is no id cannot be written down as one. It becomes NULL, which equals nothing: whoever asks for
+    `/notifications/nonsense` finds none, as on SQLite, and no error.
+    """
+
+    impl = String(36)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Uuid(as_uuid=False) if dialect.name == "postgresql" else String(36))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return value if value is None or dialect.name != "postgresql" or is_id(value) else None
+
+
+Id = IdType()
