@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypedDict, Unpack
+from typing import Protocol, Self, TypedDict, Unpack
 
-from tidings.errors import Invalid, NotFound
+from tidings.errors import ConfigError, Invalid, NotFound
 from tidings.model.audience import Audience, users
 from tidings.model.notification import Counts, Notification
 from tidings.model.priority import Priority
 from tidings.model.request import NotifyRequest
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.ports.clock import Clock, SystemClock
-from tidings.runtime import Engine, Runtime
+from tidings.runtime import Engine, Runtime, schema_fault
 from tidings.settings import Settings
 from tidings.stores import migrate
+from tidings.stores.apart import Apart
 from tidings.stores.connection import at_once, borrowed_blocking
 from tidings.stores.sqlite import blocking_engine
 from tidings.stores.store import translated
@@ -104,7 +108,7 @@ class Handle:
 
 
 class Tidings:
-    """The way in for Python programs. It accepts and reads; `tidings serve` on the same database sends.
+    """The way in for Python programs. It accepts and reads; a server or worker on the same database sends.
 
     `async with Tidings.from_env() as tidings:` opens it; `notify_sync` needs no opening.
     """
@@ -115,6 +119,7 @@ class Tidings:
         self._stack = AsyncExitStack()
         self._runtime: Runtime | None = None
         self._blocking: _Blocking | None = None
+        self._opening = threading.Lock()
 
     @classmethod
     def from_env(cls, **settings: object) -> Self:
@@ -173,21 +178,35 @@ class Tidings:
         conn: a SQLAlchemy Connection or Session.
         """
         request = _request(template, to, options, self._clock.now())
-        if self._blocking is None:
-            self._blocking = _Blocking(self.settings, self._clock)
-        return self._blocking.accept(request, conn).id
+        with self._opening:
+            if self._blocking is None or self._blocking.process != os.getpid():
+                self._blocking = _blocking(self.settings, self._clock)
+            blocking = self._blocking
+        return blocking.accept(request, conn).id
 
 
-class _Blocking:
-    """Accepting on a blocking connection, its own or the caller's."""
+class _Blocking(Protocol):
+    """Accepting for callers without an event loop."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._parts = Engine.of(settings, clock)
-        path = self._parts.settings.sqlite_path
-        assert path is not None, "Engine.of() refuses other databases"
+    #: the process it was opened in: neither connections nor threads survive a fork
+    process: int
+
+    def accept(self, request: NotifyRequest, conn: object) -> Notification: ...
+    def close(self) -> None: ...
+
+
+class _OnSqlite:
+    """On a blocking connection, its own or the caller's."""
+
+    def __init__(self, parts: Engine, path: Path) -> None:
+        self.process = os.getpid()
+        self._parts = parts
         self._engine = blocking_engine(path)
-        with self._engine.connect() as connection:
-            migrate.upgrade(connection)
+        with translated(), self._engine.connect() as connection:
+            if parts.settings.migrate:
+                migrate.upgrade(connection)
+            elif fault := schema_fault(migrate.status(connection)):
+                raise ConfigError("TIDINGS_MIGRATE", f"is off, and {fault}; run: tidings db upgrade")
 
     def accept(self, request: NotifyRequest, conn: object) -> Notification:
         if conn is not None:
@@ -197,6 +216,35 @@ class _Blocking:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+class _OnPostgresql:
+    """On the caller's connection, or on those of an event loop in a thread of its own."""
+
+    def __init__(self, parts: Engine) -> None:
+        self.process = os.getpid()
+        self._parts = parts
+        self._apart = Apart()
+        try:
+            self._apart.run(parts.prepare())
+        except BaseException:
+            self.close()
+            raise
+
+    def accept(self, request: NotifyRequest, conn: object) -> Notification:
+        if conn is not None:
+            return at_once(self._parts.pipeline.accept(borrowed_blocking(conn), request))
+        return self._apart.run(self._parts.pipeline.submit(request))
+
+    def close(self) -> None:
+        self._apart.run(self._parts.close())
+        self._apart.close()
+
+
+def _blocking(settings: Settings, clock: Clock) -> _Blocking:
+    parts = Engine.of(settings, clock)
+    path = parts.settings.sqlite_path
+    return _OnPostgresql(parts) if path is None else _OnSqlite(parts, path)
 
 
 def _request(template: str, to: str | Sequence[str] | Audience, options: Options, now: datetime) -> NotifyRequest:

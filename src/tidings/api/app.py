@@ -22,6 +22,7 @@ from tidings.api.guards import AnswerHeaders, BodyGuard
 from tidings.api.host import ApiHost
 from tidings.api.measure import Measure, Metrics
 from tidings.api.served import Served
+from tidings.insight.shared import SharedMetrics
 from tidings.settings import Settings
 
 _ABOUT = (
@@ -31,9 +32,12 @@ _ABOUT = (
 )
 
 
-def create_app(runtime: Served) -> FastAPI:
-    """Return the application over a running system, which the caller opens and closes."""
-    metrics = Metrics()
+def create_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
+    """Return the application over a running system, which the caller opens and closes.
+
+    shared: where this process counts together with others, None = it is the only one.
+    """
+    metrics = Metrics(shared)
     app = FastAPI(
         title="Tidings",
         version="0.1.0",
@@ -68,6 +72,22 @@ def create_app(runtime: Served) -> FastAPI:
         app.include_router(demo.router(host))
     pages.install(app, demo=runtime.settings.demo)
     describe.install(app)
+    return app
+
+
+def create_health_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
+    """Return what a process without the API answers: its health and the metrics; arguments as `create_app`."""
+    metrics = Metrics(shared)
+    app = FastAPI(
+        title="Tidings worker",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        middleware=[Middleware(Measure, metrics), Middleware(AnswerHeaders), Middleware(problems.CatchUnexpected)],
+    )
+    problems.install(app)
+    app.include_router(health.router(ApiHost(runtime), metrics))
     return app
 
 

@@ -1,11 +1,12 @@
 """ASGI middleware in front of every route: what a request body may be, and the headers every answer carries."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.message import Message as MediaType
+from functools import lru_cache
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidings.api.problems import TooLarge, TooSlow, UnsupportedMediaType
@@ -23,11 +24,11 @@ _CSP = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'sel
 #: Swagger UI sets style attributes and shows icons as data URLs
 _DOCS_CSP = f"{_CSP}; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
 _SECURITY_HEADERS: Mapping[str, str] = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "strict-origin-when-cross-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "strict-origin-when-cross-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
 }
 
 
@@ -42,14 +43,14 @@ class BodyGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path: str = scope["path"]
-        headers = Headers(scope=scope)
-        limit = max(self.max_bytes, BULK_BYTES) if path in BULK_PATHS else self.max_bytes
-        declared = headers.get("content-length", "")
+        bulk = scope["path"] in BULK_PATHS
+        limit = max(self.max_bytes, BULK_BYTES) if bulk else self.max_bytes
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a name that comes twice, the first counts
+        declared = headers.get(b"content-length", b"").decode("latin-1")
         if declared.isdecimal() and int(declared) > limit:
             raise _too_large(limit)
-        if (declared.isdecimal() and int(declared) > 0) or "transfer-encoding" in headers:
-            _check_form(path, headers)
+        if (declared.isdecimal() and int(declared) > 0) or b"transfer-encoding" in headers:
+            _check_form(headers.get(b"content-type"), headers.get(b"content-encoding", b""), bulk=bulk)
         seen, complete = 0, False
 
         async def counted() -> Message:
@@ -70,18 +71,19 @@ class BodyGuard:
         await self.app(scope, counted, send)
 
 
-def _check_form(path: str, headers: Headers) -> None:
-    encoding = headers.get("content-encoding", "identity").strip().lower()
+@lru_cache(maxsize=64)  # callers say the same few things, and taking a media type apart costs as much as routing
+def _check_form(media_type: bytes | None, coding: bytes, *, bulk: bool) -> None:
+    encoding = coding.decode("latin-1").strip().lower()
     if encoding not in {"", "identity"}:
         raise UnsupportedMediaType(f"Content-Encoding {encoding[:40]}: send the body uncompressed.")
-    if "content-type" not in headers:
+    if media_type is None:
         return
     parsed = MediaType()
-    parsed["content-type"] = headers["content-type"]
+    parsed["content-type"] = media_type.decode("latin-1")
     kind = parsed.get_content_type()
     wanted = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
-    if not wanted and not (kind in _LINES and path in BULK_PATHS):
-        also = " or application/x-ndjson" if path in BULK_PATHS else ""
+    if not wanted and not (kind in _LINES and bulk):
+        also = " or application/x-ndjson" if bulk else ""
         raise UnsupportedMediaType(f"Content-Type {kind[:80]}: send application/json{also}.")
     if (parsed.get_content_charset() or "utf-8") != "utf-8":
         raise UnsupportedMediaType("JSON is UTF-8 (RFC 8259 §8.1): send no other charset.")
@@ -108,14 +110,29 @@ class AnswerHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("Content-Security-Policy", _DOCS_CSP if path == "/docs" else _CSP)
-                if path.startswith(("/api/", "/demo/api/")):
-                    headers.setdefault("Cache-Control", "no-store")
+                given: list[tuple[bytes, bytes]] = list(message["headers"])
+                names = {name.lower() for name, _ in given}
+                given.extend(pair for pair in _added(path) if pair[0] not in names)
+                message["headers"] = given
                 for name, value in left.items():
-                    headers[name] = value
+                    MutableHeaders(scope=message)[name] = value
             await send(message)
 
         await self.app(scope, receive, with_headers)
+
+
+def _added(path: str) -> Sequence[tuple[bytes, bytes]]:
+    """Return the headers that an answer gets unless it has them."""
+    if path.startswith(("/api/", "/demo/api/")):
+        return _DATA
+    return _DOCS if path == "/docs" else _PAGE
+
+
+def _encoded(**more: str) -> Sequence[tuple[bytes, bytes]]:
+    headers = {**_SECURITY_HEADERS, **{name.replace("_", "-"): value for name, value in more.items()}}
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+_PAGE = _encoded(content_security_policy=_CSP)
+_DOCS = _encoded(content_security_policy=_DOCS_CSP)
+_DATA = _encoded(content_security_policy=_CSP, cache_control="no-store")

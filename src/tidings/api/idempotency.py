@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from tidings.errors import Conflict, Invalid
 from tidings.ports.clock import Clock
-from tidings.ports.store import FirstAnswer, Store, Transaction
+from tidings.ports.store import FirstAnswer, KeyedRequest, Store, Transaction
 
 HEADER = "Idempotency-Key"
 MAX_KEY_LENGTH = 255
@@ -62,7 +62,7 @@ class Once:
                 tx, caller=caller, key=key, request_digest=digest, now=self._clock.now()
             )
             if first is not None:
-                return _again(first, digest)
+                return again(first, digest)
         status, body = await work(tx)
         answer = Answer(status, msgspec.json.encode(body))
         if key is not None:
@@ -80,13 +80,24 @@ def key_of(request: Request) -> str | None:
     return key
 
 
+def keyed_of(request: Request, caller: str, body: bytes) -> KeyedRequest | None:
+    """Return the request under its key, None if it has none. Raises Invalid as `key_of`."""
+    key = key_of(request)
+    return None if key is None else KeyedRequest(caller, key, digest_of(request, body))
+
+
 def digest_of(request: Request, body: bytes) -> str:
     """Return a digest of everything that makes two requests the same: method, path, query, body."""
     line = f"{request.method} {request.url.path}?{request.url.query}\n"
     return hashlib.sha256(line.encode() + body).hexdigest()
 
 
-def _again(first: FirstAnswer, digest: str) -> Answer:
+def again(first: FirstAnswer, digest: str) -> Answer:
+    """Return the first answer once more.
+
+    digest: of the request that has come now. Raises Invalid (code `idempotency_key_reused`) if it is another request,
+    Conflict (code `idempotency_key_in_use`) while the first use still runs.
+    """
     if first.request_digest != digest:
         raise Invalid(
             f"This {HEADER} was used for another request: use a new one for new work.", code="idempotency_key_reused"

@@ -1,19 +1,26 @@
 """Request metrics, by route and not by path, so that ids in paths make no new series."""
 
+import asyncio
 import time
 from collections.abc import MutableMapping
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tidings.insight import counters
+from tidings.insight.gauges import Standing
+from tidings.insight.shared import SharedMetrics
+
 #: seconds; a send is accepted in single-digit milliseconds, a bulk import takes seconds
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """The counters of one application."""
+    """The counters of one application, and everything that is shown together with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: SharedMetrics | None = None) -> None:
+        """shared: where the processes of this data folder count together; None = this is the only one."""
+        self._shared = shared
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "tidings_http_requests", "Answered requests", ("method", "route", "status"), registry=self._registry
@@ -26,9 +33,15 @@ class Metrics:
             registry=self._registry,
         )
 
-    def text(self) -> bytes:
-        """Return the Prometheus text format: this application's series and the process's."""
-        return generate_latest(self._registry) + generate_latest(REGISTRY)
+    async def text(self, standing: Standing) -> bytes:
+        """Return the Prometheus text format: what was counted, by all processes that count together, and a standing."""
+        counters.refresh()
+        now = CollectorRegistry()
+        now.register(standing)
+        if self._shared is not None:
+            # reads files, and may wait for another process that reads them
+            return await asyncio.to_thread(self._shared.text) + generate_latest(now)
+        return generate_latest(self._registry) + generate_latest(REGISTRY) + generate_latest(now)
 
 
 class Measure:

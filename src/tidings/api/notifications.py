@@ -8,11 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from tidings.api.direct import Direct
 from tidings.api.host import ApiHost
+from tidings.api.idempotency import keyed_of
 from tidings.api.known import known_notification
 from tidings.api.notify_body import NotifyBody, as_called, to_request
 from tidings.api.served import Estimate
 from tidings.api.shapes import Accepted, DeliveryShown, NotificationShown, NotificationStatus, SkipShown
+from tidings.api.together import together_of
+from tidings.api.wanted import single
 from tidings.edge import bodies, describe
 from tidings.edge.answers import LOCATION, Shown, located, page_of
 from tidings.errors import Invalid
@@ -73,30 +77,29 @@ def router(host: ApiHost) -> APIRouter:
 
 
 def _add_writing(routes: APIRouter, host: ApiHost) -> None:
-    pipeline, store = host.runtime.pipeline, host.store
+    pipeline = host.runtime.pipeline
+    may_notify = host.require("notify")
+    together = together_of(host)
 
-    @routes.post(
+    async def notify(request: Request) -> Response:
+        """Accept a notification. Once this answers 202 it will reach everybody in the audience."""
+        caller = await may_notify(request)
+        raw = await request.body()
+        body = bodies.read(raw, NotifyBody)
+        if body.options.dry_run:
+            return JSONResponse(_preview(await _estimate(host, body)).json_object())
+        answer = await together.accept(single(body, keyed_of(request, caller, raw), host.clock))
+        return located(answer.response(), "/api/notifications")
+
+    routes.add_api_route(
         "/notifications",
+        notify,
+        methods=["POST"],
         status_code=202,
         responses={202: {"model": Accepted, "headers": LOCATION}, 200: {"model": Preview, "description": "dryRun"}},
         openapi_extra=describe.takes(NotifyBody, once=True),
+        route_class_override=Direct,
     )
-    async def notify(request: Request, caller: str = Depends(host.require("notify"))) -> Response:
-        """Accept a notification. Once this answers 202 it will reach everybody in the audience."""
-        body = bodies.read(await request.body(), NotifyBody)
-        if body.options.dry_run:
-            async with store.read() as tx:
-                with as_called(body):
-                    estimate = await pipeline.preview(tx, to_request(body, host.clock.now()))
-            return JSONResponse(_preview(estimate).json_object())
-
-        async def work(tx: Transaction) -> tuple[int, object]:
-            # in here, because a repeated request must get its first answer even when its expiresAt has passed since
-            with as_called(body):
-                accepted = await pipeline.accept(tx, to_request(body, host.clock.now()))
-            return 202, Accepted(id=accepted.id, status=accepted.state).json_object()
-
-        return located(await host.once(request, caller, work), "/api/notifications")
 
     @routes.delete("/notifications/{notification_id}")
     async def cancel(notification_id: str, _: str = Depends(host.require("notify"))) -> Accepted:
@@ -187,6 +190,14 @@ async def counted(host: ApiHost, tx: Transaction, notification_id: str) -> tuple
     """Return a notification and its counts. Raises NotFound."""
     found = await known_notification(host.store, tx, notification_id)
     return found, await host.store.notifications.counts(tx, found.id)
+
+
+async def _estimate(host: ApiHost, body: NotifyBody) -> Estimate:
+    async with host.store.read() as tx:
+        try:
+            return await host.runtime.pipeline.preview(tx, to_request(body, host.clock.now()))
+        except Invalid as error:
+            raise as_called(body, error) from error
 
 
 def _preview(estimate: Estimate) -> Preview:

@@ -1,7 +1,5 @@
 """The body of POST /api/notifications, from JSON to a `NotifyRequest`. Pure."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Literal, Self
 
@@ -92,17 +90,13 @@ def to_request(body: NotifyBody, now: datetime) -> NotifyRequest:
     )
 
 
-@contextmanager
-def as_called(body: NotifyBody) -> Iterator[None]:
+def as_called(body: NotifyBody, error: Invalid) -> Invalid:
     """Give faults of the audience the name that the caller used: `userId` instead of `userIds`, and so on."""
-    try:
-        yield
-    except Invalid as error:
-        name = "userId" if body.user_id is not None else "userIds" if body.user_ids is not None else "audience"
-        faults = [Fault(name, one.message) if _is_audience(one.field) else one for one in error.faults]
-        if body.audience is not None or faults == list(error.faults):
-            raise
-        raise Invalid.of(faults, code=error.code) from error
+    if body.audience is not None:
+        return error
+    name = "userId" if body.user_id is not None else "userIds"
+    faults = [Fault(name, one.message) if _is_audience(one.field) else one for one in error.faults]
+    return error if faults == list(error.faults) else Invalid.of(faults, code=error.code)
 
 
 def _is_audience(field: str) -> bool:

@@ -13,6 +13,7 @@ from tidings.model.request import NotifyRequest
 from tidings.model.template import Category, Template
 from tidings.ports.clock import Clock
 from tidings.ports.pack import AudienceKind, Pack
+from tidings.ports.queue import Queue
 from tidings.ports.store import Store, Transaction
 from tidings.settings import Settings
 
@@ -34,6 +35,11 @@ class Estimate(Protocol):
 
 class Flow(Protocol):
     """The pipeline, as far as the API drives it."""
+
+    @property
+    def attended(self) -> bool:
+        """Whether a worker of this process takes from the queue."""
+        ...
 
     @property
     def last_round(self) -> datetime | None:
@@ -85,6 +91,25 @@ class PushKeys(Protocol):
         ...
 
 
+class Processed(Protocol):
+    """What a run of the schedule found."""
+
+    @property
+    def tasks(self) -> int:
+        """Accepted work that was handed to the queue."""
+        ...
+
+    @property
+    def batches(self) -> int:
+        """Retries and delays that came due."""
+        ...
+
+    @property
+    def redriven(self) -> int:
+        """What the queue had lost."""
+        ...
+
+
 class Served(Protocol):
     """The running system."""
 
@@ -95,6 +120,8 @@ class Served(Protocol):
     @property
     def store(self) -> Store: ...
     @property
+    def queue(self) -> Queue: ...
+    @property
     def pipeline(self) -> Flow: ...
     @property
     def packs(self) -> Sequence[Pack]: ...
@@ -102,3 +129,10 @@ class Served(Protocol):
     def catalog(self) -> Words: ...
     @property
     def push(self) -> PushKeys: ...
+    async def process(self) -> Processed:
+        """Pick up everything that is due now, as the schedule does (MISSION M22). Raises BackendError."""
+        ...
+
+    async def schema_fault(self) -> str | None:
+        """Say what is wrong with the database's schema for this program, None = nothing. Raises BackendError."""
+        ...

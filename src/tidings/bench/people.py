@@ -40,6 +40,20 @@ async def prepare(data_dir: Path, *, recipients: int, origin: str) -> str:
     return event_id
 
 
+async def add_users(runtime: Runtime, count: int) -> list[str]:
+    """Add users without devices and return their ids."""
+    ids = [f"u{number:07}" for number in range(count)]
+    for start in range(0, count, _PAGE):
+        numbers = range(start, min(start + _PAGE, count))
+        people = [
+            User(ids[number], locale=locale, timezone=zone)
+            for number, (locale, zone) in zip(numbers, _places(numbers), strict=True)
+        ]
+        async with runtime.store.begin() as tx:
+            await runtime.store.users.upsert(tx, people, runtime.clock.now())
+    return ids
+
+
 async def _add(runtime: Runtime, event_id: str, numbers: range, origin: str, now: datetime) -> None:
     ids = [f"u{number:07}" for number in numbers]
     people = [

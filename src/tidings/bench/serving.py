@@ -45,10 +45,16 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, *, push_host: str, workers: int) -> AsyncIterator[Served]:
-    """Run a server for the length of the block; it logs to `server.log` in the data folder."""
+async def serving(
+    data_dir: Path, *, push_host: str = "", workers: int, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Served]:
+    """Run a server for the length of the block; it logs to `server.log` in the data folder.
+
+    push_host: the only one it may send to; workers: its sender processes; environment: more `TIDINGS_…` variables.
+    """
     port = _free_port()
-    environment = {
+    variables = {
+        **(environment or {}),
         "TIDINGS_DATA_DIR": str(data_dir),
         "TIDINGS_BOOTSTRAP_KEY": API_KEY,
         "TIDINGS_PUSH_EXTRA_HOSTS": push_host,
@@ -58,7 +64,7 @@ async def serving(data_dir: Path, *, push_host: str, workers: int) -> AsyncItera
     with (data_dir / "server.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tidings.cli", "serve", f"--port={port}", f"--workers={workers}"),
-            env=environment,
+            env=variables,
             stdout=log,
             stderr=log,
         )

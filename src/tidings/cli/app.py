@@ -14,6 +14,8 @@ from tidings.errors import ConfigError, Invalid, TidingsError
 #: command → (where it lives, one line of help); lazily imported, so that `tidings --help` stays fast
 COMMANDS = {
     "serve": ("tidings.cli.serve:serve", "Run the server: API, workers and pages in one process."),
+    "api": ("tidings.cli.api:api", "Run one process that answers HTTP; others send."),
+    "worker": ("tidings.cli.worker:worker", "Run one process that sends; others answer HTTP."),
     "db": ("tidings.cli.db:app", "Create, upgrade and look at the database."),
     "keys": ("tidings.cli.keys:app", "Create, list and revoke API keys."),
     "users": ("tidings.cli.users:app", "List, show and import users."),

@@ -20,19 +20,9 @@ class Options:
     json: Annotated[bool, Parameter(help="Print JSON.")] = False
     data_dir: Annotated[Path | None, Parameter(help="Folder of the database and secrets (TIDINGS_DATA_DIR).")] = None
 
-    def settings(
-        self,
-        *,
-        demo: bool | None = None,
-        host: str | None = None,
-        port: int | None = None,
-        workers: int | None = None,
-        log_format: str | None = None,
-    ) -> Settings:
+    def settings(self, **flags: object) -> Settings:
         """Return the settings with flags applied; None = not given. What a command logs goes to stderr."""
-        settings = Settings.load(
-            data_dir=self.data_dir, demo=demo, host=host, port=port, workers=workers, log_format=log_format
-        )
+        settings = Settings.load(folder=None, environ=None, data_dir=self.data_dir, **flags)
         logs.configure("warning", settings.log_format)
         return settings
 

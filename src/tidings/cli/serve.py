@@ -1,13 +1,12 @@
-"""`tidings serve`: the server."""
+"""`tidings serve`: API, workers and pages in one process."""
 
-import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from tidings.cli.options import Options
-from tidings.cli.output import print_json
-from tidings.settings import Settings
+from tidings.cli.start import start, tell_program
+from tidings.settings import Role, Settings
 
 
 def serve(
@@ -21,17 +20,10 @@ def serve(
     options: Options = Options(),
 ) -> int:
     """Run API, workers and pages in one process until it is stopped."""
-    from tidings import server
-
     log_format = "json" if options.json else None
     settings = options.settings(demo=demo, host=host, port=port, workers=workers, log_format=log_format)
-    return server.run(settings, _tell_program if options.json else _tell_person)
-
-
-def _tell_program(settings: Settings) -> None:
-    """One line of JSON that says that requests are answered now, and where."""
-    print_json(_places(settings), indent=0)
-    sys.stdout.flush()
+    tell = (lambda ready: tell_program(_places(ready))) if options.json else _tell_person
+    return start(settings, Role.SERVE, tell)
 
 
 def _tell_person(settings: Settings) -> None:

@@ -1,37 +1,38 @@
 """The map of Tidings, in reading order: accept → fan out → dispatch → deliver → record.
 
-    accept     one transaction: the notification and the task that announces it (the caller's own, if given)
-    fan_out    a page of the audience → deliveries and skips, the cursor moves in the same transaction
+    accept     one transaction: notifications and the tasks that announce them (the caller's own, if given)
+    fan_out    a page of an audience, or many small audiences → deliveries and skips, the cursor moves with them
     dispatch   committed work → tasks on the queue; what the queue lost is found again by `flow.recovery`
     deliver    claim under a lease → look again → render → send; no transaction is open while sending
     record     outcomes in bulk, fenced by the lease
 
-Each step may be repeated after a crash: accept is guarded by the idempotency key, fan_out by the cursor, deliver by the
-claim, record by the lease token. Decisions live in pure functions next to the steps; this file loads, calls, saves.
+Each step may be repeated after a crash, and by another process: accept is guarded by the idempotency key, fan_out by
+the cursor, deliver by the claim, record by the lease token. Decisions live in pure functions next to the steps; this
+file, and those it delegates to (`fan_out`, `handover`, `claiming`, `cancellation`), load, call and save.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
 
-from tidings.errors import BackendError, Conflict, Invalid, NotFound
-from tidings.flow.deliver.recheck import AUDIENCE_TRUSTED_FOR, is_stale
-from tidings.flow.deliver.send import Job, Sender
-from tidings.flow.dispatch.tasks import deliver_tasks, fan_out_task
-from tidings.flow.intake.accept import accepted, explicit_ids
+from tidings.errors import Invalid
+from tidings.flow.cancellation import Cancellations
+from tidings.flow.claiming import Claiming
+from tidings.flow.deliver.send import Sender
+from tidings.flow.dispatch.tasks import fan_out_task
+from tidings.flow.fan_out import FanOut
+from tidings.flow.handover import Handover
+from tidings.flow.intake.accept import accepted, explicit_ids, unknown_users
 from tidings.flow.intake.catalog import Catalog
-from tidings.flow.plan.plan import Plan, plan
-from tidings.flow.recent import Recent
+from tidings.flow.plan.limit import Limits
 from tidings.flow.record.settle import settled
 from tidings.flow.target.preview import Preview, Tally
-from tidings.model.delivery import Attempted, Due, Recipient
+from tidings.model.delivery import Attempted
 from tidings.model.ids import new_id
-from tidings.model.notification import Notification, NotificationState
+from tidings.model.notification import Notification
 from tidings.model.request import NotifyRequest
 from tidings.model.task import Task
 from tidings.ports.clock import Clock
@@ -41,9 +42,7 @@ from tidings.ports.wording import Wording
 
 log = structlog.get_logger(__name__)
 
-#: how long a cancellation waits for another process's worker to learn of it, in seconds
-CANCEL_PATIENCE = 5.0
-_OPEN = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
+_NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,12 @@ class Sizes:
     batch: int = 200
     #: tasks claimed together when they wait anyway
     claim: int = 5
+    #: fan-outs planned together when they wait anyway
+    fan_outs: int = 100
     #: outbox rows relayed together
     relay: int = 500
+    #: with a shared queue: how old an outbox row must be before other processes publish it
+    relay_grace: timedelta = timedelta(seconds=2)
     #: how long a claim holds
     lease: timedelta = timedelta(seconds=60)
 
@@ -75,7 +78,10 @@ class Pipeline:
         *,
         sizes: Sizes,
         observe: Callable[[Sequence[Attempted]], None] = lambda _attempts: None,
+        limits: Limits = _NO_LIMITS,
+        exclusive: bool = False,
     ) -> None:
+        """`limits`: notifications per user and hour; `exclusive`: no other process can send from this database."""
         self.store = store
         self.queue = queue
         self.catalog = catalog
@@ -83,18 +89,15 @@ class Pipeline:
         self.sizes = sizes
         self._wording = wording
         self._observe = observe
-        #: where each fan-out stands; only `fan_out` and `accept` write it
-        self._planning = Recent()
-        #: what never changes of a notification: template, variables, expiry; state and cursor may be old
-        self._known = Recent()
-        #: ids of tasks that the queue has and the outbox still lists
-        self._handed_over: dict[str, None] = {}
-        self._unsent: list[str] = []
-        #: whether a worker of this process takes from the queue; else another process's relay finds the work
+        self._fan_out = FanOut(store, queue, catalog, clock, page=sizes.page, batch=sizes.batch, limits=limits)
+        self._handover = Handover(store, queue, clock, relay=sizes.relay, grace=sizes.relay_grace)
+        self._cancellations = Cancellations(store, clock, exclusive=exclusive)
+        heard = self._cancellations.heard
+        self._claiming = Claiming(store, catalog, clock, lease=sizes.lease, heard=heard)
+        #: whether a worker of this process takes from the queue
         self.attended = False
         #: when the timers of this process's worker last went round: its heartbeat
         self.last_round: datetime | None = None
-        self._cancelled: list[Callable[[str], None]] = []
 
     # 1 accept -------------------------------------------------------------------------------------------------------
 
@@ -103,20 +106,49 @@ class Pipeline:
 
         Raises Invalid naming each wrong field and the fix.
         """
+        [made] = await self.accept_many(tx, [request])
+        if isinstance(made, Invalid):
+            raise made
+        return made
+
+    async def accept_many(self, tx: Transaction, requests: Sequence[NotifyRequest]) -> list[Notification | Invalid]:
+        """Accept notifications together, in few statements. Returns, in order, what became of each request.
+
+        A request that breaks a rule comes back as Invalid and takes no other with it.
+        """
         now = self.clock.now()
-        notification = accepted(request, self.catalog, self._wording, new_id=new_id(now), now=now)
-        if named := explicit_ids(request.audience):
-            unknown = await self.store.users.unknown(tx, named)
-            if unknown:
-                shown = ", ".join(repr(user_id) for user_id in unknown[:5]) + (" …" if len(unknown) > 5 else "")
-                raise Invalid.field("userIds", f"no such user: {shown}; PUT /api/users/ID first", code="unknown_user")
-        await self.store.notifications.add(tx, notification)
-        task = fan_out_task(notification, now)
-        await self.store.outbox.add(tx, [task])
-        if self.attended and task.due_at <= now:
-            # to the queue at once; the relay would need another look at the database
-            tx.on_commit(partial(self._hand_over, [task], notification))
-        return notification
+        made = await self._with_known_users(tx, [self._accepted(request, now) for request in requests])
+        fresh = [one for one in made if isinstance(one, Notification)]
+        if fresh:
+            tasks = [fan_out_task(one, now) for one in fresh]
+            await self.store.notifications.add_many(tx, fresh)
+            await self.store.outbox.add(tx, tasks)
+            if due := [task for task in tasks if task.due_at <= now]:
+                tx.on_commit(partial(self._hand_over, due, fresh))
+        return made
+
+    def _accepted(self, request: NotifyRequest, now: datetime) -> Notification | Invalid:
+        try:
+            return accepted(request, self.catalog, self._wording, new_id=new_id(now), now=now)
+        except Invalid as error:
+            return error
+
+    async def _with_known_users(
+        self, tx: Transaction, made: Sequence[Notification | Invalid]
+    ) -> list[Notification | Invalid]:
+        """Refuse what names users who do not exist. One look for all."""
+        named = [explicit_ids(one.audience) if isinstance(one, Notification) else [] for one in made]
+        wanted = list(dict.fromkeys(user_id for ids in named for user_id in ids))
+        unknown = set(await self.store.users.unknown(tx, wanted)) if wanted else set()
+        strange = [[user_id for user_id in ids if user_id in unknown] for ids in named]
+        return [unknown_users(ids) if ids else one for one, ids in zip(made, strange, strict=True)]
+
+    async def _hand_over(self, tasks: Sequence[Task], notifications: Sequence[Notification]) -> None:
+        """Get to work at once: the relay would need another look at the database, and comes later."""
+        if self.attended:
+            self._fan_out.expect(notifications)
+        if self.attended or self.queue.shared:
+            await self._handover.publish(tasks)
 
     async def submit(self, request: NotifyRequest) -> Notification:
         """Accept in a transaction of its own and get to work."""
@@ -131,8 +163,8 @@ class Pipeline:
         tally = Tally(total)
         cursor = None
         while not tally.enough:
-            page, more = await self._page(tx, notification, cursor)
-            made = self._plan(notification, page)
+            page, more = await self._fan_out.page_of(tx, notification, cursor)
+            made = self._fan_out.planned(notification, page, now)
             tally.add(page, made.planned, made.skipped)
             if not more:
                 break
@@ -140,134 +172,47 @@ class Pipeline:
         return tally.preview()
 
     async def cancel(self, notification_id: str) -> None:
-        """Cancel for good: once this returns nothing more is sent, what is in flight excepted.
+        """Cancel for good: once this returns no process sends more of it, what is in flight excepted.
 
         Asked again, the answer is the same. Raises NotFound, or Conflict when everything has been sent already.
         """
-        async with self.store.begin() as tx:
-            notification = await self.store.notifications.get(tx, notification_id)
-            if notification is None:
-                raise NotFound(f"Notification {notification_id[:60]} does not exist.", code="unknown_notification")
-            if notification.state is NotificationState.FANNED_OUT:
-                counts = await self.store.notifications.counts(tx, notification_id)
-                if not counts.by_state.get("pending") and not counts.by_state.get("sending"):
-                    raise Conflict("everything has been sent already", code="already_sent")
-            await self.store.notifications.cancel(tx, notification_id)
-        for tell in self._cancelled:
-            tell(notification_id)
-        if not self.attended:
-            await self._until_nothing_is_sending(notification_id)
+        await self._cancellations.cancel(notification_id, attended=self.attended)
 
-    async def _until_nothing_is_sending(self, notification_id: str) -> None:
-        """Wait for another process's worker to learn of a cancellation, which it does within a second.
-
-        If it does not (it was killed, say), its claims run out, and whoever takes them over sees the cancellation.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_PATIENCE):
-                while await self._is_sending(notification_id):  # noqa: ASYNC110  # it happens in another process
-                    await asyncio.sleep(0.05)
-
-    async def _is_sending(self, notification_id: str) -> bool:
-        async with self.store.read() as tx:
-            return bool((await self.store.notifications.counts(tx, notification_id)).by_state.get("sending"))
+    def on_cancel(self, call: Callable[[str], None]) -> None:
+        """Register what is told the id of a cancelled notification at once."""
+        self._cancellations.on_cancel(call)
 
     async def learn_cancellations(self, held: Collection[str]) -> None:
         """Tell this process's sender which of the notifications it holds were cancelled by another process."""
-        if held:
-            async with self.store.read() as tx:
-                cancelled = await self.store.notifications.cancelled(tx, held)
-            for notification_id in cancelled:
-                for tell in self._cancelled:
-                    tell(notification_id)
+        await self._cancellations.learn(held)
 
     # 2 target, plan: fan out ----------------------------------------------------------------------------------------
 
     async def fan_out(self, notification_id: str) -> Task | None:
         """Plan the next page of a notification. Returns the task for the page after it, None at the end."""
-        now = self.clock.now()
-        async with self.store.read() as tx:
-            known = self._planning.get(notification_id)
-            notification = known or await self.store.notifications.get(tx, notification_id)
-            if notification is None or notification.state not in _OPEN:
-                return None
-            page, more = await self._page(tx, notification, notification.cursor)
-        made = self._plan(notification, page)
-        moved = notification.moved(
-            cursor=page[-1].user_id if page else notification.cursor,
-            recipients=len(page),
-            deliveries=len(made.planned),
-            skipped=len(made.skipped),
-            done=not more,
-        )
-        async with self.store.begin() as tx:
-            if not await self.store.notifications.advance(tx, notification, moved):
-                # somebody else planned this page, or it was cancelled: look again, what they wrote holds
-                self._planning.drop(notification_id)
-                return fan_out_task(notification, now)
-            await self.store.deliveries.add(tx, made.planned, made.skipped, now)
-        if more:
-            self._planning.keep(moved)
-        else:
-            self._planning.drop(notification_id)
-        await self.queue.publish(deliver_tasks(made.batch_ids, notification.priority, now))
-        return fan_out_task(moved, now) if more else None
+        following = await self.fan_out_many([notification_id])
+        return following[0] if following else None
 
-    async def _page(
-        self, tx: Transaction, notification: Notification, after: str | None
-    ) -> tuple[Sequence[Recipient], bool]:
-        """Return the next page, and whether more follow: one user more is read, instead of an empty last page."""
-        size = self.sizes.page
-        page = await self.store.audiences.page(
-            tx, notification.audience, category=notification.category, after=after, limit=size + 1
-        )
-        return page[:size], len(page) > size
+    async def fan_out_many(self, notification_ids: Sequence[str]) -> list[Task]:
+        """Plan the next page of each notification, those to a few named users together.
 
-    def _plan(self, notification: Notification, page: Sequence[Recipient]) -> Plan:
-        return plan(
-            page,
-            notification,
-            self.catalog.category(notification.category),
-            channels=self.catalog.channels,
-            batch_size=self.sizes.batch,
-            now=self.clock.now(),
-        )
+        Returns the tasks for the pages after them.
+        """
+        return await self._fan_out.step(notification_ids)
 
     # 3 dispatch -----------------------------------------------------------------------------------------------------
 
     async def dispatch(self) -> int:
-        """Hand tasks that are due from the outbox to the queue. Returns how many."""
-        limit = self.sizes.relay + len(self._handed_over)
-        async with self.store.read() as tx:
-            due = await self.store.outbox.due(tx, self.clock.now(), limit)
-        fresh = [task for task in due if task.id not in self._handed_over]
-        await self._hand_over(fresh)
-        return len(fresh)
-
-    async def _hand_over(self, tasks: Sequence[Task], notification: Notification | None = None) -> None:
-        """Publish what is committed. When the queue does not answer, the outbox still has it and the relay repeats."""
-        if notification is not None:
-            self._planning.keep(notification)
-        try:
-            await self.queue.publish(tasks)
-        except BackendError as error:
-            log.warning("queue_away", tasks=len(tasks), problem=error.message)
-        else:
-            self._handed_over.update(dict.fromkeys(task.id for task in tasks))
+        """Hand tasks that are due from the outbox to the queue. Returns how many it took."""
+        return await self._handover.relay()
 
     async def settle_outbox(self) -> None:
-        """Remove from the outbox what the queue has: a little later, off the way of what was just accepted.
-
-        A crash before that hands it over twice, which is harmless: the second finds nothing to do.
-        """
-        if handed_over := list(self._handed_over):
-            async with self.store.begin() as tx:
-                await self.store.outbox.remove(tx, handed_over)
-            for task_id in handed_over:
-                self._handed_over.pop(task_id, None)
+        """Remove from the outbox what the queue has."""
+        await self._handover.settle()
 
     async def wake_due(self) -> int:
         """Turn retries and delays that have come due into tasks. Returns how many batches woke."""
+        await self._claiming.give_back_unstarted()
         now = self.clock.now()
         async with self.store.read() as tx:
             if not await self.store.deliveries.any_due(tx, now):
@@ -281,49 +226,15 @@ class Pipeline:
 
     async def deliver(self, batch_ids: Sequence[str], sender: Sender) -> None:
         """Claim the deliveries of some batches and send them."""
-        now = self.clock.now()
-        token = new_id(now)
-        async with self.store.begin() as tx:
-            claimed = await self.store.deliveries.claim(
-                tx, batch_ids, token=token, now=now, lease_until=now + self.sizes.lease
-            )
-        if claimed and await sender.send(await self._jobs(claimed)):
-            self._unsent.append(token)
+        await self._claiming.deliver(batch_ids, sender)
 
-    async def _jobs(self, claimed: Sequence[Due]) -> list[Job]:
-        trusted_since = self.clock.now() - AUDIENCE_TRUSTED_FOR
-        stale: dict[str, list[str]] = {}
-        for due in claimed:
-            if is_stale(due, trusted_since):
-                stale.setdefault(due.notification_id, []).append(due.user_id)
-        members: dict[str, set[str]] = {}
-        notifications: dict[str, Notification] = {}
-        for notification_id in {due.notification_id for due in claimed}:
-            notification = self._known.get(notification_id)
-            users = stale.get(notification_id)
-            if notification is None or users:
-                async with self.store.read() as tx:
-                    notification = notification or await self.store.notifications.get(tx, notification_id)
-                    if notification is None:
-                        continue  # erased since the claim, and its deliveries with it
-                    if users:
-                        members[notification_id] = await self.store.audiences.among(tx, notification.audience, users)
-                self._known.keep(notification)
-            notifications[notification_id] = notification
-        return [
-            Job(
-                due=due,
-                notification=notification,
-                category=self.catalog.category(notification.category),
-                in_audience=not is_stale(due, trusted_since) or due.user_id in members[due.notification_id],
-            )
-            for due in claimed
-            if (notification := notifications.get(due.notification_id)) is not None
-        ]
+    async def deliver_alone(self, batch_id: str, sender: Sender) -> None:
+        """Send a delivery that a worker died with, with nothing else of its kind beside it."""
+        await self._claiming.deliver_alone(batch_id, sender)
 
-    def on_cancel(self, call: Callable[[str], None]) -> None:
-        """Register what is told the id of a cancelled notification at once."""
-        self._cancelled.append(call)
+    async def give_back(self) -> None:
+        """Return what was claimed and not sent because the sender was stopped. Outcomes must be recorded before."""
+        await self._claiming.give_back()
 
     # 5 record -------------------------------------------------------------------------------------------------------
 
@@ -335,11 +246,5 @@ class Pipeline:
         if applied < len(rows):
             # their lease had run out, so somebody else may have sent them too; or their user was erased meanwhile
             log.warning("outcomes_fenced", count=len(rows) - applied)
+        self._claiming.written(rows)
         self._observe(rows)
-
-    async def give_back(self) -> None:
-        """Return what was claimed and not sent because the sender was stopped. Outcomes must be recorded before."""
-        if self._unsent:
-            async with self.store.begin() as tx:
-                await self.store.deliveries.give_back(tx, self._unsent, self.clock.now())
-            self._unsent.clear()

@@ -71,6 +71,7 @@ _REASONS: Mapping[SkipReason, str] = {
     SkipReason.USER_ERASED: "{user} was erased before the send.",
     SkipReason.RENDER_FAILED: "the template could not be filled in{error}.",
     SkipReason.CANCELLED: "the notification was cancelled before the send.",
+    SkipReason.RATE_LIMITED: "at {when}, {user} had got as many notifications within an hour as are allowed{limit}.",
 }
 
 
@@ -106,7 +107,7 @@ def _undelivered(states: Sequence[DeliveryState], cancelled: bool) -> Verdict:
     """Judge deliveries of which none arrived; the state that leaves most hope counts."""
     if DeliveryState.SENDING in states or (DeliveryState.PENDING in states and not cancelled):
         return Verdict.WAITING
-    if DeliveryState.REFUSED in states or DeliveryState.GONE in states:
+    if not {DeliveryState.REFUSED, DeliveryState.DISCARDED, DeliveryState.GONE}.isdisjoint(states):
         return Verdict.FAILED
     if cancelled or DeliveryState.CANCELLED in states:
         return Verdict.CANCELLED
@@ -185,6 +186,8 @@ def _delivery(delivery: DeliveryTrace, facts: Facts) -> str:
             return f"{target}: the device no longer exists{because}{status}; given up at {_at(delivery.updated_at)}."
         case DeliveryState.REFUSED:
             return f"{target}: given up {tries} at {_at(delivery.updated_at)}{because}{status}."
+        case DeliveryState.DISCARDED:
+            return f"{target}: given up {tries}{because}{status}; taken off the dead letters by an operator."
         case DeliveryState.EXPIRED:
             return f"{target}: not sent in time, {tries}{because}; it expired at {_at(facts.notification.expires_at)}."
         case DeliveryState.CANCELLED:
@@ -215,7 +218,15 @@ def _reason(reason: SkipReason, channel: str, moment: datetime, facts: Facts, de
         user=facts.user_id,
         when=_at(moment),
         error=f" ({error})" if error else "",
+        limit=_limit(detail),
     )
+
+
+def _limit(detail: Mapping[str, object]) -> str:
+    """Say which limit it was, where that was recorded: a category's own, or the one of all others together."""
+    if "limit" not in detail:
+        return ""
+    return f" ({detail['limit']} of {detail['scope']})" if detail.get("scope") else f" ({detail['limit']} in all)"
 
 
 def _nothing(facts: Facts, verdict: Verdict) -> str:

@@ -1,8 +1,13 @@
-"""One lane: take tasks, do them, a few at a time."""
+"""One lane: take tasks, do them, a few at a time.
+
+What arrives while all places for its kind are taken waits and goes together: nothing waits on purpose, and the busier
+a lane is, the less a task costs.
+"""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -17,10 +22,62 @@ log = structlog.get_logger(__name__)
 
 #: claims of one lane worked on at the same time: one is sending while the next is being claimed
 CLAIMS_AT_ONCE = 2
-#: fan-outs of one lane planned at the same time
-FAN_OUTS_AT_ONCE = 2
+#: fan-outs of one lane planned at the same time, each for as many notifications as waited
+FAN_OUTS_AT_ONCE = 3
+#: tasks that must go alone may wait here, rather than hold up their lane; they are ids only
+ALONE_WAITING = 1_000
 #: how long a task that failed waits before it is tried again
 AFTER_FAILURE = timedelta(seconds=5)
+
+Work = Callable[[Sequence[Task]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of one kind of work there may be."""
+
+    #: worked on at the same time
+    places: int
+    #: tasks done in one go
+    together: int
+    #: tasks that may wait before no more are taken from the lane
+    waiting: int
+
+
+class Desk:
+    """Tasks of one kind that wait for a place, and those who serve them."""
+
+    def __init__(self, work: Work, room: Room) -> None:
+        self._work = work
+        self._room = room
+        self._waiting: deque[Task] = deque()
+        self._serving = 0
+        self._space = asyncio.Event()
+
+    async def put(self, group: asyncio.TaskGroup, tasks: Sequence[Task]) -> None:
+        """Have tasks done; returns when there is room for more."""
+        self._waiting.extend(tasks)
+        if self._waiting and self._serving < self._room.places:
+            self._serving += 1
+            group.create_task(self._serve())
+        while len(self._waiting) > self._room.waiting:
+            self._space.clear()
+            await self._space.wait()
+
+    def leave(self) -> list[Task]:
+        """Take back what still waits."""
+        left = list(self._waiting)
+        self._waiting.clear()
+        return left
+
+    async def _serve(self) -> None:
+        try:
+            while self._waiting:
+                some = [self._waiting.popleft() for _ in range(min(self._room.together, len(self._waiting)))]
+                self._space.set()
+                await self._work(some)
+        finally:
+            self._serving -= 1
 
 
 class Consumer:
@@ -30,49 +87,59 @@ class Consumer:
         self._lane = lane
         self._pipeline = pipeline
         self._sender = sender
-        self._claims = asyncio.Semaphore(CLAIMS_AT_ONCE)
-        self._fan_outs = asyncio.Semaphore(FAN_OUTS_AT_ONCE)
+        sizes = pipeline.sizes
+        self._desks = {
+            TaskKind.FAN_OUT: Desk(
+                self._guarded(self._fan_out), Room(FAN_OUTS_AT_ONCE, sizes.fan_outs, sizes.fan_outs)
+            ),
+            # what is claimed is sent at once: nothing waits here that another worker could claim
+            TaskKind.DELIVER: Desk(self._guarded(self._deliver), Room(CLAIMS_AT_ONCE, sizes.claim, 0)),
+            TaskKind.DELIVER_ALONE: Desk(self._guarded(self._deliver_alone), Room(1, 1, ALONE_WAITING)),
+        }
 
     async def run(self) -> None:
         queue = self._pipeline.queue
         async with asyncio.TaskGroup() as group:
             while tasks := await queue.take(self._lane, self._pipeline.sizes.claim):
-                batches = [task for task in tasks if task.kind is TaskKind.DELIVER]
-                for task in tasks:
-                    if task.kind is TaskKind.FAN_OUT:
-                        await self._start(group, self._fan_outs, self._fan_out, [task])
-                if batches:
-                    await self._start(group, self._claims, self._deliver, batches)
-
-    async def _start(
-        self,
-        group: asyncio.TaskGroup,
-        places: asyncio.Semaphore,
-        work: Callable[[Sequence[Task]], Awaitable[None]],
-        tasks: Sequence[Task],
-    ) -> None:
-        await places.acquire()
-        started = group.create_task(self._guarded(work, tasks))
-        started.add_done_callback(lambda _: places.release())
+                for kind, desk in self._desks.items():
+                    if some := [task for task in tasks if task.kind is kind]:
+                        await desk.put(group, some)
+            # closed: what has not begun is for whoever comes next
+            if left := [task for desk in self._desks.values() for task in desk.leave()]:
+                await queue.again(left, at=self._pipeline.clock.now(), why="the worker stops")
 
     async def _fan_out(self, tasks: Sequence[Task]) -> None:
-        following = await self._pipeline.fan_out(tasks[0].ref)
-        if following:
-            # back to the end of the lane, so that a long audience does not hold up the others
-            await self._pipeline.queue.publish([following])
+        following = await self._pipeline.fan_out_many([task.ref for task in tasks])
+        # back to the end of the lane, so that a long audience does not hold up the others
+        await self._pipeline.queue.publish(following)
 
     async def _deliver(self, tasks: Sequence[Task]) -> None:
         await self._pipeline.deliver([task.ref for task in tasks], self._sender)
 
-    async def _guarded(self, work: Callable[[Sequence[Task]], Awaitable[None]], tasks: Sequence[Task]) -> None:
+    async def _deliver_alone(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            await self._pipeline.deliver_alone(task.ref, self._sender)
+
+    def _guarded(self, work: Work) -> Work:
+        """Return work that tells the queue how it went, and never raises."""
         queue = self._pipeline.queue
-        try:
-            await work(tasks)
-            await queue.done(tasks)
-        except Exception as error:  # the work is in the database and is tried again; the lane goes on
-            if isinstance(error, BackendError):
-                log.warning("backend_away", lane=self._lane.value, problem=error.message)
+
+        async def attempt(tasks: Sequence[Task]) -> None:
+            try:
+                await work(tasks)
+            except Exception as error:  # the work is in the database and is tried again; the lane goes on
+                if len(tasks) > 1 and not isinstance(error, BackendError):
+                    # one of them is to blame, and must not take the others along
+                    for task in tasks:
+                        await attempt([task])
+                    return
+                if isinstance(error, BackendError):
+                    log.warning("backend_away", lane=self._lane.value, problem=error.message)
+                else:
+                    log.exception("task_failed", lane=self._lane.value, tasks=[task.ref for task in tasks])
+                later = self._pipeline.clock.now() + AFTER_FAILURE
+                await queue.again(tasks, at=later, why=f"{type(error).__name__}: {error}"[:300])
             else:
-                log.exception("task_failed", lane=self._lane.value, tasks=[task.ref for task in tasks])
-            later = self._pipeline.clock.now() + AFTER_FAILURE
-            await queue.publish([replace(task, due_at=later) for task in tasks])
+                await queue.done(tasks)
+
+        return attempt

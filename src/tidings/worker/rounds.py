@@ -1,17 +1,17 @@
-"""What goes round on a timer: outbox → queue, retries that are due, lost leases, tidying."""
+"""What goes round on timers: outbox → queue, retries that are due, lost leases, lost work, upkeep.
+
+Two loops, so that what may take long (a sweep, erasing what is old) never holds up what must be quick.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
-import structlog
-
-from tidings.errors import BackendError
 from tidings.flow.deliver.send import Sender
-from tidings.flow.pipeline import Pipeline
 from tidings.flow.record.recorder import Recorder
-from tidings.flow.recovery import Recovery
-
-log = structlog.get_logger(__name__)
+from tidings.runtime import Runtime
+from tidings.worker.outage import Outage
+from tidings.worker.schedule import Scheduled
+from tidings.worker.timers import Round, go_round
 
 #: seconds between looks at the outbox: what other processes committed waits this long
 RELAY_EVERY = 0.5
@@ -23,67 +23,76 @@ SETTLE_EVERY = 2.0
 RETRIES_EVERY = 1.0
 #: seconds until a VAPID key that another process added is taken over
 KEYS_EVERY = 10.0
+#: seconds until it is noticed that the queue was emptied
+EPOCH_EVERY = 5.0
 SWEEP_EVERY = 15.0
-TIDY_EVERY = 3600.0
+#: seconds between looks at the schedules; a run is late by this much at most
+SCHEDULES_EVERY = 2.0
+TIDY_EVERY = timedelta(hours=1)
 
 
 class Rounds:
-    """The timers of one process, in one loop."""
+    """The timers of one process."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        recovery: Recovery,
-        sender: Sender,
-        recorder: Recorder,
-        reload_keys: Callable[[], Awaitable[object]],
-    ) -> None:
-        self._pipeline = pipeline
-        self._recovery = recovery
+    def __init__(self, runtime: Runtime, sender: Sender, recorder: Recorder) -> None:
+        self._runtime = runtime
+        self._pipeline = runtime.pipeline
         self._sender = sender
         self._recorder = recorder
-        self._reload_keys = reload_keys
+        self.queue = Outage("queue")
+        self.draining = False
+        process_every = runtime.settings.process_every
+        self._schedules = [Scheduled(runtime.store, runtime.clock, "tidy", TIDY_EVERY, runtime.tidy)]
+        if process_every:
+            every = timedelta(seconds=process_every)
+            self._schedules.append(Scheduled(runtime.store, runtime.clock, "process", every, runtime.process))
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        upkeep = [
-            (CANCELLATIONS_EVERY, self._cancellations),
-            (SETTLE_EVERY, self._pipeline.settle_outbox),
-            (RETRIES_EVERY, self._retries),
-            (KEYS_EVERY, self._reload_keys),
-            (SWEEP_EVERY, self._sweep),
-            (TIDY_EVERY, self._recovery.tidy),
+        """Go round until cancelled."""
+        quick = [
+            Round(RELAY_EVERY, self._relay),
+            Round(CANCELLATIONS_EVERY, self._cancellations),
+            Round(SETTLE_EVERY, self._pipeline.settle_outbox),
+            Round(RETRIES_EVERY, self._retries),
+            Round(KEYS_EVERY, self._runtime.reload_keys),
+            Round(0.0, self._gone_round),
         ]
-        due = {index: loop.time() + every for index, (every, _) in enumerate(upkeep)}
-        while True:
-            await self._guarded(self._relay)
-            for index, (every, work) in enumerate(upkeep):
-                if loop.time() >= due[index]:
-                    await self._guarded(work)
-                    due[index] = loop.time() + every
-            self._pipeline.last_round = self._pipeline.clock.now()
-            await asyncio.sleep(RELAY_EVERY)
+        slow = [
+            Round(EPOCH_EVERY, self._queue_lost),
+            Round(SWEEP_EVERY, self._sweep),
+            Round(SWEEP_EVERY, self._runtime.recovery.find_lost),
+            Round(SCHEDULES_EVERY, self._run_schedules),
+        ]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(go_round(quick, pause=RELAY_EVERY))
+            group.create_task(go_round(slow, pause=1.0))
+
+    async def _gone_round(self) -> None:
+        self._pipeline.last_round = self._pipeline.clock.now()
 
     async def _relay(self) -> None:
-        while await self._pipeline.dispatch() >= self._pipeline.sizes.relay:
+        # once it drains, what is due is for others: this process takes nothing from its queue any more
+        while not self.draining and await self._pipeline.dispatch() >= self._pipeline.sizes.relay:
             pass
 
     async def _cancellations(self) -> None:
         await self._pipeline.learn_cancellations(self._sender.held)
 
+    async def _queue_lost(self) -> None:
+        with self.queue.watched():
+            await self._pipeline.queue.ping()
+            if self._pipeline.queue.shared:
+                await self._runtime.recovery.compare_epochs()
+
     async def _sweep(self) -> None:
         # own outcomes first, or a database that stalled for a minute would make own leases look abandoned
         await self._recorder.flush()
-        await self._recovery.sweep()
+        await self._runtime.recovery.sweep()
 
     async def _retries(self) -> None:
-        while await self._pipeline.wake_due():
+        while not self.draining and await self._pipeline.wake_due():
             pass
 
-    async def _guarded(self, work: Callable[[], Awaitable[object]]) -> None:
-        try:
-            await work()
-        except BackendError as error:
-            log.warning("backend_away", problem=error.message)
-        except Exception:  # the next round tries again; a loop that ended would stop all sending
-            log.exception("round_failed", work=getattr(work, "__name__", "work"))
+    async def _run_schedules(self) -> None:
+        for one in [] if self.draining else self._schedules:
+            await one.run_if_due()

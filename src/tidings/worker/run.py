@@ -6,7 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from tidings.flow.deliver.gate import Gate
 from tidings.flow.deliver.send import Sender
 from tidings.flow.record.recorder import Recorder
+from tidings.insight import counters
 from tidings.runtime import Runtime
+from tidings.worker.heartbeat import beating
 from tidings.worker.worker import Worker
 
 
@@ -17,7 +19,9 @@ async def working(runtime: Runtime) -> AsyncIterator[Worker]:
     recorder = Recorder(runtime.pipeline.record, max_rows=settings.flush_rows, max_delay=settings.flush_ms / 1000)
     gate = Gate(settings.worker_concurrency)
     sender = Sender(runtime.channels, runtime.renderings, gate, runtime.clock, recorder.add, recorder.hurry)
-    worker = Worker(runtime.pipeline, runtime.recovery, sender, recorder, runtime.reload_keys)
+    worker = Worker(runtime, sender, recorder, gate)
+    counters.reads(counters.IN_FLIGHT, lambda: gate.in_flight)
+    counters.reads(counters.UNWRITTEN, lambda: recorder.waiting)
     for pack in runtime.packs:
         if pack.warm_up is not None:
             pack.warm_up()
@@ -25,6 +29,7 @@ async def working(runtime: Runtime) -> AsyncIterator[Worker]:
         for channel in runtime.channels.values():
             stack.push_async_callback(channel.close)
             await channel.open()
-        stack.push_async_callback(worker.stop)
+        await stack.enter_async_context(beating(runtime.store, runtime.clock, runtime.role.value, worker.detail))
+        stack.push_async_callback(worker.stop, settings.drain_seconds)
         await worker.start()
         yield worker

@@ -1,77 +1,126 @@
 """Runs all loops and ends them in order: stop taking, let sends end, write outcomes, give the rest back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 
 import structlog
 
 from tidings.errors import BackendError
+from tidings.flow.deliver.gate import Gate
 from tidings.flow.deliver.send import Sender
-from tidings.flow.pipeline import Pipeline
 from tidings.flow.record.recorder import Recorder
-from tidings.flow.recovery import Recovery
 from tidings.model.priority import LANES
+from tidings.runtime import Runtime
 from tidings.worker.consume import Consumer
 from tidings.worker.rounds import Rounds
 
 log = structlog.get_logger(__name__)
 
+#: seconds that writing the last outcomes may take, whatever the deadline: what is not written is sent again
+WRITES_WITHIN = 3.0
+
 
 class Worker:
     """The working half of a process."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        recovery: Recovery,
-        sender: Sender,
-        recorder: Recorder,
-        reload_keys: Callable[[], Awaitable[object]],
-    ) -> None:
-        self._pipeline = pipeline
-        self._recovery = recovery
+    def __init__(self, runtime: Runtime, sender: Sender, recorder: Recorder, gate: Gate) -> None:
+        self._pipeline = runtime.pipeline
+        self._recovery = runtime.recovery
         self._sender = sender
         self._recorder = recorder
-        self._rounds = Rounds(pipeline, recovery, sender, recorder, reload_keys)
-        self._consumers = [Consumer(lane, pipeline, sender) for lane in LANES]
-        self._tasks: list[asyncio.Task[None]] = []
+        self._gate = gate
+        self._clock = runtime.clock
+        self._rounds = Rounds(runtime, sender, recorder)
+        self._consumers = [Consumer(lane, runtime.pipeline, sender) for lane in LANES]
+        self._lanes: list[asyncio.Task[None]] = []
+        self._others: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Recover what the last run left, then start the loops."""
-        found = await self._recovery.redrive()
-        if found and (found.notifications or found.batches or found.claims):
-            log.info("recovered", notifications=found.notifications, batches=found.batches, claims=found.claims)
+        """Recover what the last run left, then start the loops. A queue that is away is waited for by them."""
+        try:
+            found = await self._recovery.redrive()
+        except BackendError as error:
+            log.warning("queue_away", problem=error.message)
+        else:
+            if found and (found.notifications or found.batches or found.claims):
+                log.info("recovered", notifications=found.notifications, batches=found.batches, claims=found.claims)
         self._pipeline.on_cancel(self._sender.cancelled)
         self._pipeline.attended = True
-        loops = [*(consumer.run() for consumer in self._consumers), self._rounds.run(), self._recorder.run()]
-        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        self._pipeline.last_round = self._clock.now()
+        self._lanes = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
+        self._others = [asyncio.create_task(self._rounds.run()), asyncio.create_task(self._recorder.run())]
 
     async def wait(self) -> None:
         """Return when a loop ends, which only happens through `stop` or a bug; raises what the loop raised."""
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        done, _ = await asyncio.wait([*self._lanes, *self._others], return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
 
-    async def stop(self, deadline: float = 6.0) -> None:
-        """Drain within `deadline` seconds; what could not be sent is given back for the next start."""
+    def detail(self) -> Mapping[str, object]:
+        """Return this worker's figures, for its heartbeat."""
+        round_at, away = self._pipeline.last_round, self._rounds.queue.seconds
+        return {
+            "inFlight": self._gate.in_flight,
+            "unwritten": self._recorder.waiting,
+            "lanes": [lane.value for lane in LANES],
+            "roundAge": None if round_at is None else round((self._clock.now() - round_at).total_seconds(), 1),
+            "draining": self._rounds.draining,
+            "queueAwaySeconds": None if away is None else round(away, 1),
+        }
+
+    async def quiesce(self) -> None:
+        """Take and send nothing new from now on; what is in flight goes on."""
+        self._rounds.draining = True
+        # what is accepted from now on stays in the outbox, for others to find
+        self._pipeline.attended = False
         self._sender.stop()
         await self._pipeline.queue.close()
-        consumers, others = self._tasks[: len(self._consumers)], self._tasks[len(self._consumers) :]
-        if consumers:
-            _, late = await asyncio.wait(consumers, timeout=deadline)
-            if late:
-                log.warning("sends_abandoned", lanes=len(late), deadline_s=deadline)
-        for task in consumers:
-            task.cancel()
-        await asyncio.gather(*consumers, return_exceptions=True)
+
+    async def stop(self, deadline: float, hurry: asyncio.Event | None = None) -> None:
+        """Drain within `deadline` seconds; what could not be sent is given back for another worker.
+
+        hurry: once set, sends in flight are not waited for any longer. Stopping again does nothing.
+        """
+        await self.quiesce()
+        lanes, others = self._lanes, self._others
+        self._lanes, self._others = [], []
+        await _ended(lanes, deadline, hurry)
+        if late := [task for task in lanes if not task.done()]:
+            log.warning("sends_abandoned", lanes=len(late), deadline_s=round(deadline, 1))
+        await _cancelled(lanes)
+        if others:
+            await self._write_last()
+        await _cancelled(others)
+
+    async def _write_last(self) -> None:
         try:
-            # the outcomes first: what is not written when the rest is given back would be sent again
-            await self._recorder.flush()
-            await self._pipeline.give_back()
-            await self._pipeline.settle_outbox()
-        except BackendError as error:
-            log.error("not_all_written", unwritten=self._recorder.waiting, problem=error.message)
-        finally:
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            async with asyncio.timeout(WRITES_WITHIN):
+                # the outcomes first: what is not written when the rest is given back would be sent again
+                await self._recorder.flush()
+                await self._pipeline.give_back()
+                await self._pipeline.settle_outbox()
+        except (BackendError, TimeoutError) as error:
+            problem = error.message if isinstance(error, BackendError) else "the database does not answer"
+            log.error("not_all_written", unwritten=self._recorder.waiting, problem=problem)
+
+
+async def _ended(tasks: list[asyncio.Task[None]], deadline: float, hurry: asyncio.Event | None) -> None:
+    """Wait for the tasks to end, no longer than `deadline` seconds and not once `hurry` is set."""
+    if not tasks:
+        return
+
+    async def all_ended() -> None:
+        await asyncio.wait(tasks)
+
+    async def rushed() -> None:
+        await (hurry or asyncio.Event()).wait()
+
+    waits = [asyncio.create_task(all_ended()), asyncio.create_task(rushed())]
+    await asyncio.wait(waits, timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
+    await _cancelled(waits)
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

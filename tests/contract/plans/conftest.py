@@ -1,9 +1,10 @@
-"""A database of a million rows, and the plans SQLite makes for what the store really executes."""
+"""Databases of a million rows, and the plans they make for what the store really executes."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,54 +37,119 @@ GROWING = (
 )
 
 
-def _numbers(count: int) -> str:
-    return f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {count - 1})"
+#: when the newest rows were made
+NOW = datetime(2026, 11, 22, 13, tzinfo=UTC)
+#: the notifications are spread over these weeks before, and with them their deliveries
+WEEKS = 12
+NOTIFICATIONS = 5_000
+#: deliveries of each notification, as far as there are deliveries
+EACH = 200
+_FIRST = int((NOW - timedelta(weeks=WEEKS)).timestamp() * 1000)
+_STEP = WEEKS * 7 * 86_400_000 // NOTIFICATIONS
 
 
-_NOW = "'2026-11-22T12:00:00.000000+00:00'"
-#: 1 055 500 rows; ids are shaped like UUIDs: notification 7 is `00000000-0000-7000-8000-000000000007`
-_ROWS = (
-    f"""INSERT INTO users (id, locale, timezone, city, attributes, created_at, updated_at) {_numbers(150_000)}
-        SELECT printf('user-%06d', i), 'en', 'UTC', 'city-' || (i % 50), '{{}}', {_NOW}, {_NOW} FROM n""",
-    f"""INSERT INTO preferences (user_id, category, channel, enabled) {_numbers(150_000)}
-        SELECT printf('user-%06d', i / 3), 'NEWS-' || (i % 3), iif(i % 2, 'webpush', 'email'), i % 5 > 0 FROM n""",
-    f"""INSERT INTO push_subscriptions (id, user_id, endpoint_digest, host, sealed, vapid_key_id, state,
-                                        state_changed_at, created_at) {_numbers(150_000)}
-        SELECT printf('20000000-0000-7000-8000-%012d', i), printf('user-%06d', i), printf('%064d', i), 'push.example',
-               x'00', 'key', 'active', {_NOW}, {_NOW} FROM n""",
-    f"""INSERT INTO events (id, title, description, start_date, host_id, city, status, version, created_at, updated_at)
-        {_numbers(500)}
-        SELECT printf('event-%03d', i), 't', '', {_NOW}, 'host-' || (i % 20), 'city-' || (i % 50),
-               iif(i % 4, 'ACTIVE', 'DRAFT'), 1, {_NOW}, {_NOW} FROM n""",
-    f"""INSERT INTO tickets (event_id, user_id, status, created_at) {_numbers(150_000)}
-        SELECT printf('event-%03d', i % 3), printf('user-%06d', i), iif(i % 10, 'active', 'returned'), {_NOW} FROM n""",
-    f"""INSERT INTO favourites (event_id, user_id, host_id, created_at) {_numbers(50_000)}
-        SELECT printf('event-%03d', i % 500), printf('user-%06d', i), 'host-' || (i % 20), {_NOW} FROM n""",
-    f"""INSERT INTO notifications (id, template_code, template_version, category, audience, variables, priority,
+def made_id(kind: int, number: int) -> str:
+    """The id of a row: of a notification (0), or of a delivery (1), a batch (3) or a skip (4) a second after its own."""
+    at = _FIRST + (number if kind == 0 else number // EACH) * _STEP + 1000 * kind
+    return f"{at >> 16:08x}-{at & 0xFFFF:04x}-7000-8000-{number:012d}"
+
+
+class Sqlite:
+    """How rows are written down in bulk for SQLite."""
+
+    @staticmethod
+    def numbers(count: int) -> str:
+        return f"FROM (WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {count - 1}) SELECT i FROM n)"
+
+    @staticmethod
+    def padded(number: str, width: int) -> str:
+        return f"printf('%0{width}d', {number})"
+
+    @staticmethod
+    def id(kind: int, number: str) -> str:
+        at = f"({_FIRST + 1000 * kind} + ({number if kind == 0 else f'{number} / {EACH}'}) * {_STEP})"
+        return f"printf('%08x-%04x-7000-8000-%012d', {at} >> 16, {at} & 65535, {number})"
+
+    @staticmethod
+    def bytes(value: str) -> str:
+        return f"x'{value}'"
+
+
+class Postgresql(Sqlite):
+    """How they are for PostgreSQL."""
+
+    @staticmethod
+    def numbers(count: int) -> str:
+        return f"FROM generate_series(0, {count - 1}) AS i"
+
+    @staticmethod
+    def padded(number: str, width: int) -> str:
+        return f"lpad(({number})::text, {width}, '0')"
+
+    @staticmethod
+    def id(kind: int, number: str) -> str:
+        at = f"({_FIRST + 1000 * kind} + ({number if kind == 0 else f'{number} / {EACH}'})::bigint * {_STEP})"
+        return f"(lpad(to_hex({at}), 12, '0') || '70008000' || lpad(({number})::text, 12, '0'))::uuid"
+
+    @staticmethod
+    def bytes(value: str) -> str:
+        return f"'\\x{value}'::bytea"
+
+
+_NOW = f"'{NOW.isoformat(timespec='microseconds')}'"
+
+
+def rows(of: type[Sqlite], deliveries: int) -> Sequence[str]:
+    """Statements that fill the tables with about 750 000 rows and these deliveries."""
+    user, event, key = of.padded("i", 6), of.padded("i % 500", 3), of.padded("i", 64)
+    made = f"CAST({_NOW} AS timestamptz)" if of is Postgresql else _NOW
+    return (
+        f"""INSERT INTO users (id, locale, timezone, city, attributes, created_at, updated_at)
+        SELECT 'user-' || {user}, 'en', 'UTC', 'city-' || (i % 50), '{{}}', {made}, {made} {of.numbers(150_000)}""",
+        f"""INSERT INTO preferences (user_id, category, channel, enabled)
+        SELECT 'user-' || {of.padded("i / 3", 6)}, 'NEWS-' || (i % 3),
+               CASE WHEN i % 2 = 1 THEN 'webpush' ELSE 'email' END, i % 5 > 0 {of.numbers(150_000)}""",
+        f"""INSERT INTO push_subscriptions (id, user_id, endpoint_digest, host, sealed, vapid_key_id, state,
+                                        state_changed_at, created_at)
+        SELECT {of.id(2, "i")}, 'user-' || {user}, {key}, 'push.example', {of.bytes("00")}, {of.id(0, "1")},
+               'active', {made}, {made} {of.numbers(150_000)}""",
+        f"""INSERT INTO events (id, title, description, start_date, host_id, city, status, version, created_at,
+                            updated_at)
+        SELECT 'event-' || {of.padded("i", 3)}, 't', '', {made}, 'host-' || (i % 20), 'city-' || (i % 50),
+               CASE WHEN i % 4 > 0 THEN 'ACTIVE' ELSE 'DRAFT' END, 1, {made}, {made} {of.numbers(500)}""",
+        f"""INSERT INTO tickets (event_id, user_id, status, created_at)
+        SELECT 'event-' || {of.padded("i % 3", 3)}, 'user-' || {user},
+               CASE WHEN i % 10 > 0 THEN 'active' ELSE 'returned' END, {made} {of.numbers(150_000)}""",
+        f"""INSERT INTO favourites (event_id, user_id, host_id, created_at)
+        SELECT 'event-' || {event}, 'user-' || {user}, 'host-' || (i % 20), {made} {of.numbers(50_000)}""",
+        f"""INSERT INTO notifications (id, template_code, template_version, category, audience, variables, priority,
                                    channels, send_at, expires_at, created_at, state, recipients, deliveries, skipped)
-        {_numbers(5_000)}
-        SELECT printf('00000000-0000-7000-8000-%012d', i), 'CODE-' || (i % 9), 1, 'NEWS-' || (i % 9),
-               '{{"kind": "everyone"}}', '{{}}', 'high', '[]', {_NOW}, {_NOW}, {_NOW},
-               iif(i % 1000, 'fanned_out', 'fanning_out'), 0, 0, 0 FROM n""",
-    f"""INSERT INTO deliveries (id, notification_id, user_id, channel, target_id, lane, state, rule, batch_id, due_at,
-                                attempts, lease_token, lease_until, created_at, updated_at) {_numbers(300_000)}
-        SELECT printf('10000000-0000-7000-8000-%012d', i), printf('00000000-0000-7000-8000-%012d', i % 100),
-               printf('user-%06d', i % 150000), 'webpush', printf('20000000-0000-7000-8000-%012d', i), 'high',
-               CASE WHEN i % 50 = 0 THEN 'sending' WHEN i % 5 = 0 THEN 'pending' ELSE 'delivered' END, 'on by default',
-               iif(i % 3, printf('30000000-0000-7000-8000-%012d', i / 200), NULL), {_NOW}, 0,
-               iif(i % 50, NULL, 'token-' || (i / 1000)), iif(i % 50, NULL, {_NOW}), {_NOW}, {_NOW} FROM n""",
-    f"""INSERT INTO attempts (delivery_id, started_at, number, outcome, why, finished_at) {_numbers(50_000)}
-        SELECT printf('10000000-0000-7000-8000-%012d', i), {_NOW}, 1, 'delivered', 'ok', {_NOW} FROM n""",
-    f"""INSERT INTO skips (id, notification_id, user_id, channel, reason, detail, created_at) {_numbers(40_000)}
-        SELECT printf('40000000-0000-7000-8000-%012d', i), printf('00000000-0000-7000-8000-%012d', i % 100),
-               printf('user-%06d', i), 'email', 'no_device', '{{}}', {_NOW} FROM n""",
-    f"""INSERT INTO outbox (id, kind, ref, lane, version, due_at) {_numbers(5_000)}
-        SELECT printf('50000000-0000-7000-8000-%012d', i), 'deliver', 'ref', 'high', 1, {_NOW} FROM n""",
-    f"""INSERT INTO api_keys (id, digest, prefix, label, scopes, created_at) {_numbers(1_000)}
-        SELECT printf('60000000-0000-7000-8000-%012d', i), printf('%064d', i), 'tdg', 'key', '[]', {_NOW} FROM n""",
-    f"""INSERT INTO idempotency_keys (caller, key, request_digest, body, created_at) {_numbers(4_000)}
-        SELECT 'caller', 'key-' || i, 'digest', x'', {_NOW} FROM n""",
-)
+        SELECT {of.id(0, "i")}, 'CODE-' || (i % 9), 1, 'NEWS-' || (i % 9), '{{"kind": "everyone"}}', '{{}}', 'high',
+               '[]', {made}, {made}, {made}, CASE WHEN i % 1000 > 0 THEN 'fanned_out' ELSE 'fanning_out' END, 0, 0, 0
+        {of.numbers(NOTIFICATIONS)}""",
+        f"""INSERT INTO deliveries (id, notification_id, user_id, channel, target_id, lane, state, rule, batch_id,
+                                due_at, attempts, lease_token, lease_until, created_at, updated_at)
+        SELECT {of.id(1, "i")}, {of.id(0, f"(i / {EACH})")}, 'user-' || {of.padded("i % 150000", 6)}, 'webpush',
+               {of.id(2, "(i % 150000)")}, 'high',
+               CASE WHEN i % 50 = 0 THEN 'sending' WHEN i % 5 = 0 THEN 'pending' WHEN i % 99 = 0 THEN 'refused'
+                    ELSE 'delivered' END,
+               'on by default', CASE WHEN i % 3 > 0 THEN {of.id(3, f"(i / {EACH})")} END, {made}, 0,
+               CASE WHEN i % 50 = 0 THEN {of.id(0, "(i / 1000)")} END, CASE WHEN i % 50 = 0 THEN {made} END, {made},
+               {made} {of.numbers(deliveries)}""",
+        f"""INSERT INTO attempts (delivery_id, started_at, number, outcome, why, finished_at)
+        SELECT {of.id(1, "i")}, {made}, 1, 'delivered', 'ok', {made} {of.numbers(50_000)}""",
+        f"""INSERT INTO skips (id, notification_id, user_id, channel, reason, detail, created_at)
+        SELECT {of.id(4, "i")}, {of.id(0, f"(i / {EACH})")}, 'user-' || {user}, 'email', 'no_device', '{{}}', {made}
+        {of.numbers(40_000)}""",
+        f"""INSERT INTO outbox (id, kind, ref, lane, version, due_at)
+        SELECT {of.id(0, "i")}, 'deliver', {of.id(0, "i")}, 'high', 1, {made} {of.numbers(5_000)}""",
+        f"""INSERT INTO api_keys (id, digest, prefix, label, scopes, created_at)
+        SELECT {of.id(0, "i")}, {key}, 'tdg', 'key', '[]', {made} {of.numbers(1_000)}""",
+        f"""INSERT INTO idempotency_keys (caller, key, request_digest, body, created_at)
+        SELECT 'caller', 'key-' || i, 'digest', {of.bytes("")}, {made} {of.numbers(4_000)}""",
+        f"""INSERT INTO user_limits (user_id, scope, stamps, last_at)
+        SELECT 'user-' || {user}, '', '{"{1}" if of is Postgresql else "[1]"}', {made} {of.numbers(20_000)}""",
+    )
 
 
 @dataclass
@@ -156,7 +222,7 @@ def _fill(path: Path) -> None:
         made = indexes.fetchall()
         for name, _ in made:
             connection.execute(f"DROP INDEX {name}")
-        for statement in _ROWS:
+        for statement in rows(Sqlite, 300_000):
             connection.execute(statement)
         for _, sql in made:
             connection.execute(sql)

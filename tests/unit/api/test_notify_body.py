@@ -96,7 +96,6 @@ def test_each_mistake_names_its_field(body: dict[str, object], field: str) -> No
 
 def test_a_fault_of_the_audience_has_the_callers_name() -> None:
     body = bodies.read(b'{"templateCode": "M", "userId": "u1"}', NotifyBody)
-    with pytest.raises(Invalid) as caught, as_called(body):
-        raise Invalid.field("userIds", "no such user", code="unknown_user")
-    assert caught.value.faults[0].field == "userId"
-    assert caught.value.code == "unknown_user"
+    error = as_called(body, Invalid.field("userIds", "no such user", code="unknown_user"))
+    assert error.faults[0].field == "userId"
+    assert error.code == "unknown_user"

@@ -1,4 +1,4 @@
-"""Pages, static files, the description of the API, health and metrics."""
+"""Pages, static files, the description of the API, and request metrics."""
 
 import re
 from typing import Any
@@ -84,23 +84,6 @@ async def test_every_operation_is_summed_up_in_words(call: Any) -> None:
             said[method, path] = summary
     assert said["get", "/api/notifications"] == "List notifications, newest first"
     assert said["get", "/demo/api/events"].startswith("List the events that visitors see")
-
-
-@pytest.mark.parametrize("url", ["/health/live", "/health/ready", "/health/queue", "/health/worker"])
-async def test_a_new_server_is_well(call: Any, url: str) -> None:
-    reply = await call("GET", url, key=None)
-    assert (reply.status, reply.json["status"]) == (200, "ok")
-
-
-async def test_work_that_nobody_does_is_noticed(call: Any) -> None:
-    from datetime import timedelta
-
-    body = {"userId": "u1", "templateCode": "MESSAGE", "variables": {"title": "Hi", "body": "You"}}
-    await call("POST", "/api/notifications", json=body)
-    call.clock.time += timedelta(seconds=61)
-    for url in ("/health/queue", "/health/worker"):
-        reply = await call("GET", url, key=None)
-        assert (reply.status, reply.json["status"], reply.json["behindSeconds"]) == (503, "behind", 61.0)
 
 
 async def test_requests_are_counted_by_route_and_not_by_path(call: Any) -> None:

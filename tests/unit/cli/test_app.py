@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tidings.cli.app import COMMANDS, run
+from tidings.testing.valkey import ValkeyServer
 
 
 @pytest.fixture(autouse=True)
@@ -117,9 +118,9 @@ def test_help_of_the_mock_push_service_shows_how_to_control_it(capsys: pytest.Ca
 def test_a_wrong_setting_names_itself_and_is_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("TIDINGS_REDIS", "redis://localhost")
+    monkeypatch.setenv("TIDINGS_REDIS", "localhost:6379")
     assert run(["db", "status"]) == 2
-    fix = "error: TIDINGS_REDIS: this version runs the embedded queue only; unset it\n"
+    fix = "error: TIDINGS_REDIS: is no Redis; write redis://host:6379/0 or unset it\n"
     assert capsys.readouterr().err == fix
 
 
@@ -134,6 +135,17 @@ def test_a_database_is_made_and_found_up_to_date(capsys: pytest.CaptureFixture[s
 
 def test_looking_at_a_database_does_not_make_one(tmp_path: Path) -> None:
     assert run(["db", "status"]) == 1
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["api", "worker"])
+def test_one_of_several_processes_needs_a_database_for_several(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: TIDINGS_DATABASE: is SQLite, which belongs to one server")
+    assert "run tidings serve, or set it to postgresql://" in printed
     assert not (tmp_path / "data").exists()
 
 
@@ -166,6 +178,46 @@ def test_doctor_finds_a_damaged_database(tmp_path: Path, capsys: pytest.CaptureF
     assert run(["doctor", "--json"]) == 1
     problems = [f for f in json.loads(capsys.readouterr().out)["checks"] if f["level"] == "problem"]
     assert [problem["check"] for problem in problems] == ["database"]
+
+
+def test_doctor_finds_backends_that_do_not_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIDINGS_DATABASE", "postgresql://tidings:canary@127.0.0.1:1/tidings")
+    monkeypatch.setenv("TIDINGS_REDIS", "redis://:canary@127.0.0.1:1/0")
+    assert run(["doctor", "--json"]) == 1
+    printed = capsys.readouterr().out
+    assert "canary" not in printed
+    problems = {f["check"]: f["message"] for f in json.loads(printed)["checks"] if f["level"] == "problem"}
+    assert "TIDINGS_DATABASE" in problems["database"]
+    assert "TIDINGS_REDIS" in problems["redis"]
+
+
+def test_doctor_is_content_with_good_backends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], postgres_url: str
+) -> None:
+    with ValkeyServer(append_only=True) as valkey:
+        monkeypatch.setenv("TIDINGS_DATABASE", postgres_url)
+        monkeypatch.setenv("TIDINGS_REDIS", valkey.url)
+        monkeypatch.setenv("TIDINGS_SECRET_KEY", "a secret key for tests, long enough to be good")
+        assert run(["db", "upgrade"]) == 0
+        capsys.readouterr()
+        assert run(["doctor", "--json"]) == 0
+        found = [f for f in json.loads(capsys.readouterr().out)["checks"] if f["check"] in ("database", "redis")]
+        assert {f["level"] for f in found} == {"ok"}, found
+        assert any("PostgreSQL 1" in f["message"] for f in found)
+
+
+def test_doctor_warns_of_a_redis_that_forgets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ValkeyServer() as valkey:
+        valkey.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        monkeypatch.setenv("TIDINGS_REDIS", valkey.url)
+        assert run(["doctor", "--json"]) == 1
+        found = {(f["level"], f["message"]) for f in json.loads(capsys.readouterr().out)["checks"]}
+        assert any(level == "problem" and "maxmemory-policy noeviction" in message for level, message in found)
+        assert any(level == "warning" and "appendonly yes" in message for level, message in found)
 
 
 def test_doctor_finds_secrets_that_others_may_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

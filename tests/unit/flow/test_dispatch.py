@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from tidings.flow.dispatch.tasks import deliver_tasks, fan_out_task
+from tidings.flow.dispatch.tasks import deliver_tasks, fan_out_task, next_page_task, told_again
 from tidings.model.priority import Lane
 from tidings.model.task import TaskKind
 from tidings.testing.contracts.samples import NOW, a_notification
@@ -23,4 +23,28 @@ def test_each_batch_is_one_task_on_its_lane() -> None:
         (TaskKind.DELIVER, "one", Lane.LOW, NOW),
         (TaskKind.DELIVER, "two", Lane.LOW, NOW),
     ]
-    assert len({task.id for task in tasks}) == 2
+
+
+def test_the_id_of_a_task_says_the_work() -> None:
+    notification = a_notification()
+    assert fan_out_task(notification, NOW) == fan_out_task(notification, NOW)
+    assert fan_out_task(notification, NOW).id == notification.id
+    assert [task.id for task in deliver_tasks(["one", "two"], Lane.LOW, NOW)] == ["one", "two"]
+
+
+def test_the_task_of_a_later_page_is_a_new_one_each_time() -> None:
+    notification = a_notification()
+    tasks = [fan_out_task(notification, NOW), next_page_task(notification, NOW), next_page_task(notification, NOW)]
+    assert len({task.id for task in tasks}) == 3
+    assert {task.ref for task in tasks} == {notification.id}
+
+
+def test_what_is_told_again_is_one_task_per_minute_and_none_of_those_told_before() -> None:
+    notification = a_notification()
+    first, later = fan_out_task(notification, NOW), next_page_task(notification, NOW)
+    [one] = told_again([first], NOW)
+    [two] = told_again([later], NOW + timedelta(seconds=59))
+    [three] = told_again([later], NOW + timedelta(seconds=60))
+    assert (one.id, one.generation) == (two.id, two.generation), "whoever tells it, and whichever page comes next"
+    assert three.generation == two.generation + 1
+    assert one.generation > first.generation

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tidings.flow.plan.plan import Plan, plan
+from tidings.flow.plan.plan import Plan, batches_of, plan
 from tidings.flow.target.preview import LOOKED_AT, Tally
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.notification import Notification
@@ -31,7 +31,7 @@ def planned(
         notification,
         category,
         channels=("webpush",),
-        batch_size=batch_size,
+        batches=batches_of(batch_size, NOW),
         now=NOW,
     )
 

@@ -1,9 +1,11 @@
 """Claimed deliveries go out once each; what must not go out is skipped, what could not is left over."""
 
+from __future__ import annotations
+
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,50 +16,34 @@ from tidings.flow.intake.catalog import Catalog
 from tidings.model.delivery import Attempted, Due, Message, Skipped, SkipReason
 from tidings.model.notification import Notification
 from tidings.model.outcome import Deferred, Delivered, Outcome
-from tidings.model.template import Category, Content
+from tidings.model.template import Category
 from tidings.testing.clock import FrozenClock
 from tidings.testing.contracts.samples import NOW, a_due, a_notification
 from tidings.wording import MinijinjaWording
 
+if TYPE_CHECKING:
+    from tests.unit.flow.conftest import Wire
+
 NOTIFICATION = replace(a_notification(), variables={"title": "Hello", "body": "World"})
 
 
-class Wire:
-    """A channel that keeps what it is given and answers as told."""
-
-    name = "webpush"
-
-    def __init__(self) -> None:
-        self.sent: list[Message] = []
-        self.answer: Callable[[Message], Outcome] = lambda _message: Delivered(status=201)
-        self.most = self.now = 0
-        self.open_ = asyncio.Event()
-        self.open_.set()
-
-    async def open(self) -> None:
-        """Nothing to start."""
-
-    def encode(self, content: Content, *, notification_id: str, delivery_id: str) -> bytes:
-        return f"{content.title}: {content.body}".encode()
-
-    async def send(self, message: Message) -> Outcome:
-        self.sent.append(message)
-        self.now += 1
-        self.most = max(self.most, self.now)
-        await self.open_.wait()
-        self.now -= 1
-        return self.answer(message)
-
-    async def close(self) -> None:
-        """Nothing to end."""
-
-
 class Sending:
-    def __init__(self, catalog: Catalog, wording: MinijinjaWording, clock: FrozenClock, places: int = 10) -> None:
-        self.wire = Wire()
+    def __init__(self, wire: Wire, catalog: Catalog, wording: MinijinjaWording, clock: FrozenClock) -> None:
+        self.wire = wire
         self.recorded: list[Attempted] = []
-        renderings = Renderings(wording, catalog.templates)
-        self.sender = Sender({"webpush": self.wire}, renderings, Gate(places), clock, self._record)
+        self.hurried = 0
+        self._renderings = Renderings(wording, catalog.templates)
+        self._clock = clock
+        self.sender = self.with_places(10)
+
+    def with_places(self, places: int) -> Sender:
+        self.sender = Sender(
+            {"webpush": self.wire}, self._renderings, Gate(places), self._clock, self._record, self._hurry
+        )
+        return self.sender
+
+    def _hurry(self) -> None:
+        self.hurried += 1
 
     async def _record(self, attempted: Attempted) -> None:
         self.recorded.append(attempted)
@@ -68,8 +54,8 @@ class Sending:
 
 
 @pytest.fixture
-def sending(catalog: Catalog, wording: MinijinjaWording, clock: FrozenClock) -> Sending:
-    return Sending(catalog, wording, clock)
+def sending(wire: Wire, catalog: Catalog, wording: MinijinjaWording, clock: FrozenClock) -> Sending:
+    return Sending(wire, catalog, wording, clock)
 
 
 def job(due: Due | None = None, notification: Notification = NOTIFICATION, *, in_audience: bool = True) -> Job:
@@ -89,11 +75,8 @@ async def test_a_message_carries_words_target_and_attempt(sending: Sending) -> N
     assert recorded.target_id == due.target.id
 
 
-async def test_no_more_are_sent_at_once_than_there_are_places(
-    catalog: Catalog, wording: MinijinjaWording, clock: FrozenClock
-) -> None:
-    sending = Sending(catalog, wording, clock, places=3)
-    await sending.sender.send([job() for _ in range(20)])
+async def test_no_more_are_sent_at_once_than_there_are_places(sending: Sending) -> None:
+    await sending.with_places(3).send([job() for _ in range(20)])
     assert len(sending.recorded) == 20
     assert sending.wire.most <= 3
 
@@ -136,10 +119,8 @@ async def test_a_cancelled_notification_is_not_sent_even_when_it_is_claimed_alre
     assert [message.notification_id for message in sending.wire.sent] == ["another"]
 
 
-async def test_stop_lets_what_is_in_flight_end_and_leaves_the_rest(
-    catalog: Catalog, wording: MinijinjaWording, clock: FrozenClock
-) -> None:
-    sending = Sending(catalog, wording, clock, places=1)
+async def test_stop_lets_what_is_in_flight_end_and_leaves_the_rest(sending: Sending) -> None:
+    sending.with_places(1)
     sending.wire.open_.clear()
     jobs = [job(), job(), job()]
     running = asyncio.create_task(sending.sender.send(jobs))
@@ -156,6 +137,34 @@ async def test_nothing_is_sent_that_could_outlast_its_lease(sending: Sending, cl
     clock.advance(due.lease_until - LONGEST_SEND - NOW)
     await sending.sender.send([job(due)])
     assert len(sending.wire.sent) == 1
-    clock.advance(timedelta(seconds=1))
+    later = clock.advance(timedelta(seconds=1))
     await sending.sender.send([job(due)])
-    assert (len(sending.wire.sent), len(sending.recorded)) == (1, 1)
+    assert len(sending.wire.sent) == 1
+    told = Deferred(later, "waited too long for its turn", spends_attempt=False)
+    assert sending.outcomes[1:] == [told], "left to its lease, it would look as if a worker had died with it"
+
+
+async def test_what_expires_while_it_waits_for_its_place_is_not_sent(sending: Sending, clock: FrozenClock) -> None:
+    brief = replace(NOTIFICATION, expires_at=NOW + timedelta(seconds=10))
+
+    async def slowly() -> None:
+        clock.advance(timedelta(seconds=10))
+
+    await sending.sender.send([job(notification=brief)], informed=slowly)
+    assert sending.wire.sent == []
+    assert [type(one) for one in sending.outcomes] == [Skipped]
+    assert Skipped(brief.id, "ana", "webpush", SkipReason.EXPIRED) in sending.outcomes
+
+
+async def test_what_is_heard_to_be_cancelled_right_before_the_send_is_not_sent(sending: Sending) -> None:
+    async def hearing() -> None:
+        sending.sender.cancelled(NOTIFICATION.id)
+
+    await sending.sender.send([job()], informed=hearing)
+    assert sending.wire.sent == []
+    assert sending.outcomes == [Skipped(NOTIFICATION.id, "ana", "webpush", SkipReason.CANCELLED)]
+
+
+async def test_whoever_waits_for_an_outcome_can_hurry(sending: Sending) -> None:
+    sending.sender.hurry()
+    assert sending.hurried == 1

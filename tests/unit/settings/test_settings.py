@@ -72,7 +72,7 @@ def test_the_contact_for_push_services_defaults_to_a_public_site(tmp_path: Path)
 @pytest.mark.parametrize(
     ("variable", "value", "fix"),
     [
-        ("TIDINGS_REDIS", "redis://localhost", "this version runs the embedded queue only; unset it"),
+        ("TIDINGS_REDIS", "localhost:6379", "redis://host:6379/0"),
         ("TIDINGS_DATABASE", "mysql://x", "sqlite:///path/to/tidings.db"),
         ("TIDINGS_PORT", "web", "valid integer"),
         ("TIDINGS_PORT", "70000", "65535"),
@@ -215,3 +215,32 @@ def test_the_constructor_ignores_the_environment(monkeypatch: pytest.MonkeyPatch
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]  # that is what is tested
+
+
+@pytest.mark.parametrize("role", Role)
+def test_postgresql_suits_every_role(role: Role) -> None:
+    Settings(database="postgresql://tidings@db/tidings").refuse_for(role)
+
+
+@pytest.mark.parametrize("role", [Role.API, Role.WORKER])
+@pytest.mark.parametrize("database", ["sqlite:///data/tidings.db", "sqlite:///:memory:"])
+def test_sqlite_is_one_servers(role: Role, database: str) -> None:
+    with pytest.raises(ConfigError, match=rf"tidings {role.value} .*run tidings serve"):
+        Settings(database=database).refuse_for(role)
+
+
+def test_sqlite_suits_a_server_and_its_commands() -> None:
+    for role in (Role.SERVE, Role.CLIENT):
+        Settings().refuse_for(role)
+
+
+def test_passwords_in_urls_are_not_shown() -> None:
+    settings = Settings(database="postgresql://tidings:canary@db/tidings", redis="rediss://:canary@cache:6380/1")
+    shown = {origin.name: origin.value for origin in settings.origins()}
+    assert shown["TIDINGS_DATABASE"] == "postgresql://***@db/tidings"
+    assert shown["TIDINGS_REDIS"] == "rediss://***@cache:6380/1"
+
+
+def test_a_worker_has_an_address_once_it_has_a_port() -> None:
+    assert Settings().worker_url is None
+    assert Settings(worker_port=9100).worker_url == "http://127.0.0.1:9100"

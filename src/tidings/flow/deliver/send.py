@@ -40,6 +40,10 @@ class Job:
     in_audience: bool
 
 
+async def _at_once() -> None:
+    """Wait for nothing."""
+
+
 class Sender:
     """Sends jobs over their channels."""
 
@@ -78,8 +82,15 @@ class Sender:
         """Let what is in flight end and start nothing new."""
         self._stopping = True
 
-    async def send(self, jobs: Iterable[Job]) -> Sequence[Job]:
-        """Send jobs, as many at once as the gate lets in. Returns those left over because of `stop`."""
+    def hurry(self) -> None:
+        """Have outcomes written at once: somebody waits for them."""
+        self._idle()
+
+    async def send(self, jobs: Iterable[Job], *, informed: Callable[[], Awaitable[None]] = _at_once) -> Sequence[Job]:
+        """Send jobs, as many at once as the gate lets in. Returns those left over because of `stop`.
+
+        informed: awaited before each send; returns once it is known what was cancelled lately.
+        """
         waiting = list(jobs)
         waiting.reverse()
         held = Counter(job.notification.id for job in waiting)
@@ -87,7 +98,7 @@ class Sender:
 
         async def runner() -> None:
             while waiting and not self._stopping:
-                await self._one(waiting.pop())
+                await self._one(waiting.pop(), informed)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -99,22 +110,25 @@ class Sender:
             self._idle()
         return waiting
 
-    async def _one(self, job: Job) -> None:
+    async def _one(self, job: Job, informed: Callable[[], Awaitable[None]]) -> None:
         message = self._composed(job)
         if isinstance(message, SkipReason):
             await self._skip(job, message)
             return
         await self._gate.enter(job.notification.priority)
         try:
+            await informed()
+            started = self._clock.now()
+            # while this one waited for its place …
             if job.notification.id in self._cancelled:
-                # it was cancelled while this one waited for its place
                 await self._skip(job, SkipReason.CANCELLED)
                 return
-            started = self._clock.now()
-            if started + LONGEST_SEND > job.due.lease_until:
-                # it waited too long behind slow ones: when the lease has run out, the sweep gives it back
+            if started >= job.notification.expires_at:
+                await self._skip(job, SkipReason.EXPIRED)
                 return
-            outcome = await self._outcome(self._channels[job.due.channel], message, started)
+            outcome: Outcome = _too_late(started)
+            if started + LONGEST_SEND <= job.due.lease_until:
+                outcome = await self._outcome(self._channels[job.due.channel], message, started)
             # The place is held until the outcome is taken: while the database stalls, no more is sent than a crash
             # may repeat.
             await self._recorded(_attempted(job, outcome, started, self._clock.now()))
@@ -163,6 +177,11 @@ class Sender:
         except Exception as error:  # one poisonous message must not take the batch with it
             log.exception("channel_failed", channel=channel.name, delivery_id=message.delivery_id)
             return Deferred(now + AFTER_A_BUG * message.attempt, f"internal error: {type(error).__name__}")
+
+
+def _too_late(now: datetime) -> Deferred:
+    """Return the outcome of one that waited so long behind slow ones that a send could outlast its lease."""
+    return Deferred(now, "waited too long for its turn", spends_attempt=False)
 
 
 def _attempted(job: Job, outcome: Outcome | Skipped, started: datetime, finished: datetime) -> Attempted:

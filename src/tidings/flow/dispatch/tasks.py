@@ -1,6 +1,11 @@
-"""Which tasks announce which work. Pure."""
+"""Which tasks announce which work. Pure.
+
+The id of a task says the work, so that a queue recognises a repeat. What a sweep tells again has the minute as its
+generation: however many workers sweep in one minute, it is one task, and not the one that the queue finished earlier.
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from tidings.model.ids import new_id
@@ -10,10 +15,22 @@ from tidings.model.task import Task, TaskKind
 
 
 def fan_out_task(notification: Notification, now: datetime) -> Task:
-    """Return the task that plans the (next) page of a notification, due when the notification is."""
-    return Task(new_id(now), TaskKind.FAN_OUT, notification.id, notification.priority, max(now, notification.send_at))
+    """Return the task that plans the first page of a notification, due when the notification is."""
+    due_at = max(now, notification.send_at)
+    return Task(notification.id, TaskKind.FAN_OUT, notification.id, notification.priority, due_at)
+
+
+def next_page_task(notification: Notification, now: datetime) -> Task:
+    """Return the task that goes on with a notification: a new one each time, as the queue may still know the last."""
+    return replace(fan_out_task(notification, now), id=new_id(now))
 
 
 def deliver_tasks(batch_ids: Sequence[str], lane: Lane, now: datetime) -> list[Task]:
     """Return one task for each batch of deliveries."""
-    return [Task(new_id(now), TaskKind.DELIVER, batch_id, lane, now) for batch_id in batch_ids]
+    return [Task(batch_id, TaskKind.DELIVER, batch_id, lane, now) for batch_id in batch_ids]
+
+
+def told_again(tasks: Sequence[Task], now: datetime) -> list[Task]:
+    """Return the tasks as a sweep tells them: recognisable within the minute, new to a queue that finished them."""
+    minute = int(now.timestamp()) // 60
+    return [replace(task, id=task.ref, generation=minute) for task in tasks]

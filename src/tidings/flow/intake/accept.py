@@ -1,6 +1,6 @@
 """Decide whether a request can be accepted, and as what. Pure: the catalog and the time come in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -58,6 +58,26 @@ def accepted(request: NotifyRequest, catalog: Catalog, wording: Wording, *, new_
     # a trial with the fallback words: whatever a template trips over is told to the caller, not to 5 000 recipients
     wording.render(template, notification, "en", "UTC")
     return notification
+
+
+def named_only(audience: Audience) -> list[str] | None:
+    """Return the users of an audience that names each of them, once each; None for one that must be looked up."""
+    match audience:
+        case Members("users", {"userIds": list(ids)}):
+            return list(dict.fromkeys(ids))
+        case AnyOf(parts):
+            named = [named_only(part) for part in parts]
+            if any(one is None for one in named):
+                return None
+            return list(dict.fromkeys(user_id for one in named if one is not None for user_id in one))
+        case _:
+            return None
+
+
+def unknown_users(user_ids: Sequence[str]) -> Invalid:
+    """Return the error for an audience that names users who do not exist."""
+    shown = ", ".join(repr(user_id) for user_id in user_ids[:5]) + (" …" if len(user_ids) > 5 else "")
+    return Invalid.field("userIds", f"no such user: {shown}; PUT /api/users/ID first", code="unknown_user")
 
 
 def explicit_ids(audience: Audience) -> list[str]:

@@ -13,6 +13,8 @@ from tidings.ports.pack import AudienceKind, Filter, Pack
 _T = TypeVar("_T")
 #: most explicit ids in one audience; larger sets belong into a kind of audience of their own
 MAX_EXPLICIT = 10_000
+#: highest limit per user and hour; each counted notification is kept for an hour
+MAX_HOURLY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,10 @@ class Catalog:
 
     @classmethod
     def of(cls, packs: Sequence[Pack], *, channels: Sequence[str], known_channels: Sequence[str]) -> "Catalog":
-        """Merge packs. Raises ConfigError when two declare the same name or a template lacks English words."""
+        """Merge packs.
+
+        Raises ConfigError when two declare the same name, a limit is out of range or a template lacks English words.
+        """
         found = cls(
             categories=_by_name("category", ((c.code, c) for pack in packs for c in pack.categories)),
             templates=_by_name("template", ((t.code, t) for pack in packs for t in pack.templates)),
@@ -39,6 +44,9 @@ class Catalog:
             channels=tuple(channels),
             known_channels=tuple(known_channels),
         )
+        for category in found.categories.values():
+            if category.hourly_limit is not None and not 0 <= category.hourly_limit <= MAX_HOURLY:
+                raise ConfigError("packs", f"category {category.code} needs an hourly_limit from 0 to {MAX_HOURLY}")
         for template in found.templates.values():
             if template.category not in found.categories:
                 raise ConfigError("packs", f"template {template.code} names the unknown category {template.category}")
@@ -57,6 +65,14 @@ class Catalog:
     def category(self, code: str) -> Category:
         """Return a category; one whose pack is not installed any more is a plain one, on by default."""
         return self.categories.get(code) or Category(code, code)
+
+    def check_limits(self, limits: Mapping[str, int]) -> None:
+        """Raise ConfigError when the setting `category_limits` names an unknown category or is out of range."""
+        for code, limit in limits.items():
+            if code not in self.categories:
+                raise ConfigError("TIDINGS_CATEGORY_LIMITS", f"no category {code!r}{_nearest(code, self.categories)}")
+            if not 0 <= limit <= MAX_HOURLY:
+                raise ConfigError("TIDINGS_CATEGORY_LIMITS", f"{code} needs a number from 0 to {MAX_HOURLY}")
 
     def check_audience(self, audience: Audience, path: str = "audience") -> None:
         """Raise Invalid when a kind is unknown, its arguments are not the declared ones, or the tree is too large."""

@@ -1,0 +1,41 @@
+"""The standing that /metrics shows: asked at most every few seconds, however many ask."""
+
+import asyncio
+
+import structlog
+
+from tidings.api.host import ApiHost
+from tidings.errors import BackendError
+from tidings.insight.gauges import Standing
+from tidings.insight.standing import queue_standing, running
+
+log = structlog.get_logger(__name__)
+
+#: seconds that an answer is good for: who polls /metrics does not poll the database
+GOOD_FOR = 5.0
+
+
+class Standings:
+    """Remembers the last answer."""
+
+    def __init__(self, host: ApiHost) -> None:
+        self._host = host
+        self._last = Standing(None, None)
+        self._asked_at: float | None = None
+        self._asking = asyncio.Lock()
+
+    async def latest(self) -> Standing:
+        """Return how the system stands now, or stood within `GOOD_FOR` seconds."""
+        async with self._asking:
+            now = asyncio.get_running_loop().time()
+            if self._asked_at is None or now - self._asked_at > GOOD_FOR:
+                self._last, self._asked_at = await self._ask(), now
+        return self._last
+
+    async def _ask(self) -> Standing:
+        store, clock = self._host.store, self._host.clock
+        try:
+            return Standing(await queue_standing(store, self._host.runtime.queue, clock), await running(store, clock))
+        except BackendError as error:
+            log.debug("standing_unknown", problem=error.message)
+            return Standing(None, None)

@@ -1,0 +1,166 @@
+"""`tidings bench accept`: how fast notifications are accepted, one by one and in bulk.
+
+Two processes, this one and the server, and a real database. The users have no devices: what is measured is accepting,
+while the server's worker plans what was accepted beside it. Figures are of one run: run it several times and compare
+medians.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+
+from tidings.bench.connections import Answered, call_all, post
+from tidings.bench.latency import Latency
+from tidings.bench.people import add_users
+from tidings.bench.processes import cost_of
+from tidings.bench.serving import API_KEY, Served, serving
+from tidings.errors import ConfigError
+from tidings.runtime import Runtime
+from tidings.settings import Settings
+
+#: users that the notifications are for
+_PEOPLE = 10_000
+#: recipients named in one request, or one line
+_NAMED, _NAMED_IN_LINE = 10_000, 100
+#: lines of one NDJSON request
+_LINES = 1_000
+_SINGLES, _BULK = "/api/notifications", "/api/notifications/batch"
+_NDJSON = "application/x-ndjson"
+
+
+@dataclass(frozen=True, slots=True)
+class Singles:
+    """Requests of one notification each."""
+
+    requests: int
+    per_second: float
+    latency_ms: Latency
+    #: CPU time of the server per request, its worker included, in milliseconds
+    cpu_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """Requests that tell many."""
+
+    requests: int
+    recipients: int
+    recipients_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a run of `tidings bench accept` measured. Field names are those of the JSON output, in snake case."""
+
+    clients: int
+    #: each without an `Idempotency-Key`, then each with one
+    singles: Singles
+    with_key: Singles
+    #: `userIds` with 10 000 users a request
+    named: Bulk
+    #: NDJSON, 100 users a line
+    lines: Bulk
+    #: NDJSON, one user a line
+    single_lines: Bulk
+    database: str
+    cores: int
+
+    def json_object(self) -> dict[str, object]:
+        """Return the figures under their JSON names."""
+        return _camel(asdict(self))
+
+
+def _camel(values: Mapping[str, object]) -> dict[str, object]:
+    named = {}
+    for name, value in values.items():
+        first, *rest = name.split("_")
+        named[first + "".join(word.title() for word in rest)] = _camel(value) if isinstance(value, dict) else value
+    return named
+
+
+async def run(*, requests: int, clients: int, recipients: int, folder: Path | None = None) -> Figures:
+    """Measure `requests` single notifications from `clients` callers at once, with and without a key, then bulk.
+
+    recipients: told by the bulk requests of each kind. folder: where the data go (default: a temporary one). The
+    database is a new SQLite file, or what `TIDINGS_DATABASE` and `TIDINGS_REDIS` name.
+    Raises ConfigError for a database that is in use, BackendError when the server does not start or refuses.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
+        environment = {name: os.environ[name] for name in ("TIDINGS_DATABASE", "TIDINGS_REDIS") if os.environ.get(name)}
+        settings = Settings.load(folder=Path(data), environ=environment, data_dir=Path(data))
+        people = await _people(settings)
+        async with serving(Path(data), workers=0, environment=environment) as server:
+            await call_all(server.base_url, _singles(people, 500), clients=clients)  # warm up
+            return Figures(
+                clients=clients,
+                singles=await _measured(server, _singles(people, requests), clients),
+                with_key=await _measured(server, _singles(people, requests, keyed=True), clients),
+                named=await _bulk(server, _named(people, recipients), recipients),
+                lines=await _bulk(server, _lines(people, recipients, _NAMED_IN_LINE), recipients),
+                single_lines=await _bulk(server, _lines(people, recipients // 10, 1), recipients // 10),
+                database=settings.database.partition(":")[0],
+                cores=os.cpu_count() or 1,
+            )
+
+
+async def _people(settings: Settings) -> Sequence[str]:
+    async with Runtime.open(settings) as runtime:
+        async with runtime.store.read() as tx:
+            if await runtime.store.users.page(tx, after=None, limit=1):
+                raise ConfigError("TIDINGS_DATABASE", "is in use; a benchmark needs an empty database of its own")
+        return await add_users(runtime, _PEOPLE)
+
+
+async def _measured(server: Served, requests: Sequence[bytes], clients: int) -> Singles:
+    before = cost_of(server.pid).cpu_seconds
+    answered = await call_all(server.base_url, requests, clients=clients)
+    spent = cost_of(server.pid).cpu_seconds - before
+    return Singles(
+        requests=len(requests),
+        per_second=round(len(requests) / answered.seconds, 1),
+        latency_ms=Latency.of(answered.took_ms),
+        cpu_ms=round(spent / len(requests) * 1000, 3),
+    )
+
+
+async def _bulk(server: Served, requests: Sequence[bytes], recipients: int) -> Bulk:
+    answered: Answered = await call_all(server.base_url, requests, clients=2)
+    return Bulk(len(requests), recipients, round(recipients / answered.seconds, 1))
+
+
+def _singles(people: Sequence[str], count: int, *, keyed: bool = False) -> list[bytes]:
+    return [
+        post(
+            _SINGLES,
+            _body({"userId": people[number % len(people)]}, number),
+            key=API_KEY,
+            once=f"bench-{number}" if keyed else None,
+        )
+        for number in range(count)
+    ]
+
+
+def _named(people: Sequence[str], recipients: int) -> list[bytes]:
+    starts = range(0, recipients, _NAMED)
+    told = (list(people[: min(_NAMED, recipients - start)]) for start in starts)
+    return [post(_BULK, _body({"userIds": one}, number), key=API_KEY) for number, one in enumerate(told)]
+
+
+def _lines(people: Sequence[str], recipients: int, per_line: int) -> list[bytes]:
+    lines = [
+        _body({"userIds": [people[(start + place) % len(people)] for place in range(per_line)]}, start)
+        for start in range(0, recipients, per_line)
+    ]
+    return [
+        post(_BULK, b"\n".join(lines[start : start + _LINES]), key=API_KEY, media_type=_NDJSON)
+        for start in range(0, len(lines), _LINES)
+    ]
+
+
+def _body(whom: Mapping[str, object], number: int) -> bytes:
+    words = {"title": "Doors open at seven", "body": f"See you tonight, No {number}."}
+    return msgspec.json.encode({**whom, "templateCode": "MESSAGE", "variables": words})

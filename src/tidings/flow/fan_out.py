@@ -1,0 +1,244 @@
+"""Fan out: a page of one audience, or many small audiences together, become deliveries and skips in one transaction.
+
+The states and cursors move in the same transaction, by compare-and-set: who is overtaken, or cancelled, adds nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from tidings.errors import BackendError
+from tidings.flow.dispatch.tasks import deliver_tasks, next_page_task
+from tidings.flow.intake.accept import named_only
+from tidings.flow.intake.catalog import Catalog
+from tidings.flow.plan.limit import WINDOW, Limits, held_back, reached, scope_of
+from tidings.flow.plan.plan import Plan, batches_of, plan
+from tidings.flow.recent import Recent
+from tidings.model.delivery import Recipient
+from tidings.model.notification import Notification, NotificationState
+from tidings.model.priority import Lane
+from tidings.model.task import Task
+from tidings.ports.clock import Clock
+from tidings.ports.queue import Queue
+from tidings.ports.store import Store, Transaction
+
+log = structlog.get_logger(__name__)
+
+#: most users that a notification may name to be planned together with others
+SMALL = 100
+_OPEN = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One page of one notification, planned and not yet stored."""
+
+    before: Notification
+    made: Plan
+    recipients: int
+    #: the last user of the page
+    cursor: str | None
+    done: bool
+
+    @property
+    def after(self) -> Notification:
+        """The notification once this is stored."""
+        return self.before.moved(
+            cursor=self.cursor,
+            recipients=self.recipients,
+            deliveries=len(self.made.planned),
+            skipped=len(self.made.skipped),
+            done=self.done,
+        )
+
+
+class FanOut:
+    """Plans notifications, a step at a time. One per process."""
+
+    def __init__(
+        self, store: Store, queue: Queue, catalog: Catalog, clock: Clock, *, page: int, batch: int, limits: Limits
+    ) -> None:
+        """`page`: users per step; `batch`: deliveries that travel together."""
+        self._store = store
+        self._queue = queue
+        self._catalog = catalog
+        self._clock = clock
+        self._page = page
+        self._batch = batch
+        self._limits = limits
+        #: where each fan-out stands, so that it need not be read again for each page
+        self._standing = Recent()
+
+    def expect(self, notifications: Sequence[Notification]) -> None:
+        """Keep what was just accepted: its fan-out comes next."""
+        for notification in notifications:
+            self._standing.keep(notification)
+
+    async def step(self, notification_ids: Sequence[str]) -> list[Task]:
+        """Plan the next page of each notification, small ones together. Returns the tasks for the pages after them."""
+        standing = await self._stand(notification_ids)
+        small = [one for one in standing if self._is_small(one)]
+        following: list[Task] = []
+        for some in self._portions(small):
+            following += await self._store_drafts(await self._drafted_together(some))
+        for one in standing:
+            if not self._is_small(one):
+                following += await self._store_drafts([await self._drafted(one)])
+        return following
+
+    async def page_of(
+        self, tx: Transaction, notification: Notification, after: str | None
+    ) -> tuple[Sequence[Recipient], bool]:
+        """Return the next page, and whether more follow: one user more is read, instead of an empty last page."""
+        page = await self._store.audiences.page(
+            tx, notification.audience, category=notification.category, after=after, limit=self._page + 1
+        )
+        return page[: self._page], len(page) > self._page
+
+    def planned(
+        self, notification: Notification, page: Sequence[Recipient], now: datetime, batches: Iterator[str] | None = None
+    ) -> Plan:
+        """Plan some recipients, before limits."""
+        return plan(
+            page,
+            notification,
+            self._catalog.category(notification.category),
+            channels=self._catalog.channels,
+            batches=batches or batches_of(self._batch, now),
+            now=now,
+        )
+
+    async def _stand(self, notification_ids: Sequence[str]) -> list[Notification]:
+        """Return where the notifications stand that are open, each once, in the order given."""
+        found = {one: kept for one in notification_ids if (kept := self._standing.get(one))}
+        if unread := [one for one in dict.fromkeys(notification_ids) if one not in found]:
+            async with self._store.read() as tx:
+                found.update({one.id: one for one in await self._store.notifications.get_many(tx, unread)})
+        ordered = (found[one] for one in dict.fromkeys(notification_ids) if one in found)
+        return [one for one in ordered if one.state in _OPEN]
+
+    def _is_small(self, notification: Notification) -> bool:
+        named = named_only(notification.audience)
+        return notification.state is NotificationState.ACCEPTED and named is not None and len(named) <= self._most
+
+    @property
+    def _most(self) -> int:
+        return min(SMALL, self._page)
+
+    def _portions(self, notifications: Sequence[Notification]) -> Iterator[list[Notification]]:
+        """Split small notifications so that no portion has more than a page of users."""
+        portion: list[Notification] = []
+        users = 0
+        for one in notifications:
+            size = len(named_only(one.audience) or ())
+            if portion and users + size > self._page:
+                yield portion
+                portion, users = [], 0
+            portion.append(one)
+            users += size
+        if portion:
+            yield portion
+
+    async def _drafted(self, notification: Notification) -> Draft:
+        async with self._store.read() as tx:
+            page, more = await self.page_of(tx, notification, notification.cursor)
+        made = self.planned(notification, page, self._clock.now())
+        return Draft(notification, made, len(page), page[-1].user_id if page else notification.cursor, not more)
+
+    async def _drafted_together(self, notifications: Sequence[Notification]) -> list[Draft]:
+        wanted = {one.id: named_only(one.audience) or [] for one in notifications}
+        pairs = [(user_id, one.category) for one in notifications for user_id in wanted[one.id]]
+        async with self._store.read() as tx:
+            found = iter(await self._store.audiences.named(tx, pairs))
+        now = self._clock.now()
+        batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batches_of(self._batch, now))
+        drafts = []
+        for one in notifications:
+            # who is not there any more was erased since it was accepted
+            page = [user for _, user in zip(wanted[one.id], found, strict=False) if user is not None]
+            made = self.planned(one, page, now, batches[one.priority])
+            drafts.append(Draft(one, made, len(page), None, done=True))
+        return drafts
+
+    async def _store_drafts(self, drafts: Sequence[Draft]) -> list[Task]:
+        """Store pages and announce their batches. Returns the tasks for what comes after them."""
+        now = self._clock.now()
+        drafts = sorted(drafts, key=lambda draft: draft.before.id)  # so that two workers never wait for each other
+        async with self._store.begin() as tx:
+            moved = await self._store.notifications.advance_many(tx, [(one.before, one.after) for one in drafts])
+            stored = await self._within_limits(tx, [one for one in drafts if one.before.id in moved], now)
+            planned = [delivery for one in stored for delivery in one.made.planned]
+            skipped = [skip for one in stored for skip in one.made.skipped]
+            await self._store.deliveries.add(tx, planned, skipped, now)
+        following = []
+        for one in drafts:
+            if one.before.id not in moved:
+                # somebody else planned this page, or it was cancelled: look again, what they wrote holds
+                following.append(next_page_task(one.before, now))
+        for one in stored:
+            if not one.done:
+                self._standing.keep(one.after)
+                following.append(next_page_task(one.after, now))
+        for one in drafts:
+            if one.done or one.before.id not in moved:
+                self._standing.drop(one.before.id)
+        await self._announce(stored, now)
+        return following
+
+    async def _announce(self, stored: Sequence[Draft], now: datetime) -> None:
+        batches = {one.batch_id: one.lane for draft in stored for one in draft.made.planned}
+        tasks = [task for batch_id, lane in batches.items() for task in deliver_tasks([batch_id], lane, now)]
+        try:
+            await self._queue.publish(tasks)
+        except BackendError as error:
+            # they are committed, and `Recovery.find_lost` finds what nobody was told of
+            log.warning("batches_not_published", batches=len(tasks), problem=error.message)
+
+    async def _within_limits(self, tx: Transaction, drafts: Sequence[Draft], now: datetime) -> list[Draft]:
+        """Count each notification for the users it reaches, and hold it back from those who got enough (MISSION M18).
+
+        Who was overtaken is not among the drafts: its users are counted by whoever was first.
+        """
+        counted: defaultdict[tuple[str, int], list[Draft]] = defaultdict(list)
+        for draft in drafts:
+            category = self._catalog.category(draft.before.category)
+            if draft.made.planned and (counts := scope_of(draft.before, category, self._limits)):
+                counted[counts].append(draft)
+        kept = {draft.before.id: draft for draft in drafts}
+        for (scope, limit), some in sorted(counted.items(), key=lambda item: item[0]):
+            wanted = {one.before.id: reached(one.made, one.before.id) for one in some}
+            allowed = await self._allowed(tx, scope, limit, wanted, now)
+            for one in some:
+                made = held_back(
+                    one.made, one.before.id, allowed[one.before.id], scope, limit, category=one.before.category
+                )
+                if made is not one.made:
+                    kept[one.before.id] = replace(one, made=made)
+        fewer = [(one.after, kept[one.before.id].after) for one in drafts if kept[one.before.id] is not one]
+        if fewer:
+            # the counts were written before it was known who is held back; nobody else can have moved it since
+            await self._store.notifications.advance_many(tx, fewer)
+        return list(kept.values())
+
+    async def _allowed(
+        self, tx: Transaction, scope: str, limit: int, wanted: Mapping[str, Collection[str]], now: datetime
+    ) -> dict[str, set[str]]:
+        """Return notification → users who stay within the limit; wanted: notification → users, counted in this order.
+
+        A user whom several of the notifications reach is counted once in each round.
+        """
+        waiting: dict[str, list[str]] = {}
+        for notification_id, user_ids in wanted.items():
+            for user_id in user_ids:
+                waiting.setdefault(user_id, []).append(notification_id)
+        allowed: dict[str, set[str]] = {notification_id: set() for notification_id in wanted}
+        while waiting:
+            within = await self._store.limits.take(tx, scope, list(waiting), limit=limit, window=WINDOW, now=now)
+            for user_id in within:
+                allowed[waiting[user_id].pop(0)].add(user_id)
+            # whose window is full gets none of the later ones either
+            waiting = {user_id: waiting[user_id] for user_id in within if waiting[user_id]}
+        return allowed

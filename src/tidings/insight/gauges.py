@@ -1,0 +1,55 @@
+"""The standing of the system as Prometheus gauges: computed when asked, never counted along the way of a send."""
+
+from collections import Counter as Tally
+from collections.abc import Iterator, Sequence
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from tidings.insight.standing import WORKERS, QueueStanding, is_stuck
+from tidings.ports.operations import Process
+
+_STATES = ("waiting", "active", "delayed", "failed")
+
+
+class Standing(Collector):
+    """Shows what was last asked. None = could not be asked."""
+
+    def __init__(self, queue: QueueStanding | None, processes: Sequence[Process] | None) -> None:
+        self._queue = queue
+        self._processes = processes
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauges; a family of which nothing is known is left out, an alarm on its absence sees that."""
+        up = GaugeMetricFamily("tidings_up", "Whether a backend answers", labels=["backend"])
+        up.add_metric(["database"], float(self._queue is not None))
+        up.add_metric(["queue"], float(self._queue is not None and self._queue.away is None))
+        yield up
+        if self._queue is not None:
+            yield from _of_queue(self._queue)
+        if self._processes is not None:
+            yield from _of_processes(self._processes)
+
+
+def _of_queue(queue: QueueStanding) -> Iterator[GaugeMetricFamily]:
+    yield GaugeMetricFamily(
+        "tidings_outbox_age_seconds", "How long the oldest accepted task waits for the queue", value=queue.outbox_age
+    )
+    tasks = GaugeMetricFamily("tidings_queue_tasks", "Tasks on a lane", labels=["lane", "state"])
+    oldest = GaugeMetricFamily("tidings_queue_oldest_seconds", "How long the oldest task waits", labels=["lane"])
+    rate = GaugeMetricFamily("tidings_queue_rate", "Tasks done per second over the last minute", labels=["lane"])
+    for lane, stats in queue.lanes.items():
+        for state in _STATES:
+            tasks.add_metric([lane.value, state], getattr(stats, state))
+        oldest.add_metric([lane.value], queue.lag[lane])
+        rate.add_metric([lane.value], stats.rate)
+    yield from (tasks, oldest, rate)
+
+
+def _of_processes(processes: Sequence[Process]) -> Iterator[GaugeMetricFamily]:
+    seen = GaugeMetricFamily("tidings_processes", "Processes seen within 30 seconds", labels=["kind"])
+    for kind, count in sorted(Tally(process.kind for process in processes).items()):
+        seen.add_metric([kind], count)
+    stuck = sum(is_stuck(process) for process in processes if process.kind in WORKERS)
+    yield seen
+    yield GaugeMetricFamily("tidings_workers_stuck", "Workers that live but do not work", value=stuck)

@@ -1,0 +1,95 @@
+"""How the system stands: the lanes, the oldest accepted work, the running processes. A few cheap, bounded reads."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tidings.errors import BackendError
+from tidings.model.priority import LANES, Lane
+from tidings.ports.clock import Clock
+from tidings.ports.operations import Process
+from tidings.ports.queue import LaneStats, Queue
+from tidings.ports.store import Store
+
+#: seconds that the database may take to answer a question about itself
+ANSWERS_WITHIN = 3.0
+#: a process that was not seen for so long has ended or is stuck; it says so every five seconds
+SEEN_WITHIN = timedelta(seconds=30)
+#: a worker whose timers stand still for so long is stuck, in seconds; they go round twice a second
+STUCK_AFTER = 30.0
+#: kinds of processes that send
+WORKERS = ("serve", "worker")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStanding:
+    """How far behind the work is."""
+
+    #: empty when the queue does not answer
+    lanes: Mapping[Lane, LaneStats]
+    #: why the queue cannot be asked, None = it can
+    away: str | None
+    #: when the oldest task that is not with the queue was or will be due, None = there is none
+    next_due: datetime | None
+    #: seconds that the oldest waiting work has been waiting for, per lane and before the lanes
+    lag: Mapping[Lane, float]
+    outbox_age: float
+
+    @property
+    def behind(self) -> float:
+        """Seconds that the oldest work of all has been waiting for."""
+        return max(self.outbox_age, *self.lag.values()) if self.lag else self.outbox_age
+
+
+async def queue_standing(store: Store, queue: Queue, clock: Clock) -> QueueStanding:
+    """Ask queue and database. Raises BackendError when the database does not answer in time."""
+    lanes: dict[Lane, LaneStats] = {}
+    away = None
+    try:
+        for lane in LANES:
+            lanes[lane] = await queue.stats(lane)
+        await queue.ping()
+    except BackendError as error:
+        lanes, away = {}, error.message
+    due = await _next_due(store)
+    now = clock.now()
+    return QueueStanding(
+        lanes=lanes,
+        away=away,
+        next_due=due,
+        lag={lane: _age(stats.oldest, now) for lane, stats in lanes.items()},
+        outbox_age=_age(due, now),
+    )
+
+
+async def running(store: Store, clock: Clock) -> Sequence[Process]:
+    """Return the processes that were seen lately. Raises BackendError when the database does not answer in time."""
+    async with answered(), store.read() as tx:
+        return await store.processes.seen(tx, clock.now() - SEEN_WITHIN)
+
+
+def is_stuck(process: Process) -> bool:
+    """Decide whether a worker lives but does not work."""
+    age = process.detail.get("roundAge")
+    return isinstance(age, int | float) and age > STUCK_AFTER
+
+
+@asynccontextmanager
+async def answered() -> AsyncIterator[None]:
+    """Give the database `ANSWERS_WITHIN` seconds for what is in the block. Raises BackendError after that."""
+    try:
+        async with asyncio.timeout(ANSWERS_WITHIN):
+            yield
+    except TimeoutError as error:
+        raise BackendError(f"the database did not answer within {ANSWERS_WITHIN:g} s") from error
+
+
+async def _next_due(store: Store) -> datetime | None:
+    async with answered(), store.read() as tx:
+        return await store.outbox.next_due(tx)
+
+
+def _age(since: datetime | None, now: datetime) -> float:
+    return 0.0 if since is None else max(0.0, (now - since).total_seconds())

@@ -1,0 +1,82 @@
+"""One connection pool to a Redis or Valkey, and the deadlines of everything that is asked of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from tidings.errors import BackendError, ConfigError
+
+#: seconds a caller waits for an answer; the outbox keeps what could not be published (facts: queue, 6)
+PROMPT = 0.5
+#: seconds for what nobody waits for: fetching, finishing, renewing
+PATIENT = 2.0
+#: seconds a blocking fetch may hang on its socket; the client's own default of 5 ends it too early (facts: queue, 1)
+SOCKET_TIMEOUT = 30.0
+#: commands, and one blocking fetch for each lane and the intake
+MOST_CONNECTIONS = 64
+
+
+def connection_options(url: str) -> dict[str, Any]:
+    """Return the options of the client for a URL, apart from what the URL itself says.
+
+    `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS, `unix:///path/to/socket?db=0`; options of the
+    client may follow as a query (`?ssl_ca_certs=/etc/ca.pem`). Raises ConfigError for any other form.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme not in ("redis", "rediss", "unix"):
+        raise ConfigError("redis", "is no Redis; write redis://host:6379/0, rediss://… or unix:///path")
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        # a producer may write what it likes; a byte that is no UTF-8 must not stop a lane
+        "encoding_errors": "replace",
+        "protocol": 2,
+        "socket_timeout": SOCKET_TIMEOUT,
+        "socket_connect_timeout": PATIENT,
+        # a fetch that is repeated unseen would leave jobs with nobody; who may repeat a command does so itself
+        "retry": Retry(NoBackoff(), 0),
+        "max_connections": MOST_CONNECTIONS,
+    }
+    if scheme != "unix":
+        options["socket_keepalive"] = True
+    return options
+
+
+class RedisLink:
+    """The client of one process. Whatever goes wrong with the server comes out as BackendError, and in time."""
+
+    def __init__(self, url: str) -> None:
+        """url: as `connection_options`. Nothing is connected yet."""
+        try:
+            self.client: Redis = Redis.from_url(url, **connection_options(url))
+        except ValueError as error:
+            raise ConfigError("redis", f"is not understood: {error}") from None
+
+    @asynccontextmanager
+    async def within(self, seconds: float) -> AsyncIterator[Redis]:
+        """Give the client for commands that together take at most `seconds`; raises BackendError otherwise.
+
+        A command that is given up closes its connection, so that a late answer is never read as another's.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                yield self.client
+        except TimeoutError:
+            raise BackendError("the queue does not answer in time", retry_after=1.0) from None
+        except (RedisError, OSError) as error:
+            raise BackendError(f"the queue does not answer: {type(error).__name__}", retry_after=1.0) from error
+
+    async def ping(self) -> None:
+        """Raise BackendError if the server does not answer."""
+        async with self.within(PROMPT) as client:
+            await client.ping()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.client.aclose()

@@ -1,0 +1,151 @@
+"""The three forms of a process, and how each ends: everything in one, HTTP alone, sending alone."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import structlog
+import uvloop
+
+from tidings import logs
+from tidings.api.app import create_app, create_health_app
+from tidings.demo.seed import seed
+from tidings.demo.services import services as demo_services
+from tidings.insight.shared import SharedMetrics
+from tidings.instance_lock import only_server
+from tidings.runtime import Runtime
+from tidings.server.http import HttpServer
+from tidings.server.listen import bound, listen
+from tidings.server.stop import Stop
+from tidings.settings import FALLBACK_SUBJECT, MIN_PUBLIC_SECRET, Role, Settings
+from tidings.settings_sources import unknown_variables
+from tidings.worker import working
+from tidings.worker.keeping import keeping
+from tidings.worker.worker import Worker
+
+#: told the settings, the port with them, once the process does what it is for
+Announce = Callable[[Settings], None]
+
+_log = structlog.get_logger(__name__)
+
+
+def run(
+    settings: Settings,
+    announce: Announce,
+    *,
+    role: Role = Role.SERVE,
+    shared: SharedMetrics | None = None,
+    reuse_port: bool = False,
+) -> int:
+    """Run a process until SIGTERM or SIGINT and return the exit code.
+
+    shared: where it counts together with others, None = it is the only one; reuse_port: let several listen on one port.
+    Raises ConfigError when the address is taken, another server works on the database, or a setting does not fit.
+    """
+    settings.refuse_for(role)
+    logs.configure(settings.log_level, settings.log_format)
+    form = (
+        _work(settings, announce, shared)
+        if role is Role.WORKER
+        else _answer(settings, announce, shared, role, reuse_port)
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(form)
+
+
+async def _answer(
+    settings: Settings, announce: Announce, shared: SharedMetrics | None, role: Role, reuse_port: bool
+) -> int:
+    """Answer HTTP, and send as well if that is the role."""
+    settings = settings.ensure_secrets()
+    _warn(settings)
+    async with AsyncExitStack() as stack:
+        if settings.sqlite_path is not None:
+            stack.enter_context(only_server(settings.sqlite_path))
+        listener, settings = listen(settings, reuse_port=reuse_port)
+        stack.callback(listener.close)
+        if settings.demo and role is Role.SERVE:
+            settings = await stack.enter_async_context(demo_services(settings))
+        runtime = await stack.enter_async_context(Runtime.open(settings, role=role))
+        if settings.demo and role is Role.SERVE:
+            await seed(runtime)
+        worker = None
+        if role.sends:
+            worker = await stack.enter_async_context(working(runtime))
+        else:
+            await stack.enter_async_context(keeping(runtime))
+        app = create_app(runtime, shared)
+        server = HttpServer(app, listener, lambda: announce(settings), deadline=settings.drain_seconds)
+        return await _until_stopped(settings, worker, server)
+
+
+async def _work(settings: Settings, announce: Announce, shared: SharedMetrics | None) -> int:
+    """Send, and answer about health alone where a port for that was named."""
+    settings = settings.ensure_secrets()
+    _warn(settings)
+    async with AsyncExitStack() as stack:
+        listener = None
+        if settings.worker_port:
+            listener = bound("TIDINGS_WORKER_PORT", settings.host, settings.worker_port)
+            stack.callback(listener.close)
+        runtime = await stack.enter_async_context(Runtime.open(settings, role=Role.WORKER))
+        worker = await stack.enter_async_context(working(runtime))
+        server = None
+        if listener is None:
+            announce(settings)
+        else:
+            app = create_health_app(runtime, shared)
+            server = HttpServer(app, listener, lambda: announce(settings), deadline=settings.drain_seconds)
+        return await _until_stopped(settings, worker, server)
+
+
+async def _until_stopped(settings: Settings, worker: Worker | None, server: HttpServer | None) -> int:
+    """Go on until a signal, or until the workers end, which nobody may outlive; then drain both side by side."""
+    stop = Stop()
+    with stop.by_signals():
+        watch = asyncio.create_task(_watch(worker, stop), name="watch the worker")
+        drain = asyncio.create_task(_drain(worker, stop, settings.drain_seconds), name="drain")
+        if server is not None:
+            await server.run_until(stop.asked, stop.hurry)
+        await drain
+        failed = watch.done() and not watch.cancelled() and watch.result()
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+    return 1 if failed else 0
+
+
+async def _watch(worker: Worker | None, stop: Stop) -> bool:
+    """Return True, and stop the process, when a loop of the worker ends without having been asked to."""
+    if worker is None:
+        return False
+    problem: BaseException | None = None
+    try:
+        await worker.wait()
+    except Exception as error:  # noqa: BLE001  # whatever ended the loop ends the process
+        problem = error
+    if stop.asked.is_set():
+        return False
+    _log.critical("the workers stopped because of an error; stopping", exc_info=problem)
+    stop.ask()
+    return True
+
+
+async def _drain(worker: Worker | None, stop: Stop, seconds: float) -> None:
+    await stop.asked.wait()
+    if worker is not None:
+        await worker.stop(stop.left(seconds), stop.hurry)
+
+
+def _warn(settings: Settings) -> None:
+    """Say at the start what `tidings doctor` would say about settings that are easily overlooked."""
+    for name in unknown_variables(type(settings), os.environ):
+        _log.warning(f"{name} is set, but no setting of this version has that name; is it misspelt?")
+    if settings.weak_bootstrap_key:
+        _log.warning(f"TIDINGS_BOOTSTRAP_KEY is shorter than {MIN_PUBLIC_SECRET} characters and can be guessed")
+    if settings.vapid_subject == FALLBACK_SUBJECT and not settings.demo:
+        _log.warning("TIDINGS_VAPID_SUBJECT is not set: push services cannot reach you; set it to mailto:you@…")
+    if settings.sqlite_path is None and (own := settings.generated_secrets()):
+        _log.warning(
+            f"{' and '.join(own)} come from {settings.data_dir}: processes with another data folder need the same ones"
+        )
