@@ -121,12 +121,13 @@ async def test_a_worker_learns_what_another_process_cancelled(pair: tuple[Runtim
 
 
 class Wire:
-    """A channel that keeps what it was given, and takes a moment."""
+    """A channel that keeps what it was given and takes a moment, or at half-time as long as it is told."""
 
     name = "webpush"
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
+        self.goes_on = asyncio.Event()
 
     async def open(self) -> None:
         """Nothing to start."""
@@ -136,7 +137,9 @@ class Wire:
 
     async def send(self, message: Message) -> Outcome:
         self.sent.append(message)
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.002)
+        if len(self.sent) > len(PEOPLE) // 2:
+            await self.goes_on.wait()
         return Delivered()
 
     async def close(self) -> None:
@@ -167,6 +170,7 @@ async def test_once_a_cancellation_is_confirmed_no_worker_starts_another_send(
 
     sender = Sender({"webpush": wire}, working.renderings, Gate(3), working.clock, recorded)
     working.pipeline.on_cancel(sender.cancelled)
+    working.pipeline.on_cancel(lambda _id: wire.goes_on.set())
     notification = await _to_everyone(working)
     await _plan_all(working, notification)
     async with working.store.read() as tx:

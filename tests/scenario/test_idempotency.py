@@ -90,3 +90,25 @@ async def test_a_repeat_after_a_kill_does_the_work_once(
         repeated = await notify(server, "unsure", "key-5")
         assert {answer.body for answer in (*first, repeated)} == {repeated.body}
         assert (await titles(server)).count("unsure") == 1
+
+
+async def test_a_kill_under_load_leaves_each_request_done_once(
+    make_server: Callable[..., TidingsServer], tmp_path: Path
+) -> None:
+    """Requests that shared a transaction are there together or not at all; who was answered is never among the lost."""
+    async with make_server(tmp_path / "data") as server:
+        await server.expect(201, "PUT", "/api/users/ana", {})
+        wanted = [f"load-{number}" for number in range(200)]
+        asked = [asyncio.create_task(notify(server, title, title)) for title in wanted]
+        while sum(one.done() for one in asked) < 40:
+            await asyncio.wait([one for one in asked if not one.done()], return_when=asyncio.FIRST_COMPLETED)
+        await server.kill()
+        before = [one for one in await asyncio.gather(*asked, return_exceptions=True) if isinstance(one, Answer)]
+        assert len(before) >= 40
+        await server.restart()
+        kept = await titles(server)
+        answers = await asyncio.gather(*(notify(server, title, title) for title in wanted))
+        assert {one.status for one in answers} == {202}
+        assert {one.body for one in before} <= {one.body for one in answers}
+        assert len(kept) >= len(before)
+        assert sorted(await titles(server)) == sorted(wanted)

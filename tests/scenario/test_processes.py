@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from tidings.errors import BackendError
 from tidings.testing.fleet import Member, free_port
-from tidings.testing.mock_push import MockPushOptions, SpawnedMockPush, spawn
+from tidings.testing.mock_push import MockPushOptions, Rule, SpawnedMockPush, spawn
 from tidings.testing.postgres import PostgresServer
 from tidings.testing.server import TidingsServer, eventually
 from tidings.testing.valkey import ValkeyServer
@@ -248,3 +248,37 @@ async def test_all_in_one_on_postgresql_alone(place: Place) -> None:
         assert (await other.finished(first)).by_state == {"delivered": 1}
         assert (await one.finished(second)).by_state == {"delivered": 1}
         assert await one.stop() == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_what_hangs_at_a_stop_is_given_up_and_sent_by_the_next(place: Place, signals: int) -> None:
+    """One signal: in flight is waited for as long as the settings say; two: not at all."""
+    more = {"TIDINGS_DATABASE": place.postgres.fresh(), "TIDINGS_QUEUE_PREFIX": f"drain-{signals}"}
+    drain = {1: "1.5", 2: "60"}[signals]
+    async with place.member("api", **more) as api:
+        async with place.member("worker", **more, TIDINGS_DRAIN_SECONDS=drain) as worker:
+            await _sign_up(api, place.push)
+            await place.push.control.behave(Rule(hang=True))
+            before = (await place.push.control.stats()).received
+            one = await tell(api, "u0000")
+            await place.push.control.wait_for(received=before + 1)
+            started = time.monotonic()
+            if signals == 2:
+                worker.signal()
+                # the first was heard; two at once may be one
+                await eventually(lambda: _is_deaf(worker))
+            assert await worker.stop() == 0
+            assert time.monotonic() - started < 8
+            assert "Traceback" not in worker.log_tail()
+        await place.push.control.behave()
+        async with place.member("worker", **more):
+            # given back, and not left to its lease of a minute
+            assert (await api.finished(one, within=20)).by_state == {"delivered": 1}
+
+
+async def _is_deaf(member: TidingsServer) -> bool:
+    try:
+        await member.call("GET", "/health/live", token=None)
+    except BackendError:
+        return True
+    return False

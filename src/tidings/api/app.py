@@ -6,6 +6,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from tidings.api import (
     batch,
+    dead_letters,
     describe,
     explain,
     health,
@@ -13,7 +14,9 @@ from tidings.api import (
     pages,
     preferences,
     problems,
+    process,
     push,
+    queues,
     templates,
     users,
     users_bulk,
@@ -50,9 +53,10 @@ def create_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
     )
     problems.install(app)
     host = ApiHost(runtime)
-    # batch before notifications, bulk and me before users: the fixed word first, then the id
+    # batch and process before notifications, bulk and me before users: the fixed word first, then the id
     for routes in (
         batch.router(host),
+        process.router(host),
         notifications.router(host),
         users_bulk.router(host),
         preferences.router(host),
@@ -60,6 +64,8 @@ def create_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
         push.router(host),
         templates.router(host),
         explain.router(host),
+        queues.router(host),
+        dead_letters.router(host),
     ):
         app.include_router(routes, prefix="/api")
     for pack in runtime.packs:

@@ -28,7 +28,7 @@ class Metrics:
         self.seconds = Histogram(
             "tidings_http_request_seconds",
             "From first byte in to last byte out",
-            ("route",),
+            ("method", "route"),
             buckets=_BUCKETS,
             registry=self._registry,
         )
@@ -70,7 +70,7 @@ class Measure:
             route = _route_of(scope)
             method = scope["method"] if len(scope["method"]) <= 7 else "OTHER"  # methods are free text
             self.metrics.requests.labels(method, route, str(status)).inc()
-            self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
+            self.metrics.seconds.labels(method, route).observe(time.perf_counter() - started)
 
 
 def _route_of(scope: MutableMapping[str, object]) -> str:

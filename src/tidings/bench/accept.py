@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from tidings.bench.connections import Answered, call_all, post
-from tidings.bench.latency import Latency
+from tidings.bench.connections import call_all, post
+from tidings.bench.figures import Latency, camel
 from tidings.bench.people import add_users
 from tidings.bench.processes import cost_of
 from tidings.bench.serving import API_KEY, Served, serving
@@ -71,15 +71,7 @@ class Figures:
 
     def json_object(self) -> dict[str, object]:
         """Return the figures under their JSON names."""
-        return _camel(asdict(self))
-
-
-def _camel(values: Mapping[str, object]) -> dict[str, object]:
-    named = {}
-    for name, value in values.items():
-        first, *rest = name.split("_")
-        named[first + "".join(word.title() for word in rest)] = _camel(value) if isinstance(value, dict) else value
-    return named
+        return camel(asdict(self))
 
 
 async def run(*, requests: int, clients: int, recipients: int, folder: Path | None = None) -> Figures:
@@ -128,7 +120,7 @@ async def _measured(server: Served, requests: Sequence[bytes], clients: int) -> 
 
 
 async def _bulk(server: Served, requests: Sequence[bytes], recipients: int) -> Bulk:
-    answered: Answered = await call_all(server.base_url, requests, clients=2)
+    answered = await call_all(server.base_url, requests, clients=2)
     return Bulk(len(requests), recipients, round(recipients / answered.seconds, 1))
 
 

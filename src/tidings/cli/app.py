@@ -21,6 +21,8 @@ COMMANDS = {
     "users": ("tidings.cli.users:app", "List, show and import users."),
     "send": ("tidings.cli.send:send", "Notify users from the command line."),
     "explain": ("tidings.cli.explain:explain", "Say why a user got a notification, or why not."),
+    "queues": ("tidings.cli.queues:queues", "Show how each lane of the queue stands."),
+    "dead-letters": ("tidings.cli.dead_letters:app", "List what was given up, send it again, or put it away."),
     "vapid": ("tidings.cli.vapid:app", "Show and rotate the keys that identify this server to push services."),
     "mock-push": ("tidings.cli.mock_push:mock_push", "Run a push service for development and tests."),
     "doctor": ("tidings.cli.doctor:doctor", "Check the installation and show every setting with its origin."),

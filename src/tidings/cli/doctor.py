@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from platform import python_version
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from tidings.cli.finding import Finding
 from tidings.cli.options import Options
 from tidings.cli.output import print_json, print_table
 from tidings.errors import ConfigError
@@ -23,19 +24,10 @@ if TYPE_CHECKING:
 _GOOD_SECRET = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    level: Literal["ok", "warning", "problem"]
-    check: str
-    message: str
-
-
 def doctor(*, options: Options = Options()) -> int:
     """Check the installation and show every setting with its origin; exit code 1 if there is a problem."""
     settings = options.settings()
-    findings = [*_settings(settings), *_folder(settings), *_database(settings)]
+    findings = [*_settings(settings), *_folder(settings), *_database(settings), *_redis(settings)]
     if options.json:
         origins = [origin._asdict() for origin in settings.origins()]
         print_json(
@@ -89,7 +81,23 @@ def _folder(settings: Settings) -> Iterator[Finding]:
             yield Finding("problem", "secrets", f"others may read {file}; run: chmod 600 {file}")
 
 
+def _redis(settings: Settings) -> Iterator[Finding]:
+    if settings.redis is not None:
+        from tidings.cli import backends
+
+        yield from backends.redis(settings)
+
+
 def _database(settings: Settings) -> Iterator[Finding]:
+    if settings.database.startswith("sqlite:"):
+        yield from _sqlite(settings)
+        return
+    from tidings.cli import backends
+
+    yield from backends.postgresql(settings)
+
+
+def _sqlite(settings: Settings) -> Iterator[Finding]:
     from sqlalchemy.exc import DatabaseError
 
     from tidings.cli.db import connected

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import msgspec
-from sqlalchemy.dialects.sqlite import insert
 
 from tidings.model.ids import new_id
 from tidings.model.subscription import SubscriptionState
@@ -17,6 +16,7 @@ from tidings.ports.store import Transaction
 from tidings.stores.connection import of
 from tidings.stores.schema import push_subscriptions
 from tidings.stores.sealing import Sealer
+from tidings.stores.upserts import upsert
 from tidings.testing.mock_push.devices import DEFAULT_SEED, simulated_device
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def add(runtime: Runtime, tx: Transaction, devices: Sequence[Simulated], *
     """
     if devices:
         rows = _rows(runtime, devices, origin, now)
-        await of(tx).execute(insert(push_subscriptions).on_conflict_do_nothing(), rows)
+        await of(tx).execute(upsert(tx, push_subscriptions).on_conflict_do_nothing(), rows)
 
 
 def _rows(runtime: Runtime, devices: Sequence[Simulated], origin: str, now: datetime) -> list[Mapping[str, object]]:

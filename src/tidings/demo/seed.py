@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Table
-from sqlalchemy.dialects.sqlite import insert
 
 from tidings.demo import devices, people
 from tidings.demo.events import EVENTS, row
@@ -18,6 +17,7 @@ from tidings.packs.events.tables import events, tickets
 from tidings.ports.store import Transaction
 from tidings.stores.connection import of
 from tidings.stores.schema import preferences
+from tidings.stores.upserts import upsert
 
 if TYPE_CHECKING:
     from tidings.runtime import Runtime
@@ -85,4 +85,4 @@ def _devices(numbers: Sequence[int]) -> Iterator[devices.Simulated]:
 
 async def _add(tx: Transaction, table: Table, rows: Rows) -> None:
     if rows:
-        await of(tx).execute(insert(table).on_conflict_do_nothing(), rows)
+        await of(tx).execute(upsert(tx, table).on_conflict_do_nothing(), rows)

@@ -107,4 +107,4 @@ class Cancellations:
 
     async def _is_sending(self, notification_id: str) -> bool:
         async with self._store.read() as tx:
-            return bool((await self._store.notifications.counts(tx, notification_id)).by_state.get("sending"))
+            return await self._store.deliveries.any_sending(tx, notification_id)

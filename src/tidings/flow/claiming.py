@@ -51,6 +51,10 @@ class Claiming:
         self._alone_lease = ""
         self._alone_written = asyncio.Event()
 
+    def expect(self, notification: Notification) -> None:
+        """Keep what was just planned: its deliveries come next, and mostly here."""
+        self._known.keep(notification)
+
     async def deliver(self, batch_ids: Sequence[str], sender: Sender) -> None:
         """Claim the deliveries of some batches and send them."""
         await self._claim_and_send(batch_ids, sender, new_id(self._clock.now()))

@@ -4,7 +4,7 @@ The states and cursors move in the same transaction, by compare-and-set: who is 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -59,9 +59,18 @@ class FanOut:
     """Plans notifications, a step at a time. One per process."""
 
     def __init__(
-        self, store: Store, queue: Queue, catalog: Catalog, clock: Clock, *, page: int, batch: int, limits: Limits
+        self,
+        store: Store,
+        queue: Queue,
+        catalog: Catalog,
+        clock: Clock,
+        *,
+        page: int,
+        batch: int,
+        limits: Limits,
+        planned: Callable[[Notification], None],
     ) -> None:
-        """`page`: users per step; `batch`: deliveries that travel together."""
+        """`page`: users per step; `batch`: deliveries that travel together; `planned`: is told what is sent next."""
         self._store = store
         self._queue = queue
         self._catalog = catalog
@@ -69,6 +78,7 @@ class FanOut:
         self._page = page
         self._batch = batch
         self._limits = limits
+        self._planned = planned
         #: where each fan-out stands, so that it need not be read again for each page
         self._standing = Recent()
 
@@ -179,6 +189,7 @@ class FanOut:
                 # somebody else planned this page, or it was cancelled: look again, what they wrote holds
                 following.append(next_page_task(one.before, now))
         for one in stored:
+            self._planned(one.before)
             if not one.done:
                 self._standing.keep(one.after)
                 following.append(next_page_task(one.after, now))

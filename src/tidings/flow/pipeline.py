@@ -89,11 +89,19 @@ class Pipeline:
         self.sizes = sizes
         self._wording = wording
         self._observe = observe
-        self._fan_out = FanOut(store, queue, catalog, clock, page=sizes.page, batch=sizes.batch, limits=limits)
         self._handover = Handover(store, queue, clock, relay=sizes.relay, grace=sizes.relay_grace)
         self._cancellations = Cancellations(store, clock, exclusive=exclusive)
-        heard = self._cancellations.heard
-        self._claiming = Claiming(store, catalog, clock, lease=sizes.lease, heard=heard)
+        self._claiming = Claiming(store, catalog, clock, lease=sizes.lease, heard=self._cancellations.heard)
+        self._fan_out = FanOut(
+            store,
+            queue,
+            catalog,
+            clock,
+            page=sizes.page,
+            batch=sizes.batch,
+            limits=limits,
+            planned=self._claiming.expect,
+        )
         #: whether a worker of this process takes from the queue
         self.attended = False
         #: when the timers of this process's worker last went round: its heartbeat

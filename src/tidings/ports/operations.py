@@ -81,6 +81,8 @@ class ErrorGroup:
 
 
 class DeadLetters(Protocol):
+    """What was given up, for an operator to look at, send again or put away (MISSION M9)."""
+
     async def page(
         self, tx: "Transaction", which: DeadLetterFilter, *, before: str | None, limit: int
     ) -> Sequence[DeadLetter]:
@@ -121,6 +123,8 @@ class Process:
 
 
 class Processes(Protocol):
+    """Heartbeats of every process on this database."""
+
     async def beat(self, tx: "Transaction", process: Process) -> None:
         """Say that a process is alive."""
         ...
@@ -139,6 +143,8 @@ class Processes(Protocol):
 
 
 class Schedules(Protocol):
+    """What runs at intervals, once among all processes (MISSION M22)."""
+
     async def claim(self, tx: "Transaction", name: str, *, every: timedelta, now: datetime) -> bool:
         """Take a run that is due, for one of all processes; the first call starts the schedule, due at once.
 

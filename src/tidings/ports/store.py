@@ -127,6 +127,10 @@ class Deliveries(Protocol):
         """Write outcomes and attempts; rows whose lease token differs are left alone. Returns how many applied."""
         ...
 
+    async def any_sending(self, tx: Transaction, notification_id: str) -> bool:
+        """Whether a worker has claimed deliveries of a notification, without counting."""
+        ...
+
     async def any_due(self, tx: Transaction, now: datetime) -> bool:
         """Whether `wake_due` would find something."""
         ...

@@ -18,7 +18,7 @@ from tidings.errors import BackendError
 from tidings.ports.queue import LaneStats
 from tidings.queues.bullmq_commands import BullCommands, Call, Job, Look
 from tidings.queues.bullmq_jobs import NewJob
-from tidings.queues.redis_link import RedisLink
+from tidings.redis_link import RedisLink
 
 log = structlog.get_logger(__name__)
 

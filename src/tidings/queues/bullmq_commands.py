@@ -20,7 +20,7 @@ from redis.exceptions import NoScriptError
 
 from tidings.ports.queue import LaneStats
 from tidings.queues.bullmq_jobs import NewJob
-from tidings.queues.redis_link import PATIENT, PROMPT, RedisLink
+from tidings.redis_link import PATIENT, PROMPT, RedisLink
 
 #: the prefix of every BullMQ client that was not told another
 PREFIX = "bull"

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
 
 import structlog
@@ -35,7 +35,9 @@ class FallbackQueue:
         self._local = LocalQueue(clock)
         self._consumes = consumes
         self._probe: asyncio.Task[None] | None = None
-        #: taken from the shared queue for a taker that was served by the local lanes at the same moment
+        self._queues: tuple[Queue, Queue] = (queue, self._local)
+        self._closed = False
+        #: taken and not handed out yet
         self._spare: dict[Lane, list[Task]] = {lane: [] for lane in LANES}
 
     @property
@@ -56,27 +58,19 @@ class FallbackQueue:
         await self._local.publish(tasks)
 
     async def take(self, lane: Lane, limit: int) -> Sequence[Task]:
-        spare = self._spare[lane]
-        if spare:
-            self._spare[lane] = spare[limit:]
-            return spare[:limit]
-        shared = asyncio.ensure_future(self._queue.take(lane, limit))
-        local = asyncio.ensure_future(self._local.take(lane, limit))
-        takes = (shared, local)
-        try:
-            await asyncio.wait(takes, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            await self._ended(takes)
-            # what came in the same moment is for the next taker
-            self._spare[lane] += [*_tasks(shared), *_tasks(local)]
-            raise
-        await self._ended(takes)
-        of_shared, of_local = _tasks(shared), _tasks(local)
-        if of_shared and of_local:
-            self._spare[lane] += of_local
-        elif not of_shared:
-            return of_local
-        return of_shared
+        while not self._spare[lane]:
+            takes = [asyncio.create_task(self._spared(lane, queue.take(lane, limit))) for queue in self._queues]
+            try:
+                await asyncio.wait(takes, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                # the other is ended; what it got in the same moment is spare, and so is everything if we are cancelled
+                for take in takes:
+                    take.cancel()
+                await asyncio.wait(takes)
+            if self._closed:
+                return []
+        tasks, self._spare[lane] = self._spare[lane][:limit], self._spare[lane][limit:]
+        return tasks
 
     async def done(self, tasks: Sequence[Task]) -> None:
         of_local, of_shared = self._parted(tasks)
@@ -123,6 +117,7 @@ class FallbackQueue:
         await self._queue.ping()
 
     async def close(self) -> None:
+        self._closed = True
         await asyncio.gather(self._local.close(), self._queue.close())
         unbegun = [task for spare in self._spare.values() for task in spare]
         self._spare = {lane: [] for lane in LANES}
@@ -155,12 +150,7 @@ class FallbackQueue:
         held = set(of_local)
         return of_local, [task for task in tasks if task not in held]
 
-    async def _ended(self, takes: Sequence["asyncio.Task[Sequence[Task]]"]) -> None:
-        """End the takes that still wait, without losing what they may get while they end."""
-        for take in takes:
-            take.cancel()
-        await asyncio.wait(takes)
-
-
-def _tasks(take: "asyncio.Task[Sequence[Task]]") -> list[Task]:
-    return [] if take.cancelled() else list(take.result())
+    async def _spared(self, lane: Lane, taking: Awaitable[Sequence[Task]]) -> None:
+        # first wait, then look at what is spare: others take from it meanwhile
+        tasks = await taking
+        self._spare[lane] += tasks

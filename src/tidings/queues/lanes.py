@@ -17,7 +17,7 @@ from tidings.ports.queue import LaneStats
 from tidings.queues.bullmq import JobSource
 from tidings.queues.bullmq_commands import PREFIX, Job
 from tidings.queues.bullmq_jobs import data_of, jobs_of, tasks_of
-from tidings.queues.redis_link import PROMPT, RedisLink
+from tidings.redis_link import PROMPT, RedisLink
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ from tidings.ports.queue import Queue
 from tidings.queues.fallback import FallbackQueue
 from tidings.queues.lanes import BullQueue
 from tidings.queues.local import LocalQueue
-from tidings.queues.redis_link import RedisLink
+from tidings.redis_link import RedisLink
 
 
 def open_queue(redis_url: str | None, prefix: str, clock: Clock, *, consumes: bool) -> Queue:

@@ -49,6 +49,13 @@ class Claims:
         found = await of(tx).execute(DUE_OF[dialect], {"rows": encoded([tuple(row) for row in rows])})
         return [due(row, token, lease_until, self._sealer) for row in found]
 
+    async def any_sending(self, tx: Transaction, notification_id: str) -> bool:
+        # among all that is being sent, which is little, instead of among all of the notification
+        query = (
+            select(_d.id).where(SENDING, _d.lease_until.is_not(None), _d.notification_id == notification_id).limit(1)
+        )
+        return await of(tx).scalar(query) is not None
+
     async def give_back(self, tx: Transaction, tokens: Sequence[str], now: datetime) -> int:
         given_back = await of(tx).execute(
             update(deliveries)

@@ -255,4 +255,6 @@ def try_row(attempted: Attempted) -> Sequence[str | int | None]:
 
 
 def _why(outcome: Delivered | Deferred | Refused | Gone | Skipped) -> str:
-    return (outcome.reason.value if isinstance(outcome, Skipped) else outcome.why)[:WHY]
+    why = outcome.reason.value if isinstance(outcome, Skipped) else outcome.why
+    # what a provider says may have a NUL in it, which PostgreSQL takes in no text
+    return why[:WHY].replace("\0", "\N{REPLACEMENT CHARACTER}")

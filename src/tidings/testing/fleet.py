@@ -6,6 +6,8 @@ share a data folder, so that they share secrets and metrics; each has a log of i
 
 import asyncio
 import itertools
+import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -58,6 +60,10 @@ class Member(TidingsServer):
         self._client = (
             ClientBuilder().base_url(f"{self.url}/").no_proxy().follow_redirects(False).timeout(_CALL_TIMEOUT).build()
         )
+
+    def signal(self) -> None:
+        """Ask it to stop (SIGTERM) without waiting for the end."""
+        os.kill(self.pid, signal.SIGTERM)
 
 
 def free_port() -> int:

@@ -75,7 +75,8 @@ class PostgresServer:
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Run SQL as the superuser with psql and return what it printed, bare."""
         command = [self._binary("psql"), "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url(database)]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603  # our own
+        return done.stdout.strip()
 
     def start(self) -> None:
         """Start it again after `stop`; returns when it answers."""
@@ -92,7 +93,8 @@ class PostgresServer:
 
     def terminate_backends(self, database: str) -> None:
         """Cut every connection to a database."""
-        self.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+        cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608  # our own name
+        self.sql(cut)
 
     def _options(self) -> str:
         settings = (f"max_connections={MAX_CONNECTIONS}", *self._settings)
@@ -101,7 +103,7 @@ class PostgresServer:
 
     def _control(self, *arguments: str, check: bool = True) -> int:
         command = [self._binary("pg_ctl"), "-D", str(self._folder / "data"), *arguments]
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  # our own
             command,
             user=self._server.system_user,
             stdout=subprocess.DEVNULL,

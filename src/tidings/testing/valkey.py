@@ -47,7 +47,7 @@ class ValkeyServer:
 
         kept = ("--appendonly", "yes", "--appendfsync", "everysec") if self._append_only else ("--save", "")
         options = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder))
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603  # our own
             [str(get_binary_path()), *options, "--maxmemory-policy", "noeviction", *kept],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

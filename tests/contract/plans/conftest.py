@@ -1,25 +1,32 @@
 """Databases of a million rows, and the plans they make for what the store really executes."""
 
+import re
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidings.packs import core, events
 from tidings.ports.store import Transaction
+from tidings.stores import migrate
+from tidings.stores.postgres import engines as postgres_engines
+from tidings.stores.schema import metadata
 from tidings.stores.sealing import Sealer
 from tidings.stores.sqlite import engines
 from tidings.stores.store import SqlStore
+from tidings.testing.million import NOW, WEEKS, Postgresql, Sqlite, rows
+from tidings.testing.postgres import PostgresServer
 
 KINDS = {kind.name: kind for pack in (core.pack, events.pack) for kind in pack.audiences}
+PARTITION = re.compile(r"_(\d{4}_w\d\d|default)$")
 #: tables that grow with users and messages: reading one from end to end is a defect
 GROWING = (
     "users",
@@ -34,127 +41,13 @@ GROWING = (
     "outbox",
     "idempotency_keys",
     "events",
+    "user_limits",
 )
-
-
-#: when the newest rows were made
-NOW = datetime(2026, 11, 22, 13, tzinfo=UTC)
-#: the notifications are spread over these weeks before, and with them their deliveries
-WEEKS = 12
-NOTIFICATIONS = 5_000
-#: deliveries of each notification, as far as there are deliveries
-EACH = 200
-_FIRST = int((NOW - timedelta(weeks=WEEKS)).timestamp() * 1000)
-_STEP = WEEKS * 7 * 86_400_000 // NOTIFICATIONS
-
-
-def made_id(kind: int, number: int) -> str:
-    """The id of a row: of a notification (0), or of a delivery (1), a batch (3) or a skip (4) a second after its own."""
-    at = _FIRST + (number if kind == 0 else number // EACH) * _STEP + 1000 * kind
-    return f"{at >> 16:08x}-{at & 0xFFFF:04x}-7000-8000-{number:012d}"
-
-
-class Sqlite:
-    """How rows are written down in bulk for SQLite."""
-
-    @staticmethod
-    def numbers(count: int) -> str:
-        return f"FROM (WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {count - 1}) SELECT i FROM n)"
-
-    @staticmethod
-    def padded(number: str, width: int) -> str:
-        return f"printf('%0{width}d', {number})"
-
-    @staticmethod
-    def id(kind: int, number: str) -> str:
-        at = f"({_FIRST + 1000 * kind} + ({number if kind == 0 else f'{number} / {EACH}'}) * {_STEP})"
-        return f"printf('%08x-%04x-7000-8000-%012d', {at} >> 16, {at} & 65535, {number})"
-
-    @staticmethod
-    def bytes(value: str) -> str:
-        return f"x'{value}'"
-
-
-class Postgresql(Sqlite):
-    """How they are for PostgreSQL."""
-
-    @staticmethod
-    def numbers(count: int) -> str:
-        return f"FROM generate_series(0, {count - 1}) AS i"
-
-    @staticmethod
-    def padded(number: str, width: int) -> str:
-        return f"lpad(({number})::text, {width}, '0')"
-
-    @staticmethod
-    def id(kind: int, number: str) -> str:
-        at = f"({_FIRST + 1000 * kind} + ({number if kind == 0 else f'{number} / {EACH}'})::bigint * {_STEP})"
-        return f"(lpad(to_hex({at}), 12, '0') || '70008000' || lpad(({number})::text, 12, '0'))::uuid"
-
-    @staticmethod
-    def bytes(value: str) -> str:
-        return f"'\\x{value}'::bytea"
-
-
-_NOW = f"'{NOW.isoformat(timespec='microseconds')}'"
-
-
-def rows(of: type[Sqlite], deliveries: int) -> Sequence[str]:
-    """Statements that fill the tables with about 750 000 rows and these deliveries."""
-    user, event, key = of.padded("i", 6), of.padded("i % 500", 3), of.padded("i", 64)
-    made = f"CAST({_NOW} AS timestamptz)" if of is Postgresql else _NOW
-    return (
-        f"""INSERT INTO users (id, locale, timezone, city, attributes, created_at, updated_at)
-        SELECT 'user-' || {user}, 'en', 'UTC', 'city-' || (i % 50), '{{}}', {made}, {made} {of.numbers(150_000)}""",
-        f"""INSERT INTO preferences (user_id, category, channel, enabled)
-        SELECT 'user-' || {of.padded("i / 3", 6)}, 'NEWS-' || (i % 3),
-               CASE WHEN i % 2 = 1 THEN 'webpush' ELSE 'email' END, i % 5 > 0 {of.numbers(150_000)}""",
-        f"""INSERT INTO push_subscriptions (id, user_id, endpoint_digest, host, sealed, vapid_key_id, state,
-                                        state_changed_at, created_at)
-        SELECT {of.id(2, "i")}, 'user-' || {user}, {key}, 'push.example', {of.bytes("00")}, {of.id(0, "1")},
-               'active', {made}, {made} {of.numbers(150_000)}""",
-        f"""INSERT INTO events (id, title, description, start_date, host_id, city, status, version, created_at,
-                            updated_at)
-        SELECT 'event-' || {of.padded("i", 3)}, 't', '', {made}, 'host-' || (i % 20), 'city-' || (i % 50),
-               CASE WHEN i % 4 > 0 THEN 'ACTIVE' ELSE 'DRAFT' END, 1, {made}, {made} {of.numbers(500)}""",
-        f"""INSERT INTO tickets (event_id, user_id, status, created_at)
-        SELECT 'event-' || {of.padded("i % 3", 3)}, 'user-' || {user},
-               CASE WHEN i % 10 > 0 THEN 'active' ELSE 'returned' END, {made} {of.numbers(150_000)}""",
-        f"""INSERT INTO favourites (event_id, user_id, host_id, created_at)
-        SELECT 'event-' || {event}, 'user-' || {user}, 'host-' || (i % 20), {made} {of.numbers(50_000)}""",
-        f"""INSERT INTO notifications (id, template_code, template_version, category, audience, variables, priority,
-                                   channels, send_at, expires_at, created_at, state, recipients, deliveries, skipped)
-        SELECT {of.id(0, "i")}, 'CODE-' || (i % 9), 1, 'NEWS-' || (i % 9), '{{"kind": "everyone"}}', '{{}}', 'high',
-               '[]', {made}, {made}, {made}, CASE WHEN i % 1000 > 0 THEN 'fanned_out' ELSE 'fanning_out' END, 0, 0, 0
-        {of.numbers(NOTIFICATIONS)}""",
-        f"""INSERT INTO deliveries (id, notification_id, user_id, channel, target_id, lane, state, rule, batch_id,
-                                due_at, attempts, lease_token, lease_until, created_at, updated_at)
-        SELECT {of.id(1, "i")}, {of.id(0, f"(i / {EACH})")}, 'user-' || {of.padded("i % 150000", 6)}, 'webpush',
-               {of.id(2, "(i % 150000)")}, 'high',
-               CASE WHEN i % 50 = 0 THEN 'sending' WHEN i % 5 = 0 THEN 'pending' WHEN i % 99 = 0 THEN 'refused'
-                    ELSE 'delivered' END,
-               'on by default', CASE WHEN i % 3 > 0 THEN {of.id(3, f"(i / {EACH})")} END, {made}, 0,
-               CASE WHEN i % 50 = 0 THEN {of.id(0, "(i / 1000)")} END, CASE WHEN i % 50 = 0 THEN {made} END, {made},
-               {made} {of.numbers(deliveries)}""",
-        f"""INSERT INTO attempts (delivery_id, started_at, number, outcome, why, finished_at)
-        SELECT {of.id(1, "i")}, {made}, 1, 'delivered', 'ok', {made} {of.numbers(50_000)}""",
-        f"""INSERT INTO skips (id, notification_id, user_id, channel, reason, detail, created_at)
-        SELECT {of.id(4, "i")}, {of.id(0, f"(i / {EACH})")}, 'user-' || {user}, 'email', 'no_device', '{{}}', {made}
-        {of.numbers(40_000)}""",
-        f"""INSERT INTO outbox (id, kind, ref, lane, version, due_at)
-        SELECT {of.id(0, "i")}, 'deliver', {of.id(0, "i")}, 'high', 1, {made} {of.numbers(5_000)}""",
-        f"""INSERT INTO api_keys (id, digest, prefix, label, scopes, created_at)
-        SELECT {of.id(0, "i")}, {key}, 'tdg', 'key', '[]', {made} {of.numbers(1_000)}""",
-        f"""INSERT INTO idempotency_keys (caller, key, request_digest, body, created_at)
-        SELECT 'caller', 'key-' || i, 'digest', {of.bytes("")}, {made} {of.numbers(4_000)}""",
-        f"""INSERT INTO user_limits (user_id, scope, stamps, last_at)
-        SELECT 'user-' || {user}, '', '{"{1}" if of is Postgresql else "[1]"}', {made} {of.numbers(20_000)}""",
-    )
 
 
 @dataclass
 class Statement:
-    """One statement that the store executed, with the steps SQLite takes for it."""
+    """One statement that the store executed, with the steps that the database takes for it."""
 
     sql: str
     steps: Sequence[str]
@@ -175,23 +68,28 @@ class Million:
 
     store: SqlStore
     writer: AsyncEngine
-    path: Path
+    #: what the database says of a statement: SQL, parameters → steps
+    explain: Callable[[AsyncConnection, str, Any], Awaitable[Sequence[str]]]
+    #: file of the SQLite database
+    path: Path | None = None
     executed: list[tuple[str, Any]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, many: bool) -> None:
+            if not sql.startswith("BEGIN"):
+                self.executed.append((sql, parameters[0] if many else parameters))
+
+        event.listen(self.writer.sync_engine, "before_cursor_execute", note)
+
     async def explained(self, work: Callable[[SqlStore, Transaction], Awaitable[object]]) -> list[Statement]:
-        connection = sqlite3.connect(self.path)
         async with self.writer.connect() as caller:
             await caller.begin()
             tx = await self.store.join(caller)
             self.executed.clear()
             await work(self.store, tx)
             executed = list(self.executed)
+            statements = [Statement(sql, await self.explain(caller, sql, values)) for sql, values in executed]
             await caller.rollback()
-        statements = [
-            Statement(sql, [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)])
-            for sql, parameters in executed
-        ]
-        connection.close()
         return statements
 
 
@@ -202,14 +100,12 @@ async def million(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mil
     store = SqlStore(writer, reader, Sealer("a secret for the tests"), KINDS)
     await store.upgrade()
     _fill(path)
-    filled = Million(store, writer, path)
 
-    def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, many: bool) -> None:
-        if not sql.startswith("BEGIN"):
-            filled.executed.append((sql, parameters[0] if many else parameters))
+    async def explain(connection: AsyncConnection, sql: str, parameters: Any) -> Sequence[str]:
+        found = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)
+        return [row["detail"] for row in found.mappings()]
 
-    event.listen(writer.sync_engine, "before_cursor_execute", note)
-    yield filled
+    yield Million(store, writer, explain, path)
     await store.close()
 
 
@@ -227,3 +123,88 @@ def _fill(path: Path) -> None:
         for _, sql in made:
             connection.execute(sql)
         connection.execute("COMMIT")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def million_in_weeks(postgres: PostgresServer) -> AsyncIterator[Million]:
+    """The same on PostgreSQL, with a million deliveries in the partitions of twelve weeks."""
+    url = postgres.fresh()
+    # as a server on anything but spinning disks is set
+    writer, reader = postgres_engines(f"{url}?random_page_cost=1.1", pool_size=2)
+    store = SqlStore(writer, reader, Sealer("a secret for the tests"), KINDS)
+    async with writer.connect() as connection:
+        for week in range(WEEKS + 1):
+            await connection.run_sync(migrate.upgrade, NOW - timedelta(weeks=WEEKS - week))
+        await connection.run_sync(_fill_weeks)
+        roots = {row["part"]: row["whole"] for row in (await connection.exec_driver_sql(_ROOTS)).mappings()}
+        sizes = {row["relname"]: row["relpages"] for row in (await connection.exec_driver_sql(_SIZES)).mappings()}
+
+    async def explain(connection: AsyncConnection, sql: str, parameters: Any) -> Sequence[str]:
+        special = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}", parameters)
+        general = await connection.exec_driver_sql("SELECT general_plan($1)", (sql,))
+        plans = [found.scalar_one()[0]["Plan"] for found in (special, general)]
+        if plans[1]["Total Cost"] > plans[0]["Total Cost"] + _PLANNING:
+            del plans[1]
+        return [_step(node, roots) for plan in plans for node in _nodes(plan, sizes)]
+
+    yield Million(store, writer, explain)
+    await store.close()
+    postgres.drop(url)
+
+
+#: what the server reckons for planning anew, at most; a plan for any parameters that costs more than that is not taken
+_PLANNING = 100
+#: the plan for any parameters can only be asked for where there are none (PostgreSQL 16 and newer)
+_GENERAL_PLAN = """CREATE FUNCTION general_plan(statement text) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE plan json;
+BEGIN
+    EXECUTE 'EXPLAIN (GENERIC_PLAN, FORMAT JSON) ' || statement INTO plan;
+    RETURN plan;
+END $$"""
+#: index of a partition → index of the whole table
+_ROOTS = """SELECT child.relname AS part, parent.relname AS whole
+    FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+    JOIN pg_class AS parent ON parent.oid = inhparent WHERE child.relkind = 'i'"""
+#: tables and partitions in pages
+_SIZES = "SELECT relname, relpages FROM pg_class WHERE relkind = 'r'"
+#: a table of fewer pages is read whole sooner than its index is
+_SMALL = 20
+
+
+def _fill_weeks(connection: Connection) -> None:
+    # not for the rows of other tables that are there anyway, and as above
+    connection.exec_driver_sql("SET session_replication_role = replica")
+    connection.exec_driver_sql("SET statement_timeout = 0")
+    indexes = [index for table in metadata.sorted_tables for index in table.indexes if index._ddl_if is None]
+    for index in indexes:
+        index.drop(connection)
+    for statement in rows(Postgresql, 1_000_000):
+        connection.exec_driver_sql(statement)
+    for index in indexes:
+        index.create(connection)
+    connection.commit()
+    connection.exec_driver_sql("ANALYZE")
+    connection.exec_driver_sql(_GENERAL_PLAN)
+    connection.exec_driver_sql("RESET session_replication_role")
+    connection.exec_driver_sql("RESET statement_timeout")
+    connection.commit()
+
+
+def _nodes(node: dict[str, Any], sizes: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Walk a plan, without the small tables."""
+    if sizes.get(node.get("Relation Name", ""), _SMALL) >= _SMALL:
+        yield node
+    for part in node.get("Plans", ()):
+        yield from _nodes(part, sizes)
+
+
+def _step(node: dict[str, Any], roots: Mapping[str, str]) -> str:
+    """Return a step of a plan in the words that SQLite has for it."""
+    kind, table = node["Node Type"], PARTITION.sub("", node.get("Relation Name", ""))
+    if kind == "Seq Scan":
+        return f"SCAN {table}"
+    if "Index Name" in node:
+        index = roots.get(node["Index Name"], node["Index Name"])
+        way = "SEARCH" if "Index Cond" in node else "SCAN"
+        return f"{way} {table or index} USING INDEX {index} {node.get('Index Cond', '')}"
+    return f"{kind} {table}".strip()

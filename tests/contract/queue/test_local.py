@@ -27,8 +27,8 @@ class CountedClock(FrozenClock):
         return super().now()
 
 
-def task(due_at: datetime) -> Task:
-    return Task("task", TaskKind.DELIVER, "batch", Lane.LOW, due_at)
+def task(due_at: datetime, name: str = "task") -> Task:
+    return Task(name, TaskKind.DELIVER, "batch", Lane.LOW, due_at)
 
 
 async def test_a_far_task_is_waited_for_without_polling() -> None:
@@ -46,7 +46,7 @@ async def test_a_far_task_is_waited_for_without_polling() -> None:
 async def test_what_came_due_meanwhile_goes_out_with_the_next_task() -> None:
     clock = FrozenClock()
     queue = LocalQueue(clock)
-    far, near = task(START + timedelta(days=300)), task(START + timedelta(days=301))
+    far, near = task(START + timedelta(days=300), "far"), task(START + timedelta(days=301), "near")
     await queue.publish([far])
     taking = asyncio.create_task(queue.take(Lane.LOW, 9))
     await asyncio.wait([taking], timeout=0.01)
@@ -57,7 +57,7 @@ async def test_what_came_due_meanwhile_goes_out_with_the_next_task() -> None:
 
 async def test_the_depth_of_a_lane_counts_what_waits() -> None:
     queue = LocalQueue(FrozenClock())
-    await queue.publish([task(START), task(START)])
+    await queue.publish([task(START, "one"), task(START, "two")])
     assert (queue.depth(Lane.LOW), queue.depth(Lane.HIGH)) == (2, 0)
     await queue.take(Lane.LOW, 1)
     assert queue.depth(Lane.LOW) == 1

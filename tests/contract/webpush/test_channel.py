@@ -70,8 +70,8 @@ async def channel(request: pytest.FixtureRequest, service: tuple[PushService, in
     await made.close()
 
 
-def message(channel: Channel, port: int, content: Content = CONTENT) -> Message:
-    target = PushSubscription("s-1", "u-1", f"http://127.0.0.1:{port}/push/x", POINT, AUTH, KEY.id)
+def message(channel: Channel, port: int, content: Content = CONTENT, *, device: str = "x") -> Message:
+    target = PushSubscription("s-1", "u-1", f"http://127.0.0.1:{port}/push/{device}", POINT, AUTH, KEY.id)
     payload = channel.encode(content, notification_id="n-1", delivery_id="d-1")
     return Message("d-1", "n-1", target, payload, Priority.HIGH, datetime.now(UTC) + timedelta(hours=2), 1)
 
@@ -95,15 +95,53 @@ async def test_a_device_reads_what_was_said(channel: WebPushChannel, service: tu
 
 async def test_every_kind_of_outcome_comes_back(channel: WebPushChannel, service: tuple[PushService, int]) -> None:
     push, port = service
-    push.answers = ["410 Gone\r\n", "400 Bad\r\n", "429 Slow\r\nRetry-After: 30\r\n", "500 Oops\r\n"]
+    push.answers = ["410 Gone\r\n", "400 Bad\r\n", "500 Oops\r\n", "201 Created\r\n", "429 Slow\r\nRetry-After: 30\r\n"]
     outcomes: list[Outcome] = [await channel.send(message(channel, port)) for _ in range(5)]
-    assert [type(outcome) for outcome in outcomes] == [Gone, Refused, Deferred, Deferred, Delivered]
-    told, failed = outcomes[2], outcomes[3]
+    assert [type(outcome) for outcome in outcomes] == [Gone, Refused, Deferred, Delivered, Deferred]
+    failed, told = outcomes[2], outcomes[4]
     assert isinstance(told, Deferred)
     assert isinstance(failed, Deferred)
     assert (told.spends_attempt, failed.spends_attempt) == (False, True)
     assert told.until.tzinfo is not None
     assert told.until - datetime.now(UTC) > timedelta(seconds=25)
+
+
+async def test_a_device_that_is_to_be_left_alone_gets_nothing_else_either(
+    channel: WebPushChannel, service: tuple[PushService, int]
+) -> None:
+    push, port = service
+    push.answers = ["429 Slow\r\nRetry-After: 30\r\n"]
+    told = await channel.send(message(channel, port))
+    again = await channel.send(message(channel, port))
+    assert isinstance(told, Deferred)
+    assert isinstance(again, Deferred)
+    assert (again.until, again.spends_attempt, len(push.seen)) == (told.until, False, 1)
+    assert isinstance(await channel.send(message(channel, port, device="y")), Delivered)
+
+
+async def test_a_service_that_says_when_it_is_back_is_asked_nothing_until_then(
+    channel: WebPushChannel, service: tuple[PushService, int]
+) -> None:
+    push, port = service
+    push.answers = ["503 Away\r\nRetry-After: 120\r\n"]
+    outcomes = [await channel.send(message(channel, port, device=str(number))) for number in range(3)]
+    for outcome in outcomes:
+        assert isinstance(outcome, Deferred)
+        assert not outcome.spends_attempt
+        assert outcome.until - datetime.now(UTC) > timedelta(seconds=115)
+    assert len(push.seen) == 1
+    [(host, held_back)] = channel.held_back().items()
+    assert (host, held_back, channel.pauses()[host]) == (f"http://127.0.0.1:{port}", True, 1)
+
+
+async def test_a_host_where_nobody_is_costs_five_attempts_and_no_more(serve: Serve) -> None:
+    channel = plugin.create([KEY], SUBJECT, EndpointPolicy.parse("127.0.0.1:9"), SystemClock())
+    await channel.open()
+    outcomes = [await channel.send(message(channel, 9)) for _ in range(20)]
+    await channel.close()
+    spent = [outcome for outcome in outcomes if isinstance(outcome, Deferred) and outcome.spends_attempt]
+    assert [type(outcome) for outcome in outcomes] == [Deferred] * 20
+    assert len(spent) == 4, "the fifth shows that it is the host's fault"
 
 
 async def test_one_token_serves_many_messages(channel: WebPushChannel, service: tuple[PushService, int]) -> None:

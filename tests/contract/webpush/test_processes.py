@@ -9,15 +9,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tidings.channels.webpush import generate_key
 from tidings.channels.webpush.base64url import encode
-from tidings.channels.webpush.frames import Setup, flatten, unflatten
+from tidings.channels.webpush.frames import Result, Setup, flatten, unflatten
 from tidings.channels.webpush.processes import PoolLimits, SenderPool
 from tidings.channels.webpush.request import PushRequest
+from tidings.channels.webpush.signs import Kind, Sent, Sign
 from tidings.model.outcome import Deferred, Delivered, Gone, Outcome, Refused
 from tidings.ports.clock import SystemClock
 
@@ -78,8 +80,9 @@ def request(port: int, attempt: int = 1) -> PushRequest:
 
 
 async def test_work_is_spread_over_the_processes(pool: SenderPool, service: tuple[PushService, int]) -> None:
-    outcomes = await asyncio.gather(*(pool.send(request(service[1])) for _ in range(400)))
-    assert {type(outcome) for outcome in outcomes} == {Delivered}
+    sent = await asyncio.gather(*(pool.send(request(service[1])) for _ in range(400)))
+    assert {type(one.outcome) for one in sent} == {Delivered}
+    assert {one.sign for one in sent} == {Sign(Kind.WELL)}
     assert len(set(pool.pids)) == 2
 
 
@@ -93,13 +96,14 @@ async def test_a_killed_process_defers_what_it_had_and_is_replaced(
     await push.wait_for(2)
     for pid in pool.pids:
         os.kill(pid, signal.SIGKILL)
-    for outcome in await asyncio.wait_for(asyncio.gather(*sends), 10):
-        assert isinstance(outcome, Deferred)
-        assert outcome.why == "a sender process died while sending"
-        assert outcome.spends_attempt
+    for sent in await asyncio.wait_for(asyncio.gather(*sends), 10):
+        assert isinstance(sent.outcome, Deferred)
+        assert sent.outcome.why == "a sender process died while sending"
+        assert sent.outcome.spends_attempt
+        assert sent.sign is None, "the host has nothing to do with it"
     push.holding = False
     # the pool has no process now: a send waits for the next one
-    assert isinstance(await pool.send(request(port)), Delivered)
+    assert isinstance((await pool.send(request(port))).outcome, Delivered)
 
 
 async def test_a_message_that_kills_its_process_is_given_up(pool: SenderPool, service: tuple[PushService, int]) -> None:
@@ -109,13 +113,14 @@ async def test_a_message_that_kills_its_process_is_given_up(pool: SenderPool, se
     await push.wait_for(1)
     for pid in pool.pids:
         os.kill(pid, signal.SIGKILL)
-    assert await asyncio.wait_for(send, 10) == Refused("gave up after 4 attempts: a sender process died while sending")
+    given_up = Refused("gave up after 4 attempts: a sender process died while sending")
+    assert await asyncio.wait_for(send, 10) == Sent(given_up)
 
 
 async def test_a_process_that_is_stuck_is_replaced(pool: SenderPool, service: tuple[PushService, int]) -> None:
     for pid in pool.pids:
         os.kill(pid, signal.SIGSTOP)
-    assert isinstance(await asyncio.wait_for(pool.send(request(service[1])), 15), Deferred)
+    assert isinstance((await asyncio.wait_for(pool.send(request(service[1])), 15)).outcome, Deferred)
 
 
 async def test_closing_waits_for_what_is_in_flight(service: tuple[PushService, int]) -> None:
@@ -128,7 +133,7 @@ async def test_closing_waits_for_what_is_in_flight(service: tuple[PushService, i
     await push.wait_for(1)
     closing = asyncio.create_task(pool.close())
     push.let_go.set()
-    assert isinstance(await asyncio.wait_for(send, 10), Delivered)
+    assert isinstance((await asyncio.wait_for(send, 10)).outcome, Delivered)
     await asyncio.wait_for(closing, 10)
     assert pool.pids == ()
 
@@ -197,8 +202,10 @@ async def test_processes_end_when_the_parent_is_killed(service: tuple[PushServic
         Gone("other key", 403, "rebind"),
     ],
 )
-def test_an_outcome_survives_the_pipe(outcome: Outcome) -> None:
-    assert unflatten(flatten(1, outcome)) == outcome
+@pytest.mark.parametrize("sign", [None, Sign(Kind.SILENT), Sign(Kind.SHUT, timedelta(seconds=2.5))])
+def test_an_outcome_survives_the_pipe(outcome: Outcome, sign: Sign | None) -> None:
+    raw = msgspec.msgpack.encode(flatten(1, Sent(outcome, sign)))
+    assert unflatten(msgspec.msgpack.decode(raw, type=Result)) == Sent(outcome, sign)
 
 
 async def test_closing_while_a_process_is_being_replaced_leaves_none_behind(service: tuple[PushService, int]) -> None:
@@ -231,6 +238,6 @@ async def test_a_start_that_fails_is_repeated(
     setup = Setup("mailto:ops@example.com", f"127.0.0.1:{service[1]}", None, (KEY,))
     pool = SenderPool(1, setup, clock=SystemClock(), jitter=lambda: 0.0, limits=PoolLimits(pause=0.01))
     await pool.open()
-    assert isinstance(await pool.send(request(service[1])), Delivered)
+    assert isinstance((await pool.send(request(service[1]))).outcome, Delivered)
     await pool.close()
     assert [context["message"] for context in reported] == ["a sender process cannot be started"] * 2

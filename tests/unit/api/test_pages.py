@@ -69,7 +69,7 @@ async def test_the_description_is_complete_and_refers_to_nothing_missing(call: A
             assert "security" in operation, (method, path)
             if method in {"post", "put", "patch"} and "security" in operation:
                 reads = "requestBody" in operation
-                assert reads or path.endswith(("/token", "/cancel", "/reset", "/publish")), (method, path)
+                assert reads or path.endswith(("/token", "/cancel", "/reset", "/publish", "/process")), (method, path)
 
 
 async def test_every_operation_is_summed_up_in_words(call: Any) -> None:

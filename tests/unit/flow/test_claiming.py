@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -71,10 +72,12 @@ async def test_who_left_the_audience_since_gets_nothing(process: Process) -> Non
 
 
 async def test_a_claim_that_fails_before_a_send_is_given_back_and_is_nobodys_crash(
-    process: Process, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notification = await process.tell("user-01")
-    batch_id = await _batch(process, notification)
+    planning, process = start(), start()
+    await planning.people("user-01")
+    notification = await planning.tell("user-01")
+    batch_id = await _batch(planning, notification)
 
     async def away(*_arguments: object) -> None:
         raise BackendError("the database does not answer")

@@ -3,12 +3,15 @@
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from datetime import datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tidings.flow.deliver.destination import Destination
 from tidings.flow.deliver.gate import Gate
+from tidings.model.outcome import Deferred
 from tidings.model.priority import LANES, Lane
 
 
@@ -19,13 +22,14 @@ class Crowd:
         self.gate = Gate(places)
         self.inside: list[tuple[str, Lane]] = []
         self.entered: list[str] = []
+        self.turned_away: list[str] = []
         self._leave: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lanes: dict[str, Lane] = {}
 
-    async def come(self, name: str, lane: Lane) -> None:
+    async def come(self, name: str, lane: Lane, far: Destination | None = None) -> None:
         self._leave[name], self._lanes[name] = asyncio.Event(), lane
-        self._tasks[name] = asyncio.create_task(self._stay(name, lane))
+        self._tasks[name] = asyncio.create_task(self._stay(name, lane, far))
         await self.settle()
 
     async def leave(self, name: str) -> None:
@@ -55,15 +59,17 @@ class Crowd:
     def _done(self) -> set[str]:
         return {name for name, task in self._tasks.items() if task.done()}
 
-    async def _stay(self, name: str, lane: Lane) -> None:
-        await self.gate.enter(lane)
+    async def _stay(self, name: str, lane: Lane, far: Destination | None) -> None:
+        if not await self.gate.enter(lane, far):
+            self.turned_away.append(name)
+            return
         self.entered.append(name)
         self.inside.append((name, lane))
         try:
             await self._leave[name].wait()
         finally:
             self.inside.remove((name, lane))
-            self.gate.leave()
+            self.gate.leave(far)
 
 
 async def test_no_more_are_inside_than_there_are_places() -> None:
@@ -132,37 +138,120 @@ async def test_a_place_handed_to_a_waiter_that_is_being_cancelled_is_passed_on()
     assert crowd.gate.in_flight == 0
 
 
+class Far:
+    """A destination with a fixed share."""
+
+    def __init__(self, name: str, share: int) -> None:
+        self.name = name
+        self._share = share
+
+    def share(self, places: int) -> int:
+        return self._share
+
+    def is_closed(self, *, full: bool) -> bool:
+        raise AssertionError("the gate does not decide this")
+
+    def not_now(self, priority: Lane, expires_at: datetime) -> Deferred:
+        raise AssertionError("the gate does not decide this")
+
+
+async def test_no_destination_gets_more_than_its_share_and_its_crowd_is_in_nobodys_way() -> None:
+    crowd = Crowd(20)
+    slow, quick = Far("slow", 4), Far("quick", 15)
+    for number in range(30):
+        await crowd.come(f"slow-{number}", Lane.NORMAL, slow)
+    assert len(crowd.inside) == 4
+    assert crowd.gate.is_full(slow)
+    for number in range(20):
+        await crowd.come(f"quick-{number}", Lane.LOW, quick)
+    assert len(crowd.inside) == 18, "two are kept for urgent ones"
+    await crowd.leave("slow-0")
+    assert crowd.entered[-1] == "slow-4"
+    await crowd.close()
+    assert (crowd.gate.in_flight, crowd.gate.is_full(slow)) == (0, False)
+
+
+async def test_urgent_ones_may_exceed_the_share_by_the_places_kept_for_them() -> None:
+    crowd = Crowd(20)
+    far = Far("far", 4)
+    for number in range(10):
+        await crowd.come(f"bulk-{number}", Lane.NORMAL, far)
+        await crowd.come(f"urgent-{number}", Lane.URGENT, far)
+    assert [lane for _, lane in crowd.inside].count(Lane.URGENT) == 4
+    assert len(crowd.inside) == 6
+    await crowd.close()
+
+
+async def test_who_waits_for_a_destination_that_closes_is_turned_away_and_nobody_else() -> None:
+    crowd = Crowd(4)
+    closed, other = Far("closed", 1), Far("other", 1)
+    for far in (closed, other):
+        for number in range(3):
+            await crowd.come(f"{far.name}-{number}", Lane.NORMAL, far)
+    crowd.gate.turn_away(closed)
+    await crowd.settle()
+    assert crowd.turned_away == ["closed-1", "closed-2"]
+    await crowd.leave("other-0")
+    assert crowd.entered == ["closed-0", "other-0", "other-1"]
+    await crowd.close()
+    assert crowd.gate.in_flight == 0
+
+
+async def test_what_hangs_lends_its_places_until_it_ends() -> None:
+    crowd = Crowd(20)
+    hangs, works = Far("hangs", 15), Far("works", 20)
+    for number in range(15):
+        await crowd.come(f"hangs-{number}", Lane.NORMAL, hangs)
+    crowd.gate.lend(hangs)
+    crowd.gate.lend(hangs)
+    for number in range(30):
+        await crowd.come(f"works-{number}", Lane.NORMAL, works)
+    assert crowd.gate.in_flight == len(crowd.inside) == 15 + 18
+    for number in range(15):
+        await crowd.leave(f"hangs-{number}")
+    assert crowd.gate.in_flight == len(crowd.inside) == 18, "what was lent is not there twice"
+    await crowd.close()
+    assert crowd.gate.in_flight == 0
+
+
 _steps = st.lists(
     st.one_of(
-        st.tuples(st.just("come"), st.sampled_from(LANES)),
-        st.tuples(st.just("leave"), st.integers(0, 9)),
-        st.tuples(st.just("give up"), st.integers(0, 9)),
+        st.tuples(st.just("come"), st.sampled_from(LANES), st.sampled_from([None, "a", "b"])),
+        st.tuples(st.just("leave"), st.integers(0, 9), st.none()),
+        st.tuples(st.just("give up"), st.integers(0, 9), st.none()),
     ),
     max_size=40,
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 12), _steps)
-def test_no_place_stays_empty_while_somebody_may_have_it(places: int, steps: list[tuple[str, Lane | int]]) -> None:
-    asyncio.run(_played(places, steps))
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), _steps)
+def test_no_place_stays_empty_while_somebody_may_have_it(
+    places: int, share: int, steps: list[tuple[str, Lane | int, str | None]]
+) -> None:
+    asyncio.run(_played(places, share, steps))
 
 
-async def _played(places: int, steps: list[tuple[str, Lane | int]]) -> None:
+async def _played(places: int, share: int, steps: list[tuple[str, Lane | int, str | None]]) -> None:
     crowd = Crowd(places)
     reserve = max(1, places // 10) if places > 1 else 0
-    for number, (action, detail) in enumerate(steps):
+    fars = {"a": Far("a", share), "b": Far("b", places)}
+    went: dict[str, str | None] = {}
+    for number, (action, detail, name) in enumerate(steps):
         waiting = crowd.waiting()
         if isinstance(detail, Lane):
-            await crowd.come(str(number), detail)
+            went[str(number)] = name
+            await crowd.come(str(number), detail, fars.get(name or ""))
         elif action == "leave" and crowd.inside:
             await crowd.leave(crowd.inside[detail % len(crowd.inside)][0])
         elif action == "give up" and waiting:
             await crowd.give_up(waiting[detail % len(waiting)][0])
-        free = places - len(crowd.inside)
-        lanes = Counter(lane for _, lane in crowd.waiting())
+        inside = Counter(went[one] for one, _ in crowd.inside)
         assert crowd.gate.in_flight == len(crowd.inside) <= places
-        assert not (lanes[Lane.URGENT] and free > 0)
-        assert not (lanes.total() and free > reserve)
+        assert inside["a"] <= share + reserve
+        for one, lane in crowd.waiting():
+            extra = reserve if lane is Lane.URGENT else 0
+            has_place = places - len(crowd.inside) > reserve - extra
+            assert not (has_place and (went[one] != "a" or inside["a"] < share + extra))
     await crowd.close()
     assert crowd.gate.in_flight == 0

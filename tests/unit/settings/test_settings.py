@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tidings.errors import ConfigError
-from tidings.settings import FALLBACK_SUBJECT, Settings
+from tidings.settings import FALLBACK_SUBJECT, Role, Settings
 from tidings.settings_sources import unknown_variables
 
 

@@ -1,11 +1,12 @@
 """The Web Push channel: content in, declarative JSON out to browsers, from this process or from sender processes."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tidings.channels.webpush.endpoints import EndpointPolicy
 from tidings.channels.webpush.frames import Setup
+from tidings.channels.webpush.hosts import Host, Hosts
 from tidings.channels.webpush.payload import encode
 from tidings.channels.webpush.processes import SenderPool
 from tidings.channels.webpush.request import request_for
@@ -14,8 +15,8 @@ from tidings.channels.webpush.transport import Transport
 from tidings.channels.webpush.vapid import Signer, check_subject
 from tidings.errors import ConfigError
 from tidings.model.delivery import Message
-from tidings.model.outcome import Outcome
-from tidings.model.subscription import VapidKey
+from tidings.model.outcome import Deferred, Outcome
+from tidings.model.subscription import PushSubscription, VapidKey
 from tidings.model.template import Content
 from tidings.ports.clock import Clock
 
@@ -47,6 +48,8 @@ class WebPushChannel:
         self._workers = workers
         self._ca_file = ca_file
         self._jitter = jitter
+        #: here and not in the sender processes, so that all of them share what one has learned
+        self._hosts = Hosts(policy, clock, jitter)
         self._sender: Sender | SenderPool | None = None
 
     async def open(self) -> None:
@@ -75,11 +78,35 @@ class WebPushChannel:
         """Return the JSON of one message, at most 2 641 bytes."""
         return encode(content, notification_id=notification_id, delivery_id=delivery_id)
 
+    def destination(self, target: PushSubscription) -> Host | None:
+        """Return the push host of a subscription (`flow.deliver.destination.Addressing`), None if it is not allowed."""
+        return self._hosts.of(target.endpoint)
+
+    def held_back(self) -> Mapping[str, bool]:
+        """Return, for each push host that was ever held back in this process, whether it is now."""
+        return self._hosts.held_back()
+
+    def pauses(self) -> Mapping[str, int]:
+        """Return how often each push host was held back by this process."""
+        return self._hosts.pauses()
+
     async def send(self, message: Message) -> Outcome:
-        """Encrypt and post one message. Raises RuntimeError if the channel is not open."""
+        """Encrypt and post one message, unless its host is held back. Raises RuntimeError if it was not opened."""
         if self._sender is None:
             raise RuntimeError("the Web Push channel is not open")
-        return await self._sender.send(request_for(message, self._clock.now()))
+        request = request_for(message, self._clock.now())
+        host = self._hosts.of(request.endpoint)
+        if host is None:
+            return (await self._sender.send(request)).outcome
+        ticket = host.begin(request.endpoint, message.priority, message.expires_at)
+        if isinstance(ticket, Deferred):
+            return ticket
+        try:
+            sent = await self._sender.send(request)
+        except BaseException:
+            host.broken_off(ticket)
+            raise
+        return host.end(ticket, sent, message.priority, message.expires_at)
 
     async def close(self) -> None:
         """Let what is in flight end, then close connections and processes."""

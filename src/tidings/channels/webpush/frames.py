@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, cast
 
 import msgspec
 
 from tidings.channels.webpush.request import PushRequest
+from tidings.channels.webpush.signs import Kind, Sent, Sign
 from tidings.model.outcome import Deferred, Delivered, Gone, Outcome, Refused
 from tidings.model.subscription import VapidKey
 
@@ -38,7 +39,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True):
-    """An outcome, flat."""
+    """An outcome and what it says about the host, flat."""
 
     number: int
     kind: Literal["delivered", "deferred", "refused", "gone"]
@@ -48,6 +49,9 @@ class Result(msgspec.Struct, frozen=True, array_like=True):
     #: `spends_attempt` of Deferred, `alert` of Refused
     flag: bool = False
     remedy: Literal["delete", "rebind"] = "delete"
+    sign: Kind | None = None
+    #: seconds that the host asked to wait
+    wait: float | None = None
 
 
 class Results(msgspec.Struct, frozen=True, tag=True):
@@ -60,8 +64,24 @@ ToProcess = Setup | Keys | Work
 FromProcess = Ready | Results
 
 
-def flatten(number: int, outcome: Outcome) -> Result:
-    """Return an outcome in its travelling form."""
+def flatten(number: int, sent: Sent) -> Result:
+    """Return what came of a push in its travelling form."""
+    result = _flat(number, sent.outcome)
+    if sent.sign is None:
+        return result
+    wait = None if sent.sign.wait is None else sent.sign.wait.total_seconds()
+    return msgspec.structs.replace(result, sign=sent.sign.kind, wait=wait)
+
+
+def unflatten(result: Result) -> Sent:
+    """Return what came of a push, the inverse of `flatten`."""
+    outcome = _outcome(result)
+    if result.sign is None:
+        return Sent(outcome)
+    return Sent(outcome, Sign(result.sign, None if result.wait is None else timedelta(seconds=result.wait)))
+
+
+def _flat(number: int, outcome: Outcome) -> Result:
     match outcome:
         case Delivered(why, status):
             return Result(number, "delivered", why, status)
@@ -73,8 +93,7 @@ def flatten(number: int, outcome: Outcome) -> Result:
             return Result(number, "gone", why, status, remedy=remedy)
 
 
-def unflatten(result: Result) -> Outcome:
-    """Return the outcome, the inverse of `flatten`."""
+def _outcome(result: Result) -> Outcome:
     match result.kind:
         case "delivered":
             return Delivered(result.why, result.status)

@@ -13,8 +13,8 @@ from tidings.channels.webpush.frames import FromProcess, Keys, Pipe, Ready, Resu
 from tidings.channels.webpush.in_flight import InFlight
 from tidings.channels.webpush.policy import Attempt, retry
 from tidings.channels.webpush.request import PushRequest
+from tidings.channels.webpush.signs import Sent
 from tidings.errors import BackendError
-from tidings.model.outcome import Outcome
 from tidings.model.subscription import VapidKey
 from tidings.ports.clock import Clock
 
@@ -28,7 +28,7 @@ class PoolLimits:
 
     #: from starting a process to its first frame
     start: float = 20.0
-    #: a process that leaves a request unanswered for so long (transport gives up after 15) is replaced
+    #: a process that leaves a request unanswered for so long (transport gives up after 10) is replaced
     stuck: float = 60.0
     #: pause after a process that died young, so that a broken installation does not spin
     pause: float = 1.0
@@ -38,7 +38,7 @@ class PoolLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    future: asyncio.Future[Outcome]
+    future: asyncio.Future[Sent]
     attempt: int
     #: time of the loop
     since: float
@@ -47,7 +47,7 @@ class _Waiting:
 class _Slot:
     """One place in the pool, held by one process after another."""
 
-    def __init__(self, setup: Callable[[], Setup], fail: Callable[[int], Outcome], limits: PoolLimits) -> None:
+    def __init__(self, setup: Callable[[], Setup], fail: Callable[[int], Sent], limits: PoolLimits) -> None:
         self._setup = setup
         self._fail = fail
         self._limits = limits
@@ -60,9 +60,9 @@ class _Slot:
         self.ready = asyncio.Event()
         self.process: asyncio.subprocess.Process | None = None
 
-    def submit(self, request: PushRequest) -> asyncio.Future[Outcome]:
+    def submit(self, request: PushRequest) -> asyncio.Future[Sent]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Outcome] = loop.create_future()
+        future: asyncio.Future[Sent] = loop.create_future()
         self._numbers += 1
         self.waiting[self._numbers] = _Waiting(future, request.attempt, loop.time())
         if not self._outgoing:
@@ -200,12 +200,12 @@ class SenderPool:
         for slot in self._slots:
             slot.write(Keys(tuple(keys)))
 
-    async def send(self, request: PushRequest) -> Outcome:
+    async def send(self, request: PushRequest) -> Sent:
         """Send one push from the process with the least to do. If that dies, the push is deferred."""
         with self._in_flight:
             slot = self._least_busy() or await self._next_ready()
             if slot is None:
-                return retry("no sender process is running", self._attempt(request.attempt))
+                return Sent(retry("no sender process is running", self._attempt(request.attempt)))
             return await slot.submit(request)
 
     async def close(self) -> None:
@@ -234,9 +234,9 @@ class SenderPool:
             wait.cancel()
         return self._least_busy()
 
-    def _process_died(self, attempt: int) -> Outcome:
+    def _process_died(self, attempt: int) -> Sent:
         # it spends an attempt: a message that kills its process must not do so for ever
-        return retry("a sender process died while sending", self._attempt(attempt))
+        return Sent(retry("a sender process died while sending", self._attempt(attempt)))
 
     def _attempt(self, number: int) -> Attempt:
         return Attempt(self._clock.now(), number, self._jitter())

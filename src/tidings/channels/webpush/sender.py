@@ -1,18 +1,20 @@
 """One push from plain text to outcome: check, sign, encrypt, post, judge."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tidings.channels.webpush.answer import NoAnswer
 from tidings.channels.webpush.encryption import MAX_PLAINTEXT, encrypt
-from tidings.channels.webpush.endpoints import EndpointPolicy
+from tidings.channels.webpush.endpoints import EndpointPolicy, Origin
 from tidings.channels.webpush.in_flight import InFlight
 from tidings.channels.webpush.payload import SMALL, shrink
 from tidings.channels.webpush.policy import Again, Attempt, Change, decide, retry
 from tidings.channels.webpush.request import PushRequest
+from tidings.channels.webpush.signs import Kind, Sent, Sign, sign_of
 from tidings.channels.webpush.transport import Transport
 from tidings.channels.webpush.vapid import Signer
 from tidings.errors import Invalid
-from tidings.model.outcome import Outcome, Refused
+from tidings.model.outcome import Refused
 from tidings.model.subscription import VapidKey
 from tidings.ports.clock import Clock
 
@@ -35,7 +37,7 @@ class Sender:
         """Replace the known VAPID keys."""
         self._signer.set_keys(keys)
 
-    async def send(self, request: PushRequest) -> Outcome:
+    async def send(self, request: PushRequest) -> Sent:
         """Send one push. A refusal that one change may cure (413, Apple's topic) is repeated with it at once."""
         with self._in_flight:
             return await self._until_decided(request)
@@ -45,25 +47,37 @@ class Sender:
         await self._in_flight.ended()
         await self._transport.close()
 
-    async def _until_decided(self, request: PushRequest) -> Outcome:
+    async def _until_decided(self, request: PushRequest) -> Sent:
         tried: set[Change] = set()
         payload, topic = request.payload, request.topic
         while True:
-            outcome = await self._once(request, payload, topic, tried)
-            if not isinstance(outcome, Again):
-                return outcome
-            tried.add(outcome.change)
-            if outcome.change is Change.NO_TOPIC:
+            sent = await self._once(request, payload, topic, tried)
+            if isinstance(sent, Sent):
+                return sent
+            tried.add(sent.change)
+            if sent.change is Change.NO_TOPIC:
                 topic = None
                 continue
             smaller = shrink(payload, SMALL)
             if smaller is None:
-                return Refused("the push service finds the message too large and it cannot be shortened", 413)
+                why = "the push service finds the message too large and it cannot be shortened"
+                return Sent(Refused(why, 413), Sign(Kind.WELL))
             payload = smaller
 
-    async def _once(
-        self, request: PushRequest, payload: bytes, topic: str | None, tried: set[Change]
-    ) -> Outcome | Again:
+    async def _once(self, request: PushRequest, payload: bytes, topic: str | None, tried: set[Change]) -> Sent | Again:
+        sealed = self._sealed(request, payload, topic)
+        if isinstance(sealed, Refused):
+            return Sent(sealed)
+        answer = await self._transport.post(sealed.origin, request.endpoint, sealed.headers, sealed.body)
+        now = self._clock.now()
+        attempt = Attempt(now, request.attempt, self._jitter(), tried)
+        sign = sign_of(sealed.origin.host, answer, now)
+        if isinstance(answer, NoAnswer):
+            return Sent(retry(answer.why, attempt), sign)
+        outcome = decide(sealed.origin.host, answer, attempt)
+        return outcome if isinstance(outcome, Again) else Sent(outcome, sign)
+
+    def _sealed(self, request: PushRequest, payload: bytes, topic: str | None) -> "_Sealed | Refused":
         try:
             # again, since the allow-list may have become stricter after this browser subscribed
             origin = self._policy.check(request.endpoint)
@@ -87,8 +101,13 @@ class Sender:
         }
         if topic is not None:
             headers["Topic"] = topic
-        answer = await self._transport.post(origin, request.endpoint, headers, body)
-        attempt = Attempt(self._clock.now(), request.attempt, self._jitter(), tried)
-        if isinstance(answer, NoAnswer):
-            return retry(answer.why, attempt)
-        return decide(origin.host, answer, attempt)
+        return _Sealed(origin, headers, body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """A request that may leave."""
+
+    origin: Origin
+    headers: dict[str, str]
+    body: bytes

@@ -31,8 +31,8 @@ class Limits:
     """Bounds of the transport; times in seconds."""
 
     connect: float = 5.0
-    #: from connecting to the last byte read
-    total: float = 15.0
+    #: from connecting to the last byte read; push services answer within a second, and what hangs holds a place
+    total: float = 10.0
     #: a client older than this is replaced, so that a changed address is seen
     client_life: float = 60.0
     #: requests in flight per origin, and idle connections kept. With HTTP/1.1 each has its own connection, and now
@@ -60,6 +60,8 @@ class _Pinned:
     #: set once a connection stands: until then one request leads and the rest wait for it to join its connection
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     led: bool = False
+    #: why the leader could not connect: those who waited for it do not all try the same in vain
+    failed: NoAnswer | None = None
     in_flight: int = 0
     retired: bool = False
 
@@ -120,11 +122,13 @@ class Transport:
         """Let one request open the connection: a crowd would open one each before HTTP/2 is agreed on."""
         if pinned.led:
             try:
-                async with asyncio.timeout(self._limits.connect):
+                # a little longer than the leader may take to connect, so as to learn that it could not
+                async with asyncio.timeout(self._limits.connect * 1.1):
                     await pinned.ready.wait()
             except TimeoutError:
+                # connected, but slow to answer: each goes on its own
                 pinned.ready.set()
-            return await self._exchange(pinned, origin, url, headers, body)
+            return pinned.failed or await self._exchange(pinned, origin, url, headers, body)
         pinned.led = True
         try:
             return await self._exchange(pinned, origin, url, headers, body)
@@ -147,7 +151,10 @@ class Transport:
                 return Answer(status, kept, "" if 200 <= status < 300 else await _excerpt(response))
         except ConnectError:
             self._retire(origin, pinned)
-            return NoAnswer(f"{origin.host} could not be connected to")
+            failure = NoAnswer(f"{origin.host} could not be connected to")
+            if not pinned.ready.is_set():
+                pinned.failed = failure
+            return failure
         except RequestTimeoutError:
             return NoAnswer(f"{origin.host} did not answer within {self._limits.total:g} s")
         except PyreqwestError as error:

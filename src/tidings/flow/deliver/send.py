@@ -3,15 +3,17 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
 
 from tidings.errors import Invalid
+from tidings.flow.deliver.destination import Addressing, Destination
 from tidings.flow.deliver.gate import Gate
 from tidings.flow.deliver.recheck import objection
 from tidings.flow.deliver.renderings import Renderings
+from tidings.flow.deliver.stragglers import Runner, Stragglers
 from tidings.model.delivery import Attempted, Due, Message, Skipped, SkipReason
 from tidings.model.notification import Notification
 from tidings.model.outcome import Deferred, Outcome
@@ -40,6 +42,15 @@ class Job:
     in_audience: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Jobs of one call that go to one destination; None = to none that is known."""
+
+    destination: Destination | None
+    #: not yet begun, the next one last
+    waiting: list[Job] = field(default_factory=list)
+
+
 async def _at_once() -> None:
     """Wait for nothing."""
 
@@ -63,6 +74,8 @@ class Sender:
         self._clock = clock
         self._recorded = recorded
         self._idle = idle
+        self._addressing = {name: one for name, one in channels.items() if isinstance(one, Addressing)}
+        self._stragglers = Stragglers()
         self._cancelled: dict[str, None] = {}
         self._held: Counter[str] = Counter()
         self._stopping = False
@@ -91,31 +104,74 @@ class Sender:
 
         informed: awaited before each send; returns once it is known what was cancelled lately.
         """
-        waiting = list(jobs)
-        waiting.reverse()
-        held = Counter(job.notification.id for job in waiting)
+        groups = self._grouped(jobs)
+        held = Counter(job.notification.id for group in groups for job in group.waiting)
         self._held += held
 
-        async def runner() -> None:
-            while waiting and not self._stopping:
-                await self._one(waiting.pop(), informed)
+        async def running(runner: Runner, group: _Group) -> None:
+            while group.waiting and not self._stopping:
+                await self._one(group.waiting.pop(), group.destination, runner, informed)
 
+        async def look() -> bool:
+            for group in groups:
+                await self._hold_back(group)
+            return not any(group.waiting for group in groups)
+
+        runners = [
+            (runner, running(runner, group))
+            for group in groups
+            for runner in (Runner() for _ in range(min(len(group.waiting), self._gate.places)))
+        ]
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(len(waiting), self._gate.places)):
-                    group.create_task(runner())
+            await self._stragglers.until_done(runners, look)
         finally:
             self._held -= held
         if not self._gate.in_flight:
             self._idle()
-        return waiting
+        return [job for group in groups for job in group.waiting]
 
-    async def _one(self, job: Job, informed: Callable[[], Awaitable[None]]) -> None:
+    def _grouped(self, jobs: Iterable[Job]) -> Sequence[_Group]:
+        """Return jobs by where they go: those that wait for one place must not stand before the others."""
+        groups: dict[str, _Group] = {}
+        for job in jobs:
+            addressing = self._addressing.get(job.due.channel)
+            destination = addressing.destination(job.due.target) if addressing and job.due.target else None
+            group = groups.setdefault("" if destination is None else destination.name, _Group(destination))
+            group.waiting.append(job)
+        for group in groups.values():
+            group.waiting.reverse()
+        return list(groups.values())
+
+    async def _hold_back(self, group: _Group) -> None:
+        """Let nothing wait for a destination that has closed in the meantime, nor for what hangs there."""
+        destination = group.destination
+        if destination is None or not self._is_closed(destination):
+            return
+        self._gate.turn_away(destination)
+        self._gate.lend(destination)
+        while group.waiting and not self._stopping:
+            await self._not_now(group.waiting.pop(), destination)
+
+    def _is_closed(self, destination: Destination) -> bool:
+        return destination.is_closed(full=self._gate.is_full(destination))
+
+    async def _one(
+        self, job: Job, destination: Destination | None, runner: Runner, informed: Callable[[], Awaitable[None]]
+    ) -> None:
+        if reason := self._objection(job):
+            await self._skip(job, reason)
+            return
+        if destination is not None and self._is_closed(destination):
+            await self._not_now(job, destination)
+            return
         message = self._composed(job)
         if isinstance(message, SkipReason):
             await self._skip(job, message)
             return
-        await self._gate.enter(job.notification.priority)
+        if not await self._gate.enter(job.notification.priority, destination):
+            assert destination is not None, "only from a destination somebody is turned away"
+            await self._not_now(job, destination)
+            return
         try:
             await informed()
             started = self._clock.now()
@@ -128,25 +184,43 @@ class Sender:
                 return
             outcome: Outcome = _too_late(started)
             if started + LONGEST_SEND <= job.due.lease_until:
-                outcome = await self._outcome(self._channels[job.due.channel], message, started)
+                outcome = await self._sent(job, message, runner, started)
             # The place is held until the outcome is taken: while the database stalls, no more is sent than a crash
             # may repeat.
             await self._recorded(_attempted(job, outcome, started, self._clock.now()))
         finally:
-            self._gate.leave()
+            self._gate.leave(destination)
+
+    async def _sent(self, job: Job, message: Message, runner: Runner, started: datetime) -> Outcome:
+        runner.since = asyncio.get_running_loop().time()
+        try:
+            return await self._outcome(self._channels[job.due.channel], message, started)
+        except asyncio.CancelledError:
+            if runner.is_straggler:
+                # its claim counts as dealt with, so nobody else would give it back
+                broken_off = Deferred(started, "the worker stopped before the answer came", spends_attempt=False)
+                await self._recorded(_attempted(job, broken_off, started, self._clock.now()))
+            raise
+        finally:
+            runner.since = None
+
+    async def _not_now(self, job: Job, destination: Destination) -> None:
+        now = self._clock.now()
+        later = destination.not_now(job.notification.priority, job.notification.expires_at)
+        await self._recorded(_attempted(job, later, now, now))
 
     async def _skip(self, job: Job, reason: SkipReason) -> None:
         now = self._clock.now()
         skipped = Skipped(job.notification.id, job.due.user_id, job.due.channel, reason)
         await self._recorded(_attempted(job, skipped, now, now))
 
+    def _objection(self, job: Job) -> SkipReason | None:
+        if job.notification.id in self._cancelled:
+            return SkipReason.CANCELLED
+        return objection(job.due, job.notification, job.category, in_audience=job.in_audience, now=self._clock.now())
+
     def _composed(self, job: Job) -> Message | SkipReason:
         due, notification = job.due, job.notification
-        if notification.id in self._cancelled:
-            return SkipReason.CANCELLED
-        now = self._clock.now()
-        if reason := objection(due, notification, job.category, in_audience=job.in_audience, now=now):
-            return reason
         assert due.target is not None, "objection() lets nothing without a target pass"
         assert due.locale is not None, "nor a user without a locale"
         try:

@@ -23,17 +23,18 @@ SOCKET_TIMEOUT = 30.0
 MOST_CONNECTIONS = 64
 
 
-def connection_options(url: str) -> dict[str, Any]:
+def connection_options(url: str, *, decode: bool = True) -> dict[str, Any]:
     """Return the options of the client for a URL, apart from what the URL itself says.
 
     `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS, `unix:///path/to/socket?db=0`; options of the
-    client may follow as a query (`?ssl_ca_certs=/etc/ca.pem`). Raises ConfigError for any other form.
+    client may follow as a query (`?ssl_ca_certs=/etc/ca.pem`). decode: answers are text, not bytes.
+    Raises ConfigError for any other form of URL.
     """
     scheme = urlsplit(url).scheme
     if scheme not in ("redis", "rediss", "unix"):
         raise ConfigError("redis", "is no Redis; write redis://host:6379/0, rediss://… or unix:///path")
     options: dict[str, Any] = {
-        "decode_responses": True,
+        "decode_responses": decode,
         # a producer may write what it likes; a byte that is no UTF-8 must not stop a lane
         "encoding_errors": "replace",
         "protocol": 2,
@@ -51,10 +52,11 @@ def connection_options(url: str) -> dict[str, Any]:
 class RedisLink:
     """The client of one process. Whatever goes wrong with the server comes out as BackendError, and in time."""
 
-    def __init__(self, url: str) -> None:
-        """url: as `connection_options`. Nothing is connected yet."""
+    def __init__(self, url: str, *, what: str = "the queue", decode: bool = True) -> None:
+        """url, decode: as `connection_options`; what: who does not answer, in errors. Nothing is connected yet."""
+        self._what = what
         try:
-            self.client: Redis = Redis.from_url(url, **connection_options(url))
+            self.client: Redis = Redis.from_url(url, **connection_options(url, decode=decode))
         except ValueError as error:
             raise ConfigError("redis", f"is not understood: {error}") from None
 
@@ -68,9 +70,9 @@ class RedisLink:
             async with asyncio.timeout(seconds):
                 yield self.client
         except TimeoutError:
-            raise BackendError("the queue does not answer in time", retry_after=1.0) from None
+            raise BackendError(f"{self._what} does not answer in time", retry_after=1.0) from None
         except (RedisError, OSError) as error:
-            raise BackendError(f"the queue does not answer: {type(error).__name__}", retry_after=1.0) from error
+            raise BackendError(f"{self._what} does not answer: {type(error).__name__}", retry_after=1.0) from error
 
     async def ping(self) -> None:
         """Raise BackendError if the server does not answer."""

@@ -1,7 +1,7 @@
-"""How long calls took, as the two figures that are compared."""
+"""What benchmarks print: latency as the two figures that are compared, records under their JSON names."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -20,3 +20,12 @@ class Latency:
             return cls(only, only)
         cuts = statistics.quantiles(milliseconds, n=100, method="inclusive")
         return cls(round(cuts[49], 2), round(cuts[98], 2))
+
+
+def camel(values: Mapping[str, object]) -> dict[str, object]:
+    """Return a record's fields under their JSON names: `cpu_ms` is `cpuMs`."""
+    named: dict[str, object] = {}
+    for name, value in values.items():
+        first, *rest = name.split("_")
+        named[first + "".join(word.title() for word in rest)] = camel(value) if isinstance(value, Mapping) else value
+    return named
