@@ -21,7 +21,7 @@ from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.ports.clock import Clock, SystemClock
 from tidings.runtime import Engine, Runtime, schema_fault
 from tidings.settings import Settings
-from tidings.stores import migrate
+from tidings.stores import schema_version
 from tidings.stores.apart import Apart
 from tidings.stores.connection import at_once, borrowed_blocking
 from tidings.stores.sqlite import blocking_engine
@@ -204,8 +204,8 @@ class _OnSqlite:
         self._engine = blocking_engine(path)
         with translated(), self._engine.connect() as connection:
             if parts.settings.migrate:
-                migrate.upgrade(connection)
-            elif fault := schema_fault(migrate.status(connection)):
+                schema_version.ensure(connection)
+            elif fault := schema_fault(schema_version.status(connection)):
                 raise ConfigError("TIDINGS_MIGRATE", f"is off, and {fault}; run: tidings db upgrade")
 
     def accept(self, request: NotifyRequest, conn: object) -> Notification:

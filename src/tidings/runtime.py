@@ -30,7 +30,7 @@ from tidings.ports.store import Transaction
 from tidings.queues.local import LocalQueue
 from tidings.settings import Role, Settings
 from tidings.stores import postgres, retention, sqlite
-from tidings.stores.migrate import Status
+from tidings.stores.schema_version import Status
 from tidings.stores.sealing import Sealer
 from tidings.stores.store import SqlStore
 from tidings.wording import MinijinjaWording

@@ -16,7 +16,7 @@ from tidings.cli.output import print_json
 from tidings.errors import ConfigError, Invalid, NotFound
 from tidings.secret_files import private_file
 from tidings.settings import Settings
-from tidings.stores import migrate, postgres, sqlite, steady
+from tidings.stores import postgres, schema_version, sqlite, steady
 
 app = App(name="db", help="Create, upgrade and look at the database.")
 
@@ -29,7 +29,7 @@ def upgrade(*, options: Options = Options()) -> None:
     settings = options.settings()
     if (path := settings.sqlite_path) is not None:
         private_file(path)
-    before, after = _run(settings, lambda connection: _moved(connection, migrate.upgrade), writing=True)
+    before, after = _run(settings, lambda connection: _moved(connection, schema_version.ensure), writing=True)
     name = _name(settings)
     if options.json:
         print_json({"database": name, "from": before.current, "to": after.current})
@@ -45,7 +45,7 @@ def status(*, options: Options = Options()) -> int:
     settings = options.settings()
     path, name = settings.sqlite_path, _name(settings)
     if path is None or path.exists():
-        found = _run(settings, migrate.status, writing=False)
+        found = _run(settings, schema_version.status, writing=False)
         current, up_to_date = found.current, found.up_to_date
     else:
         current, up_to_date = None, False
@@ -69,6 +69,8 @@ def downgrade(to: str, *, yes: bool = False, options: Options = Options()) -> No
     yes
         Do it; stop every server first.
     """
+    from tidings.stores import migrate
+
     settings = options.settings()
     name = _name(settings)
     if (path := settings.sqlite_path) is not None and not path.exists():
@@ -84,11 +86,13 @@ def downgrade(to: str, *, yes: bool = False, options: Options = Options()) -> No
         print(f"{name}: schema {before.current or 'none'} → {after.current or 'none'}")
 
 
-def _moved(connection: Connection, move: Callable[[Connection], None]) -> tuple[migrate.Status, migrate.Status]:
-    before = migrate.status(connection)
+def _moved(
+    connection: Connection, move: Callable[[Connection], None]
+) -> tuple[schema_version.Status, schema_version.Status]:
+    before = schema_version.status(connection)
     connection.rollback()
     move(connection)
-    return before, migrate.status(connection)
+    return before, schema_version.status(connection)
 
 
 def _run(settings: Settings, work: Callable[[Connection], _T], *, writing: bool) -> _T:

@@ -101,7 +101,7 @@ def _sqlite(settings: Settings) -> Iterator[Finding]:
     from sqlalchemy.exc import DatabaseError
 
     from tidings.cli.db import connected
-    from tidings.stores import migrate
+    from tidings.stores import schema_version
 
     path = settings.sqlite_path
     if path is None or not path.exists() or not path.stat().st_size:
@@ -109,7 +109,7 @@ def _sqlite(settings: Settings) -> Iterator[Finding]:
         return
     try:
         with connected(path) as connection:
-            found = migrate.status(connection)
+            found = schema_version.status(connection)
             # quick_check reads every page but verifies no index: seconds where integrity_check takes minutes
             verdict = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
             sealing = _sealing(connection, settings.secret_key) if found.current and verdict == "ok" else None

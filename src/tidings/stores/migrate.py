@@ -8,7 +8,6 @@ PostgreSQL each migration is a transaction, because an index on a table in use i
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,31 +26,13 @@ from tidings.errors import BackendError, Invalid
 from tidings.stores import partitions
 from tidings.stores.connection import Blocking, at_once
 from tidings.stores.locks import is_locked, schema_lock
+from tidings.stores.schema_version import status
 
 log = structlog.get_logger(__name__)
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 #: how long a process waits for another one that changes the schema, in seconds
 PATIENCE = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where the schema is and where this program wants it. None = empty database."""
-
-    current: str | None
-    head: str
-
-    @property
-    def up_to_date(self) -> bool:
-        return self.current == self.head
-
-
-def status(connection: Connection) -> Status:
-    """Compare the database with the migrations of this program."""
-    head = _scripts().get_current_head()
-    assert head is not None, "there is at least one migration"
-    return Status(MigrationContext.configure(connection).get_current_revision(), head)
 
 
 def upgrade(connection: Connection, now: datetime | None = None, *, patience: float = PATIENCE) -> None:

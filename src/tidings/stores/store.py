@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tidings.model.template import Category
 from tidings.ports.pack import AudienceKind
 from tidings.ports.store import Transaction
-from tidings.stores import migrate
+from tidings.stores import schema_version
 from tidings.stores.audiences import SqlAudiences
 from tidings.stores.connection import SqlTransaction, borrowed, of
 from tidings.stores.dead_letters import SqlDeadLetters
@@ -108,12 +108,12 @@ class SqlStore:
     async def upgrade(self) -> None:
         """Bring the schema up to date. Raises BackendError when the database is newer than this program."""
         async with plain(self._writer) as connection:
-            await connection.run_sync(migrate.upgrade)
+            await connection.run_sync(schema_version.ensure)
 
-    async def schema_status(self) -> migrate.Status:
+    async def schema_status(self) -> schema_version.Status:
         """Return the schema's version and the newest one this program knows."""
         async with plain(self._reader) as connection:
-            return await connection.run_sync(migrate.status)
+            return await connection.run_sync(schema_version.status)
 
     @property
     def statements(self) -> int:

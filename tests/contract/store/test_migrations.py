@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidings.errors import BackendError, Invalid
 from tidings.packs.events import tables
-from tidings.stores import migrate
+from tidings.stores import migrate, schema_version
 from tidings.stores.postgres import engines as postgres_engines
 from tidings.stores.schema import metadata
 from tidings.stores.sealing import Sealer
@@ -60,11 +60,11 @@ def _differences(connection: Connection) -> list[Any]:
 
 async def test_up_down_and_up_again(writer: AsyncEngine) -> None:
     async with writer.connect() as connection:
-        assert (await connection.run_sync(migrate.status)).current is None
+        assert (await connection.run_sync(schema_version.status)).current is None
         await connection.rollback()
         for _ in range(2):
             await connection.run_sync(migrate.upgrade)
-            assert (await connection.run_sync(migrate.status)).up_to_date
+            assert (await connection.run_sync(schema_version.status)).up_to_date
             assert await connection.run_sync(_tables) == set(metadata.tables)
             await connection.rollback()
             await connection.run_sync(migrate.downgrade, "base")
@@ -77,7 +77,7 @@ async def test_every_step_down_can_be_taken_up_again(writer: AsyncEngine) -> Non
         for revision in ("0002", "0001"):
             await connection.run_sync(migrate.upgrade)
             await connection.run_sync(migrate.downgrade, revision)
-            assert (await connection.run_sync(migrate.status)).current == revision
+            assert (await connection.run_sync(schema_version.status)).current == revision
             await connection.rollback()
 
 
@@ -86,7 +86,7 @@ async def test_a_schema_that_does_not_exist_is_told_as_such(writer: AsyncEngine)
         await connection.run_sync(migrate.upgrade)
         with pytest.raises(Invalid, match="'0815' is no schema below this database's; there are base, 0001, 0002"):
             await connection.run_sync(migrate.downgrade, "0815")
-        assert (await connection.run_sync(migrate.status)).up_to_date
+        assert (await connection.run_sync(schema_version.status)).up_to_date
 
 
 async def test_the_migrated_schema_is_the_declared_one(writer: AsyncEngine) -> None:

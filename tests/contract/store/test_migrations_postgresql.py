@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tidings.errors import BackendError
-from tidings.stores import migrate, partitions
+from tidings.stores import migrate, partitions, schema_version
 from tidings.stores.connection import Blocking, at_once
 from tidings.stores.locks import SCHEMA
 from tidings.stores.partitions import WEEKS_AHEAD, Week
@@ -129,7 +129,7 @@ async def test_who_waits_for_the_schema_says_so_in_the_end(writer: AsyncEngine, 
             await connection.run_sync(lambda at: migrate.downgrade(at, "0002", patience=0.6))
         await other.close()
         await connection.run_sync(lambda at: migrate.downgrade(at, "0002", patience=0.6))
-        assert (await connection.run_sync(migrate.status)).current == "0002"
+        assert (await connection.run_sync(schema_version.status)).current == "0002"
 
 
 async def test_a_partition_that_cannot_be_made_now_is_made_later(writer: AsyncEngine, postgres_url: str) -> None:
@@ -212,11 +212,11 @@ async def test_what_fails_half_way_can_be_run_again(upgraded: AsyncConnection) -
     await _do(upgraded, "CREATE TABLE user_limits ()")
     with pytest.raises(DBAPIError, match="already exists"):
         await upgraded.run_sync(migrate.upgrade, NOW)
-    assert (await upgraded.run_sync(migrate.status)).current == "0002"
+    assert (await upgraded.run_sync(schema_version.status)).current == "0002"
     await upgraded.rollback()
     await _do(upgraded, "DROP TABLE user_limits")
     await upgraded.run_sync(migrate.upgrade, NOW)
-    assert (await upgraded.run_sync(migrate.status)).up_to_date
+    assert (await upgraded.run_sync(schema_version.status)).up_to_date
 
 
 def id_made(at: datetime) -> str:

@@ -102,7 +102,7 @@ def test_what_nobody_foresaw_is_one_line_and_its_traceback_is_asked_for(
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setenv("TIDINGS_LOG_LEVEL", level)
-    monkeypatch.setattr("tidings.stores.migrate.status", fail)
+    monkeypatch.setattr("tidings.stores.schema_version.status", fail)
     assert run(["db", "upgrade"]) == 1
     printed = capsys.readouterr().err
     assert printed.splitlines()[-1].startswith("error: ZeroDivisionError: division by zero; ")
