@@ -51,7 +51,10 @@ class Chosen(Body):
     limit: Annotated[int, Field(ge=1, le=MOST)] = LIMIT
 
     def which(self) -> DeadLetterFilter:
-        """Return the filter. Raises Invalid where none is given and `all` does not say that every one is meant."""
+        """Return the filter. Raises Invalid where none is given and `all` does not say that every one is meant.
+
+        To look does no harm: a dry run without a filter means every one.
+        """
         found = DeadLetterFilter(
             ids=self.ids,
             error=self.error,
@@ -62,7 +65,7 @@ class Chosen(Body):
             since=self.since,
             until=self.until,
         )
-        if found == _EVERYTHING and not self.all:
+        if found == _EVERYTHING and not (self.all or self.dry_run):
             raise Invalid.field("all", "must be true to mean every dead letter; or name a filter such as error")
         if found != _EVERYTHING and self.all:
             raise Invalid.field("all", "means every dead letter; leave it out where a filter is named")
