@@ -24,6 +24,7 @@ from tidings.settings import Settings
 from tidings.stores import schema_version
 from tidings.stores.apart import Apart
 from tidings.stores.connection import at_once, borrowed_blocking
+from tidings.stores.prepare import prepare
 from tidings.stores.sqlite import blocking_engine
 from tidings.stores.store import translated
 
@@ -204,7 +205,7 @@ class _OnSqlite:
         self._engine = blocking_engine(path)
         with translated(), self._engine.connect() as connection:
             if parts.settings.migrate:
-                schema_version.ensure(connection)
+                prepare(connection)
             elif fault := schema_fault(schema_version.status(connection)):
                 raise ConfigError("TIDINGS_MIGRATE", f"is off, and {fault}; run: tidings db upgrade")
 

@@ -17,6 +17,7 @@ from tidings.errors import ConfigError, Invalid, NotFound
 from tidings.secret_files import private_file
 from tidings.settings import Settings
 from tidings.stores import postgres, schema_version, sqlite, steady
+from tidings.stores.prepare import prepare
 
 app = App(name="db", help="Create, upgrade and look at the database.")
 
@@ -29,7 +30,7 @@ def upgrade(*, options: Options = Options()) -> None:
     settings = options.settings()
     if (path := settings.sqlite_path) is not None:
         private_file(path)
-    before, after = _run(settings, lambda connection: _moved(connection, schema_version.ensure), writing=True)
+    before, after = _run(settings, lambda connection: _moved(connection, prepare), writing=True)
     name = _name(settings)
     if options.json:
         print_json({"database": name, "from": before.current, "to": after.current})

@@ -3,19 +3,17 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from tidings.model.priority import Lane
-
-if TYPE_CHECKING:
-    from tidings.ports.store import Transaction
+from tidings.ports.transaction import Transaction
 
 
 class UserLimits(Protocol):
     """How many notifications a user got lately (MISSION M18): a sliding window, exact under concurrency."""
 
     async def take(
-        self, tx: "Transaction", scope: str, user_ids: Collection[str], *, limit: int, window: timedelta, now: datetime
+        self, tx: Transaction, scope: str, user_ids: Collection[str], *, limit: int, window: timedelta, now: datetime
     ) -> set[str]:
         """Count one notification for each user and return those who stay within `limit` per `window`.
 
@@ -24,7 +22,7 @@ class UserLimits(Protocol):
         """
         ...
 
-    async def purge(self, tx: "Transaction", before: datetime) -> int:
+    async def purge(self, tx: Transaction, before: datetime) -> int:
         """Erase what was last counted before an instant."""
         ...
 
@@ -84,17 +82,17 @@ class DeadLetters(Protocol):
     """What was given up, for an operator to look at, send again or put away (MISSION M9)."""
 
     async def page(
-        self, tx: "Transaction", which: DeadLetterFilter, *, before: str | None, limit: int
+        self, tx: Transaction, which: DeadLetterFilter, *, before: str | None, limit: int
     ) -> Sequence[DeadLetter]:
         """Newest first by id; `before` is the id the last page ended with."""
         ...
 
-    async def by_error(self, tx: "Transaction", which: DeadLetterFilter, *, limit: int) -> Sequence[ErrorGroup]:
+    async def by_error(self, tx: Transaction, which: DeadLetterFilter, *, limit: int) -> Sequence[ErrorGroup]:
         """Group by error, the most frequent first."""
         ...
 
     async def replay(
-        self, tx: "Transaction", which: DeadLetterFilter, *, due_at: datetime, limit: int, now: datetime
+        self, tx: Transaction, which: DeadLetterFilter, *, due_at: datetime, limit: int, now: datetime
     ) -> Sequence[str]:
         """Make up to `limit` of them pending again, due at `due_at`, with fresh attempts. Returns their ids.
 
@@ -102,7 +100,7 @@ class DeadLetters(Protocol):
         """
         ...
 
-    async def discard(self, tx: "Transaction", which: DeadLetterFilter, *, limit: int, now: datetime) -> int:
+    async def discard(self, tx: Transaction, which: DeadLetterFilter, *, limit: int, now: datetime) -> int:
         """Take up to `limit` of them off the list for good. Returns how many."""
         ...
 
@@ -125,19 +123,19 @@ class Process:
 class Processes(Protocol):
     """Heartbeats of every process on this database."""
 
-    async def beat(self, tx: "Transaction", process: Process) -> None:
+    async def beat(self, tx: Transaction, process: Process) -> None:
         """Say that a process is alive."""
         ...
 
-    async def leave(self, tx: "Transaction", process_id: str) -> None:
+    async def leave(self, tx: Transaction, process_id: str) -> None:
         """Say that it ended in order."""
         ...
 
-    async def seen(self, tx: "Transaction", since: datetime) -> Sequence[Process]:
+    async def seen(self, tx: Transaction, since: datetime) -> Sequence[Process]:
         """Return those that were alive since an instant."""
         ...
 
-    async def purge(self, tx: "Transaction", before: datetime) -> int:
+    async def purge(self, tx: Transaction, before: datetime) -> int:
         """Forget those that were not seen since."""
         ...
 
@@ -145,7 +143,7 @@ class Processes(Protocol):
 class Schedules(Protocol):
     """What runs at intervals, once among all processes (MISSION M22)."""
 
-    async def claim(self, tx: "Transaction", name: str, *, every: timedelta, now: datetime) -> bool:
+    async def claim(self, tx: Transaction, name: str, *, every: timedelta, now: datetime) -> bool:
         """Take a run that is due, for one of all processes; the first call starts the schedule, due at once.
 
         Missed runs are caught up once: the next is due at the first beat of the schedule after `now`. A clock that
@@ -153,6 +151,6 @@ class Schedules(Protocol):
         """
         ...
 
-    async def next_run(self, tx: "Transaction", name: str) -> datetime | None:
+    async def next_run(self, tx: Transaction, name: str) -> datetime | None:
         """Return when it is due next, None = never started."""
         ...

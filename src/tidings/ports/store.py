@@ -3,7 +3,7 @@
 `begin()` is for writing, `read()` for reading a consistent snapshot, `join()` for the caller's own transaction.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,19 +20,7 @@ from tidings.model.template import Category
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import Preference, User
 from tidings.ports.operations import DeadLetters, Processes, Schedules, UserLimits
-
-
-class Transaction(Protocol):
-    """An open transaction, opaque to everybody but the store that made it."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended."""
-        ...
-
-    def on_commit(self, call: Callable[[], Awaitable[None]]) -> None:
-        """Call something once it is committed. Of a joined transaction nobody tells us the end: nothing is called."""
-        ...
+from tidings.ports.transaction import Transaction as Transaction  # part of this protocol
 
 
 class Notifications(Protocol):

@@ -40,14 +40,6 @@ def status(connection: Connection) -> Status:
     return Status(current, HEAD)
 
 
-def ensure(connection: Connection) -> None:
-    """Bring the schema up to date where there is anything to do. Raises BackendError as `migrate.upgrade` does."""
-    if not is_ready(connection):
-        from tidings.stores import migrate
-
-        migrate.upgrade(connection)
-
-
 def is_ready(connection: Connection, now: datetime | None = None) -> bool:
     """Say whether there is nothing to do at a start: neither a migration, nor a partition of the weeks that come.
 

@@ -20,6 +20,7 @@ from tidings.stores.keys import SqlApiKeys, SqlVapidKeys
 from tidings.stores.limits import SqlUserLimits
 from tidings.stores.notifications import SqlNotifications
 from tidings.stores.outbox import SqlOutbox
+from tidings.stores.prepare import prepare
 from tidings.stores.processes import SqlProcesses
 from tidings.stores.schedules import SqlSchedules
 from tidings.stores.schema import categories, facts
@@ -108,7 +109,7 @@ class SqlStore:
     async def upgrade(self) -> None:
         """Bring the schema up to date. Raises BackendError when the database is newer than this program."""
         async with plain(self._writer) as connection:
-            await connection.run_sync(schema_version.ensure)
+            await connection.run_sync(prepare)
 
     async def schema_status(self) -> schema_version.Status:
         """Return the schema's version and the newest one this program knows."""

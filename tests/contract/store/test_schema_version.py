@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidings.stores import migrate, partitions, schema_version
 from tidings.stores.postgres import engines
+from tidings.stores.prepare import prepare
 from tidings.testing.postgres import PostgresServer
 
 NOW = datetime.now(UTC)
@@ -36,7 +37,7 @@ async def test_a_database_is_ready_once_it_is_migrated(postgres_url: str) -> Non
 async def _check(writer: AsyncEngine) -> None:
     async with writer.connect() as connection:
         assert not await connection.run_sync(schema_version.is_ready)
-        await connection.run_sync(schema_version.ensure)
+        await connection.run_sync(prepare)
         assert await connection.run_sync(schema_version.is_ready)
         later = NOW + timedelta(weeks=partitions.WEEKS_AHEAD)
         assert not await connection.run_sync(schema_version.is_ready, later), "weeks that come have no partition yet"
@@ -48,9 +49,9 @@ async def test_a_second_start_needs_no_migration(postgres: PostgresServer, postg
     writer, _ = engines(postgres_url, pool_size=1)
     try:
         async with writer.connect() as connection:
-            await connection.run_sync(schema_version.ensure)
+            await connection.run_sync(prepare)
             before = postgres.sql("SELECT count(*) FROM pg_class", postgres_url.rpartition("/")[2])
-            await connection.run_sync(schema_version.ensure)
+            await connection.run_sync(prepare)
             assert postgres.sql("SELECT count(*) FROM pg_class", postgres_url.rpartition("/")[2]) == before
     finally:
         await writer.dispose()
