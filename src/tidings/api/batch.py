@@ -9,12 +9,12 @@ from starlette.responses import Response
 from tidings.api import lines
 from tidings.api.host import ApiHost
 from tidings.api.idempotency import key_of, keyed_of
-from tidings.api.notify_body import NotifyBody
 from tidings.api.shapes import Accepted
 from tidings.api.together import Together, together_of
 from tidings.api.wanted import Line, several, single
 from tidings.edge import bodies, describe
 from tidings.edge.answers import LOCATION, located
+from tidings.edge.notify_body import NotifyBody
 from tidings.errors import Invalid
 from tidings.ports.store import KeyedRequest
 

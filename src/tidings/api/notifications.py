@@ -12,13 +12,13 @@ from tidings.api.direct import Direct
 from tidings.api.host import ApiHost
 from tidings.api.idempotency import keyed_of
 from tidings.api.known import known_notification
-from tidings.api.notify_body import NotifyBody, as_called, to_request
 from tidings.api.served import Estimate
 from tidings.api.shapes import Accepted, DeliveryShown, NotificationShown, NotificationStatus, SkipShown
 from tidings.api.together import together_of
 from tidings.api.wanted import single
 from tidings.edge import bodies, describe
 from tidings.edge.answers import LOCATION, Shown, located, page_of
+from tidings.edge.notify_body import NotifyBody, as_called, to_request
 from tidings.errors import Invalid
 from tidings.model.delivery import SkipReason
 from tidings.model.notification import Counts, Notification, NotificationState

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tidings.api import lines
-from tidings.api.notify_body import NotifyBody, as_called, to_request
+from tidings.edge.notify_body import NotifyBody, as_called, to_request
 from tidings.errors import Invalid
 from tidings.model.notification import Notification
 from tidings.model.request import NotifyRequest

@@ -1,6 +1,6 @@
-"""The edge of HTTP, shared by the API and the packs' routes. Pydantic stays here.
+"""The edge: HTTP, shared by the API and the packs' routes, and jobs that others add. Pydantic stays here.
 
-Takes: bytes of requests, records about to be shown.
+Takes: bytes of requests, data of jobs, records about to be shown.
 Gives: checked frozen bodies, faults in the caller's spelling, answers in camelCase and their description.
 Never: reads a store, decides anything, knows a route or a pack.
 """

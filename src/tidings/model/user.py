@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +31,11 @@ class Preference:
     category: str
     channel: str
     enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where somebody can be reached, as a user has it."""
+
+    kind: Literal["email", "phone"]
+    value: str

@@ -18,7 +18,7 @@ from tidings.model.subscription import PushSubscription, SubscriptionState, Vapi
 from tidings.model.task import Task
 from tidings.model.template import Category
 from tidings.model.trace import DeliveryTrace, SkipTrace
-from tidings.model.user import Preference, User
+from tidings.model.user import Address, Preference, User
 from tidings.ports.operations import DeadLetters, Processes, Schedules, UserLimits
 from tidings.ports.transaction import Transaction as Transaction  # part of this protocol
 
@@ -197,6 +197,10 @@ class Users(Protocol):
 
     async def unknown(self, tx: Transaction, user_ids: Sequence[str]) -> Sequence[str]:
         """Return those ids that no user has, in the order given."""
+        ...
+
+    async def holders(self, tx: Transaction, addresses: Collection[Address]) -> Mapping[Address, tuple[str, int]]:
+        """Return of each address that somebody has the first user's id, and how many users have it."""
         ...
 
     async def preferences(self, tx: Transaction, user_id: str) -> Sequence[Preference]: ...

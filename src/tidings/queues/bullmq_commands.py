@@ -52,6 +52,8 @@ class Job:
     attempts_made: int
     attempts: int
     added_at: datetime
+    #: BullMQ's own, 1 first; 0 = none
+    priority: int
     token: str = field(repr=False)
     #: why it cannot be worked on; None = it can
     broken: str | None
@@ -257,6 +259,7 @@ class BullCommands:
             attempts_made=package.attemptsMade,
             attempts=package.attempts,
             added_at=_instant(package.timestamp),
+            priority=package.priority,
             token=token,
             broken=broken,
             package=package,

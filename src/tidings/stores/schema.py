@@ -45,6 +45,8 @@ WAITING = text("state = 'pending' AND batch_id IS NULL")
 SENDING = text("state = 'sending'")
 GONE = text("state = 'gone'")
 DEAD = text("state = 'refused'")
+HAS_EMAIL = text("email IS NOT NULL")
+HAS_PHONE = text("phone IS NOT NULL")
 
 
 class Instant(TypeDecorator[datetime]):
@@ -99,8 +101,8 @@ users = Table(
     "users",
     metadata,
     Column("id", Key(200), primary_key=True),
-    Column("email", String(320)),
-    Column("phone", String(20)),
+    Column("email", Key(320)),
+    Column("phone", Key(20)),
     Column("locale", String(35), nullable=False),
     Column("timezone", String(64), nullable=False),
     Column("city", Key(200)),
@@ -108,6 +110,8 @@ users = Table(
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
     Index("ix_users_city", "city", "id"),
+    Index("ix_users_email", "email", sqlite_where=HAS_EMAIL, postgresql_where=HAS_EMAIL),
+    Index("ix_users_phone", "phone", sqlite_where=HAS_PHONE, postgresql_where=HAS_PHONE),
 )
 
 categories = Table(

@@ -1,11 +1,11 @@
 """Users and their preferences."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
-from tidings.model.user import Preference, User
+from tidings.model.user import Address, Preference, User
 from tidings.ports.store import Transaction
 from tidings.stores.connection import of
 from tidings.stores.erasure import forget
@@ -51,6 +51,15 @@ class SqlUsers:
     async def unknown(self, tx: Transaction, user_ids: Sequence[str]) -> Sequence[str]:
         known = set((await of(tx).scalars(select(users.c.id).where(users.c.id.in_(json_list(user_ids))))).all())
         return [user_id for user_id in dict.fromkeys(user_ids) if user_id not in known]
+
+    async def holders(self, tx: Transaction, addresses: Collection[Address]) -> Mapping[Address, tuple[str, int]]:
+        found: dict[Address, tuple[str, int]] = {}
+        for kind, column in (("email", users.c.email), ("phone", users.c.phone)):
+            if wanted := {one.value: one for one in addresses if one.kind == kind}:
+                query = select(column, func.min(users.c.id), func.count()).where(column.in_(json_list(wanted)))
+                rows = await of(tx).execute(query.group_by(column))
+                found |= {wanted[value]: (first, count) for value, first, count in rows}
+        return found
 
     async def preferences(self, tx: Transaction, user_id: str) -> Sequence[Preference]:
         query = (

@@ -1,13 +1,7 @@
-"""One lane: take tasks, do them, a few at a time.
-
-What arrives while all places for its kind are taken waits and goes together: nothing waits on purpose, and the busier
-a lane is, the less a task costs.
-"""
+"""One lane: take tasks, do them, a few at a time; those of a kind that wait anyway go together."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -17,6 +11,7 @@ from tidings.flow.deliver.send import Sender
 from tidings.flow.pipeline import Pipeline
 from tidings.model.priority import Lane
 from tidings.model.task import Task, TaskKind
+from tidings.worker.desk import Desk, Room
 
 log = structlog.get_logger(__name__)
 
@@ -30,54 +25,6 @@ ALONE_WAITING = 1_000
 AFTER_FAILURE = timedelta(seconds=5)
 
 Work = Callable[[Sequence[Task]], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """How much of one kind of work there may be."""
-
-    #: worked on at the same time
-    places: int
-    #: tasks done in one go
-    together: int
-    #: tasks that may wait before no more are taken from the lane
-    waiting: int
-
-
-class Desk:
-    """Tasks of one kind that wait for a place, and those who serve them."""
-
-    def __init__(self, work: Work, room: Room) -> None:
-        self._work = work
-        self._room = room
-        self._waiting: deque[Task] = deque()
-        self._serving = 0
-        self._space = asyncio.Event()
-
-    async def put(self, group: asyncio.TaskGroup, tasks: Sequence[Task]) -> None:
-        """Have tasks done; returns when there is room for more."""
-        self._waiting.extend(tasks)
-        if self._waiting and self._serving < self._room.places:
-            self._serving += 1
-            group.create_task(self._serve())
-        while len(self._waiting) > self._room.waiting:
-            self._space.clear()
-            await self._space.wait()
-
-    def leave(self) -> list[Task]:
-        """Take back what still waits."""
-        left = list(self._waiting)
-        self._waiting.clear()
-        return left
-
-    async def _serve(self) -> None:
-        try:
-            while self._waiting:
-                some = [self._waiting.popleft() for _ in range(min(self._room.together, len(self._waiting)))]
-                self._space.set()
-                await self._work(some)
-        finally:
-            self._serving -= 1
 
 
 class Consumer:

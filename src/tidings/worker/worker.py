@@ -12,18 +12,26 @@ from tidings.flow.record.recorder import Recorder
 from tidings.model.priority import LANES
 from tidings.runtime import Runtime
 from tidings.worker.consume import Consumer
+from tidings.worker.intake import Intake
 from tidings.worker.rounds import Rounds
+from tidings.worker.timers import Round, go_round
 
 log = structlog.get_logger(__name__)
 
 #: seconds that writing the last outcomes may take, whatever the deadline: what is not written is sent again
 WRITES_WITHIN = 3.0
+#: seconds between removals of old jobs from the intake, which the server forgets to do while nothing comes
+TIDY_INTAKE_EVERY = 3600.0
 
 
 class Worker:
     """The working half of a process."""
 
-    def __init__(self, runtime: Runtime, sender: Sender, recorder: Recorder, gate: Gate) -> None:
+    def __init__(
+        self, runtime: Runtime, sender: Sender, recorder: Recorder, gate: Gate, intake: Intake | None = None
+    ) -> None:
+        """intake: takes jobs from outside; None = there is no shared queue that they could come on."""
+        self._intake = intake
         self._pipeline = runtime.pipeline
         self._recovery = runtime.recovery
         self._sender = sender
@@ -49,6 +57,10 @@ class Worker:
         self._pipeline.last_round = self._clock.now()
         self._lanes = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
         self._others = [asyncio.create_task(self._rounds.run()), asyncio.create_task(self._recorder.run())]
+        if self._intake is not None:
+            self._lanes.append(asyncio.create_task(self._intake.run()))
+            tidy = [Round(TIDY_INTAKE_EVERY, self._intake.tidy)]
+            self._others.append(asyncio.create_task(go_round(tidy, pause=60.0)))
 
     async def wait(self) -> None:
         """Return when a loop ends, which only happens through `stop` or a bug; raises what the loop raised."""
@@ -74,6 +86,8 @@ class Worker:
         # what is accepted from now on stays in the outbox, for others to find
         self._pipeline.attended = False
         self._sender.stop()
+        if self._intake is not None:
+            await self._intake.close()
         await self._pipeline.queue.close()
 
     async def stop(self, deadline: float, hurry: asyncio.Event | None = None) -> None:

@@ -74,7 +74,7 @@ async def test_up_down_and_up_again(writer: AsyncEngine) -> None:
 
 async def test_every_step_down_can_be_taken_up_again(writer: AsyncEngine) -> None:
     async with writer.connect() as connection:
-        for revision in ("0002", "0001"):
+        for revision in ("0003", "0002", "0001"):
             await connection.run_sync(migrate.upgrade)
             await connection.run_sync(migrate.downgrade, revision)
             assert (await connection.run_sync(schema_version.status)).current == revision

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from tidings.api.notify_body import NotifyBody, as_called, to_request
 from tidings.edge import bodies
+from tidings.edge.notify_body import NotifyBody, as_called, to_request
 from tidings.errors import Invalid
 from tidings.model.audience import AllOf, Except, Members, users
 from tidings.model.priority import Priority

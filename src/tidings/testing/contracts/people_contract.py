@@ -7,7 +7,7 @@ from tidings.model.audience import everyone, users
 from tidings.model.delivery import Skipped, SkipReason
 from tidings.model.ids import new_id
 from tidings.model.subscription import SubscriptionState
-from tidings.model.user import Preference, User
+from tidings.model.user import Address, Preference, User
 from tidings.ports.store import Registration, Store
 from tidings.testing.contracts.samples import NOW, a_notification, a_subscription, planned_scene, reachable
 
@@ -47,6 +47,25 @@ class UsersContract:
             await store.users.upsert(tx, [User("ana")], NOW)
             assert await store.users.unknown(tx, ["zoe", "ana", "ben", "zoe", 'o"neil']) == ["zoe", "ben", 'o"neil']
             assert await store.users.unknown(tx, []) == []
+
+    async def test_those_who_have_an_address_are_found(self, store: Store) -> None:
+        people = [
+            User("u1", email="ana@example.org", phone="+41441234567"),
+            User("u2", email="both@example.org"),
+            User("u3", email="both@example.org"),
+            User("u4"),
+        ]
+        async with store.begin() as tx:
+            await store.users.upsert(tx, people, NOW)
+        ana, phone, both = (
+            Address("email", "ana@example.org"),
+            Address("phone", "+41441234567"),
+            Address("email", "both@example.org"),
+        )
+        async with store.read() as tx:
+            found = await store.users.holders(tx, [ana, phone, both, Address("phone", "+41440000000")])
+            assert found == {ana: ("u1", 1), phone: ("u1", 1), both: ("u2", 2)}
+            assert await store.users.holders(tx, []) == {}
 
     async def test_preferences_are_kept_per_category_and_channel(self, store: Store) -> None:
         on, off = Preference("NEWS", "webpush", True), Preference("NEWS", "email", False)

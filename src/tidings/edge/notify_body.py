@@ -1,5 +1,6 @@
 """The body of POST /api/notifications, from JSON to a `NotifyRequest`. Pure."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Literal, Self
 
@@ -75,18 +76,30 @@ class NotifyBody(Body):
 
 def to_request(body: NotifyBody, now: datetime) -> NotifyRequest:
     """Return the request of a checked body. Raises Invalid naming the field."""
-    options = body.options
+    return request_of(body.template_code, _audience(body), body.variables, body.options, now, source="api")
+
+
+def request_of(
+    template_code: str,
+    audience: Audience,
+    variables: Mapping[str, object],
+    options: NotifyOptions,
+    now: datetime,
+    *,
+    source: str,
+) -> NotifyRequest:
+    """Return the request of parts that were checked each. Raises Invalid naming the field, such as `options.sendAt`."""
     return NotifyRequest(
-        template_code=body.template_code,
-        audience=_audience(body),
-        variables=body.variables,
+        template_code=template_code,
+        audience=audience,
+        variables=variables,
         priority=None if options.priority is None else Priority(options.priority),
         send_at=_send_at(options, now),
         expires_at=_expires_at(options, now),
         channels=tuple(dict.fromkeys(options.channels)),
         action_url=options.action_url,
         action_text=options.action_text,
-        source="api",
+        source=source,
     )
 
 
