@@ -78,7 +78,7 @@ class SmsJob(_OldJob):
     """A text message."""
 
     to: Annotated[Phone, BeforeValidator(_dialled)]
-    message: Annotated[str, BeforeValidator(_trimmed), Field(min_length=1, max_length=2_000)]
+    message: Annotated[str, Field(min_length=1, max_length=2_000), BeforeValidator(_trimmed)]
 
 
 def email(job: EmailJob, priority: int) -> Asked:
