@@ -1,8 +1,8 @@
 """`tidings bench accept`: how fast notifications are accepted, one by one and in bulk.
 
-Two processes, this one and the server, and a real database. The users have no devices: what is measured is accepting,
-while the server's worker plans what was accepted beside it. Figures are of one run: run it several times and compare
-medians.
+This process, the server (on PostgreSQL `tidings api` and one `tidings worker`), and a real database. The users have no
+devices: what is measured is accepting, while a worker plans what was accepted beside it. Figures are of one run: run it
+several times and compare medians.
 """
 
 import os
@@ -13,12 +13,11 @@ from pathlib import Path
 
 import msgspec
 
+from tidings.bench.backends import backends, refuse_used
 from tidings.bench.connections import call_all, post
 from tidings.bench.figures import Latency, camel
 from tidings.bench.people import add_users
-from tidings.bench.processes import cost_of
 from tidings.bench.serving import API_KEY, Served, serving
-from tidings.errors import ConfigError
 from tidings.runtime import Runtime
 from tidings.settings import Settings
 
@@ -39,7 +38,7 @@ class Singles:
     requests: int
     per_second: float
     latency_ms: Latency
-    #: CPU time of the server per request, its worker included, in milliseconds
+    #: CPU time of all processes per request, planning included, in milliseconds
     cpu_ms: float
 
 
@@ -82,35 +81,32 @@ async def run(*, requests: int, clients: int, recipients: int, folder: Path | No
     Raises ConfigError for a database that is in use, BackendError when the server does not start or refuses.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
-        environment = {name: os.environ[name] for name in ("TIDINGS_DATABASE", "TIDINGS_REDIS") if os.environ.get(name)}
-        settings = Settings.load(folder=Path(data), environ=environment, data_dir=Path(data))
-        people = await _people(settings)
-        async with serving(Path(data), workers=0, environment=environment) as server:
-            await call_all(server.base_url, _singles(people, 500), clients=clients)  # warm up
-            return Figures(
-                clients=clients,
-                singles=await _measured(server, _singles(people, requests), clients),
-                with_key=await _measured(server, _singles(people, requests, keyed=True), clients),
-                named=await _bulk(server, _named(people, recipients), recipients),
-                lines=await _bulk(server, _lines(people, recipients, _NAMED_IN_LINE), recipients),
-                single_lines=await _bulk(server, _lines(people, recipients // 10, 1), recipients // 10),
-                database=settings.database.partition(":")[0],
-                cores=os.cpu_count() or 1,
-            )
+        async with backends(Path(data)) as chosen:
+            people = await _people(chosen.settings)
+            async with serving(chosen, workers=1 if chosen.scaled else 0) as server:
+                await call_all(server.base_url, _singles(people, 500), clients=clients)  # warm up
+                return Figures(
+                    clients=clients,
+                    singles=await _measured(server, _singles(people, requests), clients),
+                    with_key=await _measured(server, _singles(people, requests, keyed=True), clients),
+                    named=await _bulk(server, _named(people, recipients), recipients),
+                    lines=await _bulk(server, _lines(people, recipients, _NAMED_IN_LINE), recipients),
+                    single_lines=await _bulk(server, _lines(people, recipients // 10, 1), recipients // 10),
+                    database=chosen.database,
+                    cores=os.cpu_count() or 1,
+                )
 
 
 async def _people(settings: Settings) -> Sequence[str]:
     async with Runtime.open(settings) as runtime:
-        async with runtime.store.read() as tx:
-            if await runtime.store.users.page(tx, after=None, limit=1):
-                raise ConfigError("TIDINGS_DATABASE", "is in use; a benchmark needs an empty database of its own")
+        await refuse_used(runtime)
         return await add_users(runtime, _PEOPLE)
 
 
 async def _measured(server: Served, requests: Sequence[bytes], clients: int) -> Singles:
-    before = cost_of(server.pid).cpu_seconds
+    before = server.cpu_seconds()
     answered = await call_all(server.base_url, requests, clients=clients)
-    spent = cost_of(server.pid).cpu_seconds - before
+    spent = server.cpu_seconds() - before
     return Singles(
         requests=len(requests),
         per_second=round(len(requests) / answered.seconds, 1),

@@ -1,20 +1,17 @@
 """The benchmark's audience: an event, users with tickets, one simulated device each."""
 
-import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
-from urllib.parse import urlsplit
 
-from rich.console import Console
-from rich.progress import Progress
 from sqlalchemy import insert
 
+from tidings.bench.backends import Backends, refuse_used
+from tidings.bench.progress import progress
 from tidings.demo import devices
 from tidings.model.ids import new_id
 from tidings.model.user import User
 from tidings.packs.events.tables import events, tickets
 from tidings.runtime import Runtime
-from tidings.settings import Settings
 from tidings.stores.connection import of
 
 _PAGE = 2_000
@@ -22,57 +19,65 @@ _PAGE = 2_000
 _PLACES = (("en", "Europe/London"), ("de", "Europe/Berlin"), ("fr", "Europe/Paris"), ("es", "America/Mexico_City"))
 
 
-async def prepare(data_dir: Path, *, recipients: int, origin: str) -> str:
-    """Fill a new database and return the id of the event everybody has a ticket for."""
-    settings = Settings(data_dir=data_dir, push_extra_hosts=(urlsplit(origin).netloc,))
-    console = Console(file=sys.stderr)
-    async with Runtime.open(settings) as runtime:
+#: how the ids of users and devices without a ticket begin
+SINGLE = "single-"
+
+
+async def prepare(chosen: Backends, *, recipients: int, origin: str, singles: int = 0) -> str:
+    """Fill an empty database and return the id of the event that `recipients` users have a ticket for.
+
+    origin: of the push service where each has a device; singles: users with a device and no ticket.
+    Raises ConfigError for a database that is in use.
+    """
+    async with Runtime.open(chosen.settings) as runtime:
+        await refuse_used(runtime)
         now = runtime.clock.now()
         event_id = new_id(now)
         async with runtime.store.begin() as tx:
             await of(tx).execute(insert(events), _event(event_id, now))
-        with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-            bar = progress.add_task(f"Making {recipients} recipients", total=recipients)
+        with progress(f"Making {recipients} recipients", recipients) as tell:
             for start in range(0, recipients, _PAGE):
                 numbers = range(start, min(start + _PAGE, recipients))
-                await _add(runtime, event_id, numbers, origin, now)
-                progress.advance(bar, len(numbers))
+                await _add(runtime, [f"u{number:07}" for number in numbers], origin, now, event_id)
+                if tell is not None:
+                    tell(numbers.stop)
+        for start in range(0, singles, _PAGE):
+            numbers = range(start, min(start + _PAGE, singles))
+            await _add(runtime, [single(number) for number in numbers], origin, now)
     return event_id
+
+
+def single(number: int) -> str:
+    """Return the id of a user without a ticket."""
+    return f"{SINGLE}{number:05}"
 
 
 async def add_users(runtime: Runtime, count: int) -> list[str]:
     """Add users without devices and return their ids."""
     ids = [f"u{number:07}" for number in range(count)]
     for start in range(0, count, _PAGE):
-        numbers = range(start, min(start + _PAGE, count))
-        people = [
-            User(ids[number], locale=locale, timezone=zone)
-            for number, (locale, zone) in zip(numbers, _places(numbers), strict=True)
-        ]
         async with runtime.store.begin() as tx:
-            await runtime.store.users.upsert(tx, people, runtime.clock.now())
+            await runtime.store.users.upsert(tx, _users(ids[start : start + _PAGE]), runtime.clock.now())
     return ids
 
 
-async def _add(runtime: Runtime, event_id: str, numbers: range, origin: str, now: datetime) -> None:
-    ids = [f"u{number:07}" for number in numbers]
-    people = [
-        User(user_id, locale=locale, timezone=zone)
-        for user_id, (locale, zone) in zip(ids, _places(numbers), strict=True)
-    ]
+async def _add(runtime: Runtime, ids: Sequence[str], origin: str, now: datetime, event_id: str | None = None) -> None:
+    """Add users with a device each, and a ticket if there is an event."""
     held = [
         {"event_id": event_id, "user_id": user_id, "status": "active", "created_at": now, "returned_at": None}
         for user_id in ids
     ]
     phones = [devices.Simulated(user_id, f"{user_id}-1", "Phone") for user_id in ids]
     async with runtime.store.begin() as tx:
-        await runtime.store.users.upsert(tx, people, now)
-        await of(tx).execute(insert(tickets), held)
+        await runtime.store.users.upsert(tx, _users(ids), now)
+        if event_id is not None:
+            await of(tx).execute(insert(tickets), held)
         await devices.add(runtime, tx, phones, origin=origin, now=now)
 
 
-def _places(numbers: range) -> list[tuple[str, str]]:
-    return [_PLACES[number % len(_PLACES)] for number in numbers]
+def _users(ids: Sequence[str]) -> list[User]:
+    places = (_PLACES[number % len(_PLACES)] for number in range(len(ids)))
+    return [User(user_id, locale=locale, timezone=zone) for user_id, (locale, zone) in zip(ids, places, strict=True)]
 
 
 def _event(event_id: str, now: datetime) -> dict[str, object]:

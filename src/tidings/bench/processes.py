@@ -11,9 +11,10 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU time used so far, and the largest resident size any one of the processes ever had."""
+    """CPU time used so far; resident size now and at its highest, of the largest one of the processes."""
 
     cpu_seconds: float
+    memory_mb: float
     peak_memory_mb: float
 
 
@@ -22,14 +23,21 @@ def cost_of(pid: int) -> Cost:
     if not Path("/proc/self/stat").exists():
         raise ConfigError("tidings bench", "needs Linux: it reads CPU time and memory from /proc")
     costs = [_cost(each) for each in (pid, *_descendants(pid))]
-    return Cost(sum(one.cpu_seconds for one in costs), max(one.peak_memory_mb for one in costs))
+    return Cost(
+        sum(one.cpu_seconds for one in costs),
+        max(one.memory_mb for one in costs),
+        max(one.peak_memory_mb for one in costs),
+    )
 
 
 def _cost(pid: int) -> Cost:
     fields = _stat(pid)
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
-    peak = next((int(line.split()[1]) for line in status if line.startswith("VmHWM:")), 0)
-    return Cost((int(fields[11]) + int(fields[12])) / _TICK, peak / 1024)
+    kilobytes = {
+        line.partition(":")[0]: int(line.split()[1]) for line in status if line.startswith(("VmHWM:", "VmRSS:"))
+    }
+    cpu = (int(fields[11]) + int(fields[12])) / _TICK
+    return Cost(cpu, kilobytes.get("VmRSS", 0) / 1024, kilobytes.get("VmHWM", 0) / 1024)
 
 
 def _descendants(pid: int) -> list[int]:

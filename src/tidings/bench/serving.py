@@ -1,29 +1,34 @@
-"""A `tidings serve` process of the benchmark's own, on a database of its own."""
+"""The benchmark's own processes: one `tidings serve`, or on PostgreSQL one `tidings api` and some `tidings worker`."""
 
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import ConnectError
 
+from tidings.bench.backends import Backends
+from tidings.bench.processes import Cost, cost_of
 from tidings.errors import BackendError
 
 API_KEY = "bench-key-for-a-server-on-loopback-only"
-_START_SECONDS = 30
+_START_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running server."""
+    """The running processes."""
 
+    #: of the one that accepts
     base_url: str
-    pid: int
+    #: name → process id: `serve`, or `api`, `worker 1`, `worker 2` …
+    pids: Mapping[str, int]
+    #: of those that send apart from it
+    worker_urls: Sequence[str]
     client: Client
 
     async def request(self, method: str, path: str, body: object | None = None) -> Mapping[str, object]:
@@ -38,53 +43,97 @@ class Served:
         return answer
 
     async def metric(self, name: str) -> float:
-        """Return the sum of a metric over its labels."""
-        response = await self.client.get(self.base_url + "/metrics").build().send()
-        lines = (await response.text()).splitlines()
+        """Return the sum of a metric over its labels and all processes."""
+        text = ""
+        # what a process counts elsewhere it brings up to date when it is asked itself
+        for url in (*self.worker_urls, self.base_url):
+            response = await self.client.get(url + "/metrics").build().send()
+            text = await response.text()
+        lines = text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+
+    def costs(self) -> Mapping[str, Cost]:
+        """Return what each process has cost so far, with those that it started."""
+        return {name: cost_of(pid) for name, pid in self.pids.items()}
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of all together so far."""
+        return sum(cost.cpu_seconds for cost in self.costs().values())
 
 
 @asynccontextmanager
-async def serving(
-    data_dir: Path, *, push_host: str = "", workers: int, environment: Mapping[str, str] | None = None
-) -> AsyncIterator[Served]:
-    """Run a server for the length of the block; it logs to `server.log` in the data folder.
+async def serving(chosen: Backends, *, workers: int) -> AsyncIterator[Served]:
+    """Run the processes for the length of the block; each logs to a file in the data folder.
 
-    push_host: the only one it may send to; workers: its sender processes; environment: more `TIDINGS_…` variables.
+    workers: `tidings worker` processes on PostgreSQL, sender processes of the server on SQLite.
+    Raises BackendError when one does not start.
     """
-    port = _free_port()
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(ClientBuilder().timeout(timedelta(seconds=60)).build())
+        port = _free_port()
+        base_url = f"http://127.0.0.1:{port}"
+        pids: dict[str, int] = {}
+        worker_urls: list[str] = []
+        started: list[_Started] = []
+        if chosen.scaled:
+            started.append(await stack.enter_async_context(_process(chosen, "api", "api", f"--port={port}")))
+            for number in range(workers):
+                own = _free_port()
+                worker_urls.append(f"http://127.0.0.1:{own}")
+                name = f"worker {number + 1}"
+                started.append(await stack.enter_async_context(_process(chosen, name, "worker", f"--port={own}")))
+        else:
+            options = (f"--port={port}", f"--workers={workers}")
+            started.append(await stack.enter_async_context(_process(chosen, "serve", "serve", *options)))
+        for one, url in zip(started, (base_url, *worker_urls), strict=True):
+            await _ready(client, url, one)
+            pids[one.name] = one.process.pid
+        yield Served(base_url, pids, worker_urls, client)
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    name: str
+    process: asyncio.subprocess.Process
+    chosen: Backends
+
+    @property
+    def log_end(self) -> str:
+        return (self.chosen.data_dir / f"{self.name}.log").read_text(errors="replace")[-2000:]
+
+
+@asynccontextmanager
+async def _process(chosen: Backends, name: str, command: str, *options: str) -> AsyncIterator[_Started]:
     variables = {
-        **(environment or {}),
-        "TIDINGS_DATA_DIR": str(data_dir),
+        **chosen.environment,
         "TIDINGS_BOOTSTRAP_KEY": API_KEY,
-        "TIDINGS_PUSH_EXTRA_HOSTS": push_host,
         "TIDINGS_LOG_LEVEL": "warning",
         "TIDINGS_LOG_FORMAT": "json",
     }
-    with (data_dir / "server.log").open("wb") as log:
+    with (chosen.data_dir / f"{name}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tidings.cli", "serve", f"--port={port}", f"--workers={workers}"),
+            *(sys.executable, "-m", "tidings.cli", command, *options),
             env=variables,
+            # a `.env` or `tidings.toml` of whoever runs the benchmark must not reach it
+            cwd=chosen.data_dir,
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
         try:
-            async with ClientBuilder().timeout(timedelta(seconds=60)).build() as client:
-                served = Served(f"http://127.0.0.1:{port}", process.pid, client)
-                await _ready(served, process, data_dir)
-                yield served
+            yield _Started(name, process, chosen)
         finally:
             if process.returncode is None:
                 process.terminate()
             await process.wait()
 
 
-async def _ready(served: Served, process: asyncio.subprocess.Process, data_dir: Path) -> None:
+async def _ready(client: Client, url: str, started: _Started) -> None:
     try:
         async with asyncio.timeout(_START_SECONDS):
-            while process.returncode is None:
+            while started.process.returncode is None:
                 try:
-                    answer = await served.client.get(served.base_url + "/health/ready").build().send()
+                    answer = await client.get(url + "/health/ready").build().send()
                     if answer.status == 200:
                         return
                 except ConnectError:
@@ -92,7 +141,7 @@ async def _ready(served: Served, process: asyncio.subprocess.Process, data_dir: 
                 await asyncio.sleep(0.05)
     except TimeoutError:
         pass
-    raise BackendError(f"the server did not start:\n{(data_dir / 'server.log').read_text()[-2000:]}")
+    raise BackendError(f"{started.name} did not start:\n{started.log_end}")
 
 
 def _free_port() -> int:

@@ -48,6 +48,7 @@ def _read(arguments: Sequence[str] | None) -> MockPushOptions:
     checking.add_argument("--fast", action="store_true", help="decrypt nothing, check each VAPID token once")
     checking.add_argument("--verify-share", type=_share, default=1.0, help="share of the devices to verify, 0 to 1")
     parser.add_argument("--keep", type=int, default=1000, help="messages kept for /control/messages")
+    parser.add_argument("--timed", default="", help="first letters of devices whose receipts /control/times lists")
     parser.add_argument("--vapid-key", action="append", default=[], help="accepted applicationServerKey, base64url")
     parser.add_argument("--also-origin", action="append", default=[], help="origin accepted as aud besides its own")
     parser.add_argument("--tls-cert", type=Path)
@@ -61,6 +62,7 @@ def _read(arguments: Sequence[str] | None) -> MockPushOptions:
         seed=read.seed.encode(),
         verify_share=0.0 if read.fast else read.verify_share,
         keep=read.keep,
+        timed=read.timed,
         vapid_keys=tuple(read.vapid_key),
         origins=tuple(read.also_origin),
         tls_cert=read.tls_cert,

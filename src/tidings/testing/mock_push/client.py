@@ -31,6 +31,10 @@ class _Receipt(msgspec.Struct, frozen=True):
     count: int
 
 
+class _Times(msgspec.Struct, frozen=True):
+    items: tuple[tuple[str, float], ...]
+
+
 class MockPushClient:
     """The control API of one service. Every call raises BackendError when the service does not answer."""
 
@@ -68,6 +72,10 @@ class MockPushClient:
         """Return (device, topic, count) of every accepted message."""
         body = await self._call("GET", "/control/receipts", timeout=300.0)
         return [(r.device, r.topic, r.count) for r in _lines(body)]
+
+    async def times(self) -> Sequence[tuple[str, float]]:
+        """Return (device, Unix time) of every message taken for a timed device, in order."""
+        return (await self._get("/control/times", _Times)).items
 
     async def subscription(self, device: str) -> SubscriptionJson:
         """Return the subscription of a simulated device."""

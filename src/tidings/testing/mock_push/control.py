@@ -58,6 +58,8 @@ class Control:
                     return self._messages(_Query(query), device or None)
                 case "GET", "receipts", "":
                     return streamed(self._receipt_lines(), "application/x-ndjson")
+                case "GET", "times", "":
+                    return json_response(200, {"items": self._ledger.times()})
                 case "POST", "reset", "":
                     self.reset()
                     return response(204)

@@ -64,8 +64,10 @@ class Arrived(msgspec.Struct, frozen=True):
 class Ledger:
     """Counts pushes and keeps what a test or a benchmark asks for. Not thread-safe: one event loop owns it."""
 
-    def __init__(self, keep: int) -> None:
-        """Arguments: keep — how many of the last messages to keep."""
+    def __init__(self, keep: int, *, timed: str = "") -> None:
+        """Arguments: keep — how many of the last messages to keep; timed — first letters of the devices whose receipts
+        are kept with their time, empty = none."""
+        self._timed = timed
         self._arrived: deque[Arrived] = deque(maxlen=keep)
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         # On disk, because a log of every receipt must not grow the memory of a long run.
@@ -75,6 +77,7 @@ class Ledger:
     def reset(self) -> None:
         """Forget everything."""
         self._seen = DigestSet()
+        self._times: list[tuple[str, float]] = []
         self._arrived.clear()
         self._log.seek(0)
         self._log.truncate()
@@ -103,6 +106,8 @@ class Ledger:
         if not topic or self._seen.add(receipt):
             self.distinct += 1
         self._log.write(receipt)
+        if self._timed and device.startswith(self._timed):
+            self._times.append((device, at))
         self._arrived.append(Arrived(self.accepted, device, topic, at, body))
         return self.accepted
 
@@ -135,6 +140,10 @@ class Ledger:
         """Return kept messages, oldest first: the first `limit` numbered above `after`, or without it the last ones."""
         fitting = [m for m in self._arrived if m.number > (after or 0) and device in (None, m.device)]
         return fitting[:limit] if after is not None else fitting[max(0, len(fitting) - limit) :]
+
+    def times(self) -> Sequence[tuple[str, float]]:
+        """Return (device, Unix time) of every message taken for a timed device, in order."""
+        return tuple(self._times)
 
     def receipts(self) -> Iterator[Sequence[tuple[str, str, int]]]:
         """Yield (device, topic, count) of every accepted message, in chunks; what arrives meanwhile is left out.

@@ -40,6 +40,8 @@ class MockPushOptions:
     verify_share: float = 1.0
     #: messages kept for `/control/messages`
     keep: int = 1000
+    #: first letters of the devices whose receipts are kept with their time, for `/control/times`; empty = none
+    timed: str = ""
     #: base64url public keys every device was subscribed with; empty = any key is taken
     vapid_keys: Sequence[str] = ()
     #: origins accepted as `aud` beside the service's own
@@ -99,7 +101,7 @@ class MockPush:
 
     def _compose(self, keys: Sequence[bytes]) -> None:
         options = self._options
-        self._ledger = Ledger(options.keep)
+        self._ledger = Ledger(options.keep, timed=options.timed)
         self._behaviour = Behaviour()
         vapid = VapidCheck((self.origin, *options.origins), keys)
         self._control = Control(

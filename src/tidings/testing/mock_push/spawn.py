@@ -63,6 +63,7 @@ def command_line(options: MockPushOptions) -> list[str]:
         f"--seed={options.seed.decode()}",
         f"--verify-share={options.verify_share}",
         f"--keep={options.keep}",
+        f"--timed={options.timed}",
         f"--drip-seconds={options.drip_seconds}",
         "--until-stdin-closes",
     ]

@@ -1,0 +1,127 @@
+"""`tidings bench`: small runs of each come to their end with sane figures, embedded and scaled, and leave nothing."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tidings.bench import idle, lanes, push, queue
+from tidings.testing.postgres import PostgresServer
+from tidings.testing.server import eventually
+from tidings.testing.valkey import ValkeyServer
+
+
+@pytest.fixture(params=["embedded", "scaled"])
+def backends(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer, valkey: ValkeyServer
+) -> Iterator[str]:
+    """Where the benchmark keeps its data: nothing is named, or an empty PostgreSQL and a Valkey are."""
+    for name in ("TIDINGS_DATABASE", "TIDINGS_REDIS"):
+        monkeypatch.delenv(name, raising=False)
+    if request.param == "embedded":
+        yield request.param
+        return
+    valkey.flush()
+    url = postgres.fresh()
+    monkeypatch.setenv("TIDINGS_DATABASE", url)
+    monkeypatch.setenv("TIDINGS_REDIS", valkey.url)
+    yield request.param
+    postgres.drop(url)
+
+
+async def test_push_tells_everybody_once_and_says_what_each_process_cost(
+    backends: str, tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    figures = await push.run(recipients=300, workers=1, singles=3, folder=tmp_path)
+    assert (figures.messages, figures.duplicates) == (300, 0)
+    assert figures.queries > 0
+    assert figures.messages_per_second > 0
+    assert 0 < figures.latency_ms.p50 <= figures.latency_ms.p99 <= figures.latency_ms.max
+    assert set(figures.processes) == ({"serve"} if backends == "embedded" else {"api", "worker 1"})
+    assert all(0 < one.peak_memory_mb < 1000 for one in figures.processes.values())
+    assert figures.cpu_seconds > 0
+    shown = figures.json_object()
+    assert (shown["database"], shown["queue"]) == (
+        ("sqlite", "local") if backends == "embedded" else ("postgresql", "bullmq")
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert valkey.command("DBSIZE") == b":0"
+
+
+async def test_lanes_times_urgent_ones_on_an_idle_system_and_under_a_broadcast(backends: str, tmp_path: Path) -> None:
+    figures = await lanes.run(broadcast=3000, urgent=5, per_second=20, workers=1, folder=tmp_path)
+    assert figures.idle.sent == 5
+    assert 1 <= figures.urgent.sent <= 5
+    for timed in (figures.idle, figures.urgent):
+        assert 0 < timed.accept_ms.p50 <= timed.accept_ms.max
+        assert 0 < timed.receipt_ms.p50 <= timed.receipt_ms.p99 <= timed.receipt_ms.max
+    assert figures.broadcast_per_second > 0
+    assert set(figures.peak_memory_mb) == ({"serve"} if backends == "embedded" else {"api", "worker 1"})
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_queue_moves_every_task_and_carries_plans_together(
+    backends: str, tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    figures = await queue.run(tasks=300, singles=3, folder=tmp_path)
+    assert (figures.batches.tasks, figures.plans.tasks) == (300, 300)
+    assert figures.batches.jobs == 300
+    # fifty at most travel in one job of the shared queue, and those in memory travel alone
+    assert figures.plans.jobs == (300 if backends == "embedded" else 6)
+    assert 0 < figures.latency_ms.p50 <= figures.latency_ms.max
+    assert min(figures.batches.tasks_per_second, figures.plans.published_per_second) > 0
+    assert valkey.command("DBSIZE") == b":0"
+
+
+async def test_idle_processes_ask_little_of_the_machine(backends: str, tmp_path: Path) -> None:
+    figures = await idle.run(seconds=1.0, settle=0.5, workers=1, folder=tmp_path)
+    assert set(figures.processes) == ({"serve"} if backends == "embedded" else {"api", "worker 1"})
+    for one in figures.processes.values():
+        # far from the 1 % that a quiet machine shows over a longer time: this one is shared, and the time is short
+        assert 0 <= one.cpu_percent < 50
+        assert 10 < one.memory_mb < 1000
+    assert 0 < figures.queries_per_second < 200
+
+
+async def test_a_benchmark_that_is_stopped_ends_its_processes_and_erases_its_data(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tidings.cli", "bench", "idle", "--seconds", "600"),
+        env={**environment, "TMPDIR": str(tmp_path)},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+    async def started() -> bool:
+        return any(tmp_path.glob("tidings-bench-*/tidings.db-wal")) and len(_children(process.pid)) == 1
+
+    await eventually(started, within=60)
+    [child] = _children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(30):
+        assert await process.wait() == 130
+    assert not Path(f"/proc/{child}").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_json_is_one_document_on_standard_output(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tidings.cli", "bench", "queue", "--tasks", "100", "--json"),
+        env={name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")},
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+    shown = msgspec.json.decode(output, type=dict[str, object])
+    assert set(shown) == {"queue", "batches", "plans", "latencyMs", "cores"}
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
