@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -295,3 +296,21 @@ async def test_node_counts_our_lanes_as_we_do_and_looking_harms_nothing(place: P
         assert (await place.api.finished(one)).by_state == {"delivered": 1}
     await place.node.run(*({"do": "look", "queue": name} for name in (INTAKE, "{tidings-urgent}")))
     assert await eventually(agreed, within=30)
+
+
+async def test_the_example_of_the_reference_runs(place: Place, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "jobs.md").read_text(encoding="utf-8")
+    (tmp_path / "example.mjs").write_text(page.partition("```js\n")[2].partition("```")[0])
+    (tmp_path / "node_modules").symlink_to(place.node.packages / "node_modules")
+    for user_id in ("user-123", "user-124"):
+        await place.api.expect(201, "PUT", f"/api/users/{user_id}", {})
+    where = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(urlsplit(place.node.redis_url).port)}
+    process = await asyncio.create_subprocess_exec(
+        str(place.node.program), "example.mjs", cwd=tmp_path, env=where, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(NODE_WITHIN):
+        out, _ = await process.communicate()
+    said = out.decode()
+    assert process.returncode == 0
+    assert "accepted: 1, failed: []" in " ".join(said.split())
+    assert "no such user; PUT /api/users/ID first" in said
