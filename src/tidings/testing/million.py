@@ -74,8 +74,9 @@ def rows(of: type[Sqlite], deliveries: int) -> Sequence[str]:
     user, event, key = of.padded("i", 6), of.padded("i % 5000", 4), of.padded("i", 64)
     made = f"CAST({_NOW} AS timestamptz)" if of is Postgresql else _NOW
     return (
-        f"""INSERT INTO users (id, locale, timezone, city, attributes, created_at, updated_at)
-        SELECT 'user-' || {user}, 'en', 'UTC', 'city-' || (i % 50), '{{}}', {made}, {made} {of.numbers(150_000)}""",
+        f"""INSERT INTO users (id, email, phone, locale, timezone, city, attributes, created_at, updated_at)
+        SELECT 'user-' || {user}, 'user-' || {user} || '@example.org', '+4144' || {user}, 'en', 'UTC',
+               'city-' || (i % 50), '{{}}', {made}, {made} {of.numbers(150_000)}""",
         f"""INSERT INTO preferences (user_id, category, channel, enabled)
         SELECT 'user-' || {of.padded("i / 3", 6)}, 'NEWS-' || (i % 3),
                CASE WHEN i % 2 = 1 THEN 'webpush' ELSE 'email' END, i % 5 > 0 {of.numbers(150_000)}""",

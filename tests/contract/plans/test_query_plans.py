@@ -20,6 +20,7 @@ from tidings.model.audience import Audience, favourited_host, ticket_holders
 from tidings.model.delivery import Attempted
 from tidings.model.outcome import Delivered
 from tidings.model.priority import Lane
+from tidings.model.user import Address
 from tidings.packs.events import store as events
 from tidings.packs.events.events import EventStatus
 from tidings.ports.operations import DeadLetterFilter
@@ -215,7 +216,15 @@ DEAD = [
         postgresql="ix_deliveries_dead",
     ),
 ]
+
+
+async def holders(store: SqlStore, tx: Transaction) -> object:
+    return await store.users.holders(tx, [Address("email", f"{HERS}@example.org"), Address("phone", "+4144050004")])
+
+
 ASKING = [
+    Case("who has an e-mail address", holders, "ix_users_email"),
+    Case("who has a phone number", holders, "ix_users_phone"),
     Case("trace", trace(None), "ix_deliveries_notification (notification_id=?)", postgresql="deliveries_pkey"),
     Case(
         "trace, late",
