@@ -86,9 +86,9 @@ class Worker:
         # what is accepted from now on stays in the outbox, for others to find
         self._pipeline.attended = False
         self._sender.stop()
-        if self._intake is not None:
-            await self._intake.close()
-        await self._pipeline.queue.close()
+        closing = [self._pipeline.queue.close(), *([self._intake.close()] if self._intake else [])]
+        # together: each may have to wait for a server that hangs
+        await asyncio.gather(*closing)
 
     async def stop(self, deadline: float, hurry: asyncio.Event | None = None) -> None:
         """Drain within `deadline` seconds; what could not be sent is given back for another worker.
