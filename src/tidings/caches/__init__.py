@@ -1,0 +1,1 @@
+"""Caches: takes bytes under keys, gives back what is still fresh, never decides anything and never raises."""
