@@ -15,7 +15,7 @@ from tidings.api.host import ApiHost
 from tidings.api.in_parts import InParts
 from tidings.edge import bodies, describe
 from tidings.edge.answers import Shown, page_of
-from tidings.edge.fields import Instant
+from tidings.edge.fields import Cursor, Instant
 from tidings.flow.replay import Pace, Replayed, Survey, discard_page, left, replay_page, survey
 from tidings.model.priority import Lane
 from tidings.ports.operations import DeadLetterFilter
@@ -149,7 +149,7 @@ def _add_reading(routes: APIRouter, host: ApiHost) -> None:
     async def listed(
         which: Annotated[DeadLetterFilter, Depends(filtered)],
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        cursor: Annotated[str | None, Query(max_length=200), AfterValidator(clean)] = None,
+        cursor: Cursor | None = None,
         _: str = Depends(host.require("read")),
     ) -> DeadLetterPage:
         """List dead letters, newest first."""

@@ -18,6 +18,7 @@ from tidings.api.together import together_of
 from tidings.api.wanted import single
 from tidings.edge import bodies, describe
 from tidings.edge.answers import LOCATION, Shown, located, page_of
+from tidings.edge.fields import Cursor
 from tidings.edge.notify_body import NotifyBody, as_called, to_request
 from tidings.errors import Invalid
 from tidings.model.delivery import SkipReason
@@ -25,7 +26,7 @@ from tidings.model.notification import Counts, Notification, NotificationState
 from tidings.ports.store import Transaction
 
 Limit = Annotated[int, Query(ge=1, le=500)]
-Cursor = Annotated[str | None, Query(max_length=200)]
+TraceCursor = Annotated[str | None, Query(max_length=200)]
 UserFilter = Annotated[str | None, Query(alias="userId")]
 
 
@@ -112,7 +113,7 @@ def _add_reading(routes: APIRouter, host: ApiHost) -> None:
     @routes.get("/notifications")
     async def recent(
         limit: Limit = 50,
-        cursor: Cursor = None,
+        cursor: Cursor | None = None,
         state: NotificationState | None = None,
         category: str | None = None,
         template_code: Annotated[str | None, Query(alias="templateCode")] = None,
@@ -148,7 +149,7 @@ def _add_following(routes: APIRouter, host: ApiHost) -> None:
         notification_id: str,
         user_id: UserFilter = None,
         limit: Limit = 100,
-        cursor: Cursor = None,
+        cursor: Cursor | None = None,
         _: str = Depends(host.require("read")),
     ) -> DeliveryPage:
         """List deliveries with their attempts."""
@@ -163,7 +164,7 @@ def _add_following(routes: APIRouter, host: ApiHost) -> None:
         notification_id: str,
         user_id: UserFilter = None,
         limit: Limit = 100,
-        cursor: Cursor = None,
+        cursor: TraceCursor = None,
         _: str = Depends(host.require("read")),
     ) -> Trace:
         """Tell what happened to each recipient. Deliveries and skips are paged together."""

@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 from tidings.cli.options import Options
 from tidings.cli.output import hint, print_json, print_table
 from tidings.errors import Invalid
+from tidings.model.ids import is_id
 from tidings.ports.operations import DeadLetterFilter
 
 if TYPE_CHECKING:
@@ -61,9 +62,12 @@ class Chosen(Which):
     yes: Annotated[bool, Parameter(help="Do not ask.")] = False
 
     def filter(self) -> DeadLetterFilter:
-        """Return the filter. Raises Invalid where none is given and --all does not say that every one is meant."""
+        """Return the filter. Raises Invalid where none is given and --all does not say that every one is meant.
+
+        To look does no harm: a dry run without a filter means every one.
+        """
         found = replace(super().filter(), ids=self.id or None)
-        if found == _EVERYTHING and not self.all:
+        if found == _EVERYTHING and not (self.all or self.dry_run):
             raise Invalid("--all: say it to mean every dead letter; or name a filter such as --error")
         if found != _EVERYTHING and self.all:
             raise Invalid("--all: means every dead letter; leave it out where a filter is named")
@@ -83,6 +87,8 @@ async def list_dead_letters(
     from tidings.runtime import Runtime
 
     wanted = which.filter()
+    if before is not None and not is_id(before):
+        raise Invalid("--before: must be the id of a dead letter")
     async with Runtime.open(options.existing()) as runtime, runtime.store.read() as tx:
         found = await runtime.store.dead_letters.page(tx, wanted, before=before, limit=limit)
     if options.json:

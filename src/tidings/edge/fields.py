@@ -10,6 +10,7 @@ import msgspec
 from babel import Locale, UnknownLocaleError
 from pydantic import AfterValidator, BeforeValidator, JsonValue, WithJsonSchema
 
+from tidings.model.ids import is_id
 from tidings.model.links import fault_of_link
 from tidings.model.request import MAX_VARIABLES_BYTES
 
@@ -105,6 +106,16 @@ def action_url(text: str) -> str:
     return text
 
 
+def cursor(text: str) -> str:
+    """Return where a list goes on: the id that the page before ended with.
+
+    Another text would mean another place in each database.
+    """
+    if not is_id(text):
+        raise ValueError("must be the nextCursor of the page before")
+    return text
+
+
 def small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return a JSON object of at most 16 KiB."""
     if len(msgspec.json.encode(value)) > MAX_JSON:
@@ -118,5 +129,6 @@ Phone = Annotated[str, AfterValidator(phone)]
 LocaleTag = Annotated[str, AfterValidator(locale)]
 TimeZone = Annotated[str, AfterValidator(timezone)]
 Instant = Annotated[datetime, BeforeValidator(instant), WithJsonSchema(_INSTANT_SCHEMA)]
+Cursor = Annotated[str, AfterValidator(cursor)]
 ActionUrl = Annotated[str, AfterValidator(action_url)]
 SmallObject = Annotated[dict[str, JsonValue], AfterValidator(small)]

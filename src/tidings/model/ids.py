@@ -1,11 +1,13 @@
 """Identifiers that sort by the time they were made: UUID version 7 (RFC 9562 §5.7)."""
 
 import os
+import re
 import threading
 from datetime import datetime
 
 _lock = threading.Lock()
 _last = 0
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def new_id(now: datetime) -> str:
@@ -23,3 +25,8 @@ def new_id(now: datetime) -> str:
     value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | tail
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def is_id(text: str) -> bool:
+    """Say whether a text has the form of our own ids: a UUID of 36 lower-case characters."""
+    return _ID.fullmatch(text) is not None

@@ -9,8 +9,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
+from tidings.model.ids import is_id
 from tidings.stores.json_rows import Typed, as_json
-from tidings.stores.types import Id, is_id
+from tidings.stores.types import Id
 
 
 class JsonTexts(FunctionElement[str]):

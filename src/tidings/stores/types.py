@@ -1,17 +1,11 @@
 """Column types that mean the same on both dialects, where SQLAlchemy's own would not."""
 
-import re
 from typing import Any
 
 from sqlalchemy import Dialect, String, TypeDecorator, Uuid
 from sqlalchemy.types import TypeEngine
 
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-
-
-def is_id(value: str) -> bool:
-    """Say whether a text has the form of our own ids: a UUID of 36 lower-case characters."""
-    return _ID.fullmatch(value) is not None
+from tidings.model.ids import is_id
 
 
 class IdType(TypeDecorator[str]):

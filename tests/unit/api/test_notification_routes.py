@@ -116,6 +116,8 @@ async def test_lists_are_paged_and_filtered(call: Any) -> None:
     second = (await call("GET", f"/api/notifications?limit=2&cursor={first['nextCursor']}")).json
     assert [one["id"] for one in first["items"] + second["items"]] == ids[::-1]
     assert second["nextCursor"] is None
+    bad = await call("GET", "/api/notifications?cursor=nonsense")
+    assert (bad.status, bad.json["errors"][0]["field"]) == (422, "cursor")
     assert (await call("GET", "/api/notifications?state=cancelled")).json["items"] == []
     assert (await call("GET", "/api/notifications?templateCode=NEW_EVENT")).json["items"] == []
     assert len((await call("GET", "/api/notifications?templateCode=MESSAGE&state=accepted")).json["items"]) == 3
