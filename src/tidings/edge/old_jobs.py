@@ -29,6 +29,7 @@ MOST_WORDS = 4_000
 #: the longest mail that is read at all
 Words = Annotated[str, Field(max_length=1_000_000)]
 
+_NAMED = re.compile(r"[^<>]*<([^<>\s]+)>\s*")
 _TAG = re.compile(r"<[a-zA-Z!/][^>]*>")
 _LINE = re.compile(r"[ \t\r\f\v\u00a0]+")
 _GAP = re.compile(r"\s*\n\s*")
@@ -43,6 +44,12 @@ def _trimmed(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 
 
+def _bare(value: object) -> object:
+    """Return the address of `Ana Blum <ana@example.org>`."""
+    named = _NAMED.fullmatch(value) if isinstance(value, str) else None
+    return named[1] if named else _trimmed(value)
+
+
 class _OldJob(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=False, extra="ignore", strict=True, frozen=True
@@ -55,7 +62,7 @@ class _OldJob(BaseModel):
 class EmailJob(_OldJob):
     """A mail: its words are the first of `text`, `body` and `html`."""
 
-    to: Annotated[Email, BeforeValidator(_trimmed)]
+    to: Annotated[Email, BeforeValidator(_bare)]
     subject: Label
     text: Words | None = None
     body: Words | None = None

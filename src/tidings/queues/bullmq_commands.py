@@ -38,6 +38,8 @@ RATE_STEPS = 6
 RATE_STEP = 10
 #: what the script that moves jobs to active wants to know of, in its order
 _ACTIVE_KEYS = ["wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc"]
+#: what reading a job raises that somebody else wrote: no JSON, another type, a time that no calendar has
+_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, OSError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,9 +250,11 @@ class BullCommands:
     def _read(self, raw: dict[str, str], job_id: str, token: str) -> Job:
         try:
             package = PackageJob.fromJSON(self._queue, raw, job_id)
+            added_at = _instant(package.timestamp)
             broken = package.deferredFailure or (None if package.name else "its data is gone")
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except _UNREADABLE as error:
             package = PackageJob(self._queue, raw.get("name"), None, {}, job_id)
+            added_at = _instant(package.timestamp)
             broken = f"not readable: {error}"
         return Job(
             id=job_id,
@@ -258,7 +262,7 @@ class BullCommands:
             data=package.data,
             attempts_made=package.attemptsMade,
             attempts=package.attempts,
-            added_at=_instant(package.timestamp),
+            added_at=added_at,
             priority=package.priority,
             token=token,
             broken=broken,

@@ -223,6 +223,11 @@ class Intake:
 
     async def _stumbled(self, stopped: "Sequence[Job]", error: Exception) -> None:
         """Have jobs tried again that met a fault which is not theirs."""
+        if isinstance(error, Invalid):
+            # the database cannot keep a value of it
+            for job in stopped:
+                await self._refuse(job, error)
+            return
         if isinstance(error, BackendError):
             if not self._away:
                 log.warning("intake_waits", queue=self._source.name, problem=error.message)

@@ -5,13 +5,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tidings.flow.intake.outside import Part, Parts
 from tidings.model.priority import Priority
 from tidings.model.user import User
 from tidings.testing.server import eventually
 
 if TYPE_CHECKING:
-    import pytest
     from tests.contract.intake.conftest import Shop
 
 WORDS = {"templateCode": "MESSAGE", "variables": {"title": "Hi", "body": "You"}}
@@ -29,7 +30,7 @@ async def test_a_job_of_one_user_comes_back_with_the_id_of_its_notification(shop
     assert await shop.told() == ["u1"]
 
 
-async def test_jobs_that_wait_are_accepted_together(shop: "Shop", monkeypatch: "pytest.MonkeyPatch") -> None:
+async def test_jobs_that_wait_are_accepted_together(shop: "Shop", monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     accept = Parts.accept
 
@@ -99,13 +100,28 @@ async def test_malformed_jobs_fail_at_once_and_the_others_are_carried_out(shop: 
     assert await shop.told() == ["u1"] * 3
 
 
-async def test_what_cannot_be_read_fails_with_the_reason(shop: "Shop") -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data", "{no json"),
+        ("data", "[" * 5_000),
+        ("opts", '"text"'),
+        ("opts", "[]"),
+        ("timestamp", str(10**18)),
+        ("timestamp", "soon"),
+        ("priority", "1e999"),
+        ("name", ""),
+    ],
+)
+async def test_what_cannot_be_read_fails_with_the_reason_and_stops_nobody(shop: "Shop", field: str, value: str) -> None:
     job_id = await shop.add("publish-notification", {"userId": "u1", **WORDS})
-    await shop.queue.client.hset(f"bull:{shop.queue.name}:{job_id}", "data", "{no json")
+    good = await shop.add("publish-notification", {"userId": "u1", **WORDS})
+    await shop.queue.client.hset(f"bull:{shop.queue.name}:{job_id}", field, value)
     async with shop.intake():
         # the stock client cannot read it either
         reason = await _field(shop, job_id, "failedReason")
-    assert reason.startswith("data: not readable")
+        assert (await shop.answer(good))["accepted"] == 1
+    assert reason.startswith("data: ")
 
 
 async def _field(shop: "Shop", job_id: str, field: str) -> str:
@@ -141,7 +157,7 @@ async def test_the_older_jobs_find_the_user_by_the_address(shop: "Shop") -> None
     assert sorted(await shop.told()) == ["ana", "ana", "cem"]
 
 
-async def test_no_more_batches_at_once_than_the_settings_say(shop: "Shop", monkeypatch: "pytest.MonkeyPatch") -> None:
+async def test_no_more_batches_at_once_than_the_settings_say(shop: "Shop", monkeypatch: pytest.MonkeyPatch) -> None:
     now, most = 0, 0
     full, go_on = asyncio.Event(), asyncio.Event()
     accept = Parts.accept

@@ -29,6 +29,11 @@ def test_a_text_message_to_a_number_as_people_write_it() -> None:
     assert asked.options.channels == ["sms"]
 
 
+@pytest.mark.parametrize("to", [" ana@example.org ", "Ana Blum <ana@example.org>", '"Blum, Ana" <ana@example.org>'])
+def test_an_address_may_come_with_a_name(to: str) -> None:
+    assert jobs.read("SEND_EMAIL", {**MAIL, "to": to}).whom == Address("email", "ana@example.org")
+
+
 def test_the_user_can_be_named() -> None:
     assert jobs.read("SEND_EMAIL", {**MAIL, "userId": "u1"}).whom == ("u1",)
 
