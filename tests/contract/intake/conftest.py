@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -23,7 +23,6 @@ from tidings.queues.local import LocalQueue
 from tidings.redis_link import RedisLink
 from tidings.stores.store import SqlStore
 from tidings.testing.server import eventually
-from tidings.testing.valkey import ValkeyServer
 from tidings.wording import MinijinjaWording
 from tidings.worker.intake import Capacity, Intake
 
@@ -117,20 +116,20 @@ def any_store(request: pytest.FixtureRequest) -> SqlStore:
 
 
 @pytest.fixture
-async def shop(redis_url: str, any_store: SqlStore) -> AsyncIterator[Shop]:
-    """A shop with the users u0 to u9."""
+async def open_shop() -> AsyncIterator[Callable[[str, SqlStore], Awaitable[Shop]]]:
+    """Open shops with the users u0 to u9, on the Redis and the database given."""
     async with AsyncExitStack() as stack:
-        found = Shop(redis_url, any_store)
-        stack.push_async_callback(found.queue.close)
-        await found.people(*(User(f"u{number}") for number in range(10)))
-        yield found
+
+        async def opened(redis_url: str, store: SqlStore) -> Shop:
+            found = Shop(redis_url, store)
+            stack.push_async_callback(found.queue.close)
+            await found.people(*(User(f"u{number}") for number in range(10)))
+            return found
+
+        yield opened
 
 
 @pytest.fixture
-async def fragile(store: SqlStore) -> AsyncIterator[tuple[Shop, ValkeyServer]]:
-    """A shop with the user u1 on a Valkey that the test may kill; what it held is there again after a start."""
-    with ValkeyServer(append_only=True) as server:
-        found = Shop(server.url, store)
-        await found.people(User("u1"))
-        yield found, server
-        await found.queue.close()
+async def shop(redis_url: str, any_store: SqlStore, open_shop: Callable[[str, SqlStore], Awaitable[Shop]]) -> Shop:
+    """A shop with the users u0 to u9."""
+    return await open_shop(redis_url, any_store)

@@ -1,7 +1,7 @@
 """However often a job is handed out it notifies once, and no job is lost: workers die, Redis goes back, SQL is away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,13 @@ from structlog.testing import capture_logs
 from tidings.errors import BackendError
 from tidings.flow.intake.outside import Part, Parts
 from tidings.model.user import User
+from tidings.packs import core
 from tidings.ports.store import Transaction
 from tidings.queues.bullmq import JobSource
+from tidings.stores.postgres import engines
+from tidings.stores.sealing import Sealer
 from tidings.stores.store import SqlStore
+from tidings.testing.postgres import PostgresServer
 from tidings.testing.server import eventually
 from tidings.testing.valkey import ValkeyServer
 from tidings.worker import intake
@@ -22,6 +26,8 @@ from tidings.worker import intake
 if TYPE_CHECKING:
     from tests.contract.intake.conftest import Shop
 
+OpenShop = Callable[[str, SqlStore], Awaitable["Shop"]]
+KINDS = {kind.name: kind for kind in core.pack.audiences}
 WORDS = {"templateCode": "MESSAGE", "variables": {"title": "Hi", "body": "You"}}
 ONE = {"userId": "u1", **WORDS}
 ALL = [f"u{number}" for number in range(10)]
@@ -240,15 +246,35 @@ async def test_a_bug_costs_the_job_that_meets_it_and_no_other(shop: "Shop", monk
     assert sorted(await shop.told()) == ["u1", "u3"]
 
 
-async def test_it_comes_back_by_itself_when_redis_was_away(fragile: "tuple[Shop, ValkeyServer]") -> None:
-    shop, valkey = fragile
-    async with shop.intake():
-        assert (await shop.answer(await shop.add("publish-notification", ONE)))["accepted"] == 1
-        with capture_logs() as logs:
-            valkey.kill()
-            await eventually(lambda: _said(logs, "queue_away"))
-        valkey.start()
-        assert (await shop.answer(await shop.add("publish-notification", ONE)))["accepted"] == 1
+@pytest.mark.usefixtures("hasty")
+async def test_it_comes_back_by_itself_when_the_database_was_away(redis_url: str, open_shop: OpenShop) -> None:
+    with PostgresServer(settings=("fsync=off",)) as server:
+        opened = SqlStore(*engines(server.fresh(), pool_size=5), Sealer("a secret for the tests"), KINDS)
+        await opened.upgrade()
+        shop = await open_shop(redis_url, opened)
+        server.stop("immediate")
+        ids = [await shop.add("publish-notification", ONE) for _ in range(20)]
+        ids.append(await shop.add("batch-notification", {"userIds": ["u1", "nobody"], **WORDS}))
+        async with shop.intake():
+            with capture_logs() as logs:
+                await eventually(lambda: _said(logs, "intake_waits"))
+            server.start()
+            for one in ids:
+                assert (await shop.answer(one))["accepted"] == 1
+        assert await shop.told() == ["u1"] * 21
+        await opened.close()
+
+
+async def test_it_comes_back_by_itself_when_redis_was_away(store: SqlStore, open_shop: OpenShop) -> None:
+    with ValkeyServer(append_only=True) as valkey:
+        shop = await open_shop(valkey.url, store)
+        async with shop.intake():
+            assert (await shop.answer(await shop.add("publish-notification", ONE)))["accepted"] == 1
+            with capture_logs() as logs:
+                valkey.kill()
+                await eventually(lambda: _said(logs, "queue_away"))
+            valkey.start()
+            assert (await shop.answer(await shop.add("publish-notification", ONE)))["accepted"] == 1
 
 
 async def _said(logs: Sequence[Mapping[str, object]], event: str) -> bool:
