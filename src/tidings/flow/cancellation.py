@@ -57,6 +57,8 @@ class Cancellations:
                 if not counts.by_state.get("pending") and not counts.by_state.get("sending"):
                     raise Conflict("everything has been sent already", code="already_sent")
             await self._store.notifications.cancel(tx, notification_id)
+            # what would have planned it, perhaps in a year: it has nothing to do any more, and waits for nothing
+            await self._store.outbox.remove(tx, [notification_id])
         self._tell([notification_id])
         if not (attended and self._exclusive):
             await self._until_nothing_is_sending(notification_id)

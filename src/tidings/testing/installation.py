@@ -13,6 +13,8 @@ import msgspec
 
 from tidings.testing.fleet import Member
 from tidings.testing.mock_push import SpawnedMockPush
+from tidings.testing.postgres import PostgresServer
+from tidings.testing.valkey import ValkeyServer
 
 #: seconds that a command may take
 _COMMAND_SECONDS = 60.0
@@ -41,13 +43,25 @@ class Installation:
     #: those that send; `serve` does both
     workers: Sequence[Member]
     push: SpawnedMockPush
-    #: `postgresql://…`, None = SQLite in the data folder
-    database: str | None = None
+    #: the servers of a scaled set-up, None = SQLite in the data folder and a queue in the process
+    backends: tuple[PostgresServer, ValkeyServer] | None = None
 
     @property
     def scaled(self) -> bool:
-        """Whether there are several processes on PostgreSQL and Redis."""
-        return self.database is not None
+        """Whether there are several processes on PostgreSQL and Valkey."""
+        return self.backends is not None
+
+    @property
+    def postgres(self) -> PostgresServer:
+        """The database server of a scaled set-up."""
+        assert self.backends is not None, "this is SQLite"
+        return self.backends[0]
+
+    @property
+    def valkey(self) -> ValkeyServer:
+        """The queue's server of a scaled set-up."""
+        assert self.backends is not None, "the queue is in the process"
+        return self.backends[1]
 
     async def sign_up(self, *users: str) -> None:
         """Make users with one device each, named as its user."""
@@ -64,12 +78,12 @@ class Installation:
 
     async def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """Ask the database itself. Instants come back as the database has them, see `instant`."""
-        if self.database is None:
+        if self.backends is None:
             with closing(sqlite3.connect(self.api.data_dir / "tidings.db", timeout=20)) as connection, connection:
                 return connection.execute(statement).fetchall()
         import asyncpg
 
-        opened = await asyncpg.connect(self.database)
+        opened = await asyncpg.connect(self.api.environment["TIDINGS_DATABASE"])
         try:
             return [tuple(row) for row in await opened.fetch(statement)]
         finally:

@@ -1,8 +1,9 @@
-"""What an operator does, on both set-ups: one server on SQLite; API and worker on PostgreSQL and Valkey.
+"""What an operator does, on both set-ups: one server on SQLite; API and two workers on PostgreSQL and Valkey.
 
 The set-ups are shared by the files of this folder. Tests have users of their own, and leave the push service mended.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -14,6 +15,9 @@ from tidings.testing.installation import Installation
 from tidings.testing.mock_push import SpawnedMockPush, spawn
 from tidings.testing.postgres import PostgresServer
 from tidings.testing.valkey import ValkeyServer
+
+#: names of the set-ups; `parametrize("site", ["serve"], indirect=True)` chooses one
+SERVE, FLEET = "serve", "fleet"
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
@@ -29,7 +33,7 @@ async def mended(push: SpawnedMockPush) -> AsyncIterator[None]:
     await push.control.behave()
 
 
-@pytest_asyncio.fixture(scope="package", loop_scope="session", params=["serve on SQLite", "api and worker"])
+@pytest_asyncio.fixture(scope="package", loop_scope="session", params=[SERVE, FLEET])
 async def site(
     request: pytest.FixtureRequest, push: SpawnedMockPush, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Installation]:
@@ -42,15 +46,21 @@ async def site(
         "TIDINGS_USER_LIMIT": "0",
     }
     async with AsyncExitStack() as stack:
-        if request.param == "serve on SQLite":
+        if request.param == SERVE:
             server = await stack.enter_async_context(Member("serve", folder, settings=settings))
             yield Installation(server, [server], push)
             return
-        postgres: PostgresServer = request.getfixturevalue("postgres")
-        valkey = stack.enter_context(ValkeyServer())
-        url = postgres.fresh()
-        stack.callback(postgres.drop, url)
-        settings |= {"TIDINGS_DATABASE": url, "TIDINGS_REDIS": valkey.url, "TIDINGS_DATABASE_POOL": "8"}
-        api = await stack.enter_async_context(Member("api", folder, settings=settings))
-        worker = await stack.enter_async_context(Member("worker", folder, settings=settings))
-        yield Installation(api, [worker], push, url)
+        # of their own: tests stop them, and start them again
+        postgres = stack.enter_context(PostgresServer(settings=("fsync=off",)))
+        valkey = stack.enter_context(ValkeyServer(append_only=True))
+        settings |= {
+            "TIDINGS_DATABASE": postgres.fresh(),
+            "TIDINGS_REDIS": valkey.url,
+            "TIDINGS_DATABASE_POOL": "8",
+            # nothing that a test waits for is found by the schedule
+            "TIDINGS_PROCESS_EVERY": "0",
+        }
+        members = [Member(command, folder, settings=settings) for command in ("api", "worker", "worker")]
+        await asyncio.gather(*(stack.enter_async_context(member) for member in members))
+        api, *workers = members
+        yield Installation(api, workers, push, (postgres, valkey))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 from tidings.errors import BackendError, Conflict, NotFound
 from tidings.flow import cancellation
 from tidings.flow.cancellation import PATIENCE, TRUSTED_FOR
+from tidings.model.audience import users
 from tidings.model.task import TaskKind
 from tidings.testing.contracts.samples import NO_KEY
 
@@ -68,6 +70,17 @@ async def test_nothing_is_sent_once_it_is_confirmed_although_another_worker_had_
     async with other.store.read() as tx:
         counts = await other.store.notifications.counts(tx, notification_id)
     assert counts.by_state == {"delivered": PLACES, "cancelled": len(CROWD) - PLACES}
+
+
+async def test_nothing_of_it_waits_for_its_time(start: Callable[..., Process]) -> None:
+    process = start()
+    await process.people("ana")
+    later = process.clock.now() + timedelta(hours=1)
+    asked = replace(process.asks(users("ana")), send_at=later)
+    notification, other = await process.pipeline.submit(asked), await process.pipeline.submit(asked)
+    await process.pipeline.cancel(notification.id)
+    async with process.store.read() as tx:
+        assert [task.ref for task in await process.store.outbox.due(tx, later, 10)] == [other.id]
 
 
 async def test_it_is_not_waited_for_when_nothing_is_claimed(pair: tuple[Process, Process]) -> None:
