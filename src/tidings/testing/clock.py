@@ -10,6 +10,9 @@ class FrozenClock:
     """Implements `ports.clock.Clock`."""
 
     def __init__(self, start: datetime = START) -> None:
+        """start: an instant in UTC. Raises ValueError for any other."""
+        if start.tzinfo is not UTC:
+            raise ValueError("a clock stands at an instant in UTC: datetime(2026, 1, 1, tzinfo=UTC)")
         self._now = start
 
     def now(self) -> datetime:
