@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from bullmq import Queue
+from bullmq import Queue  # type: ignore[import-untyped]  # ships no types
 
 from tidings.queues.bullmq_commands import PREFIX
 from tidings.testing.installation import Installation
