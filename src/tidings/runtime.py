@@ -9,12 +9,15 @@ from typing import Self
 
 import structlog
 
+from tidings.caches.opened import open_cache
 from tidings.channels.webpush import WebPushChannel, WebPushPlugin
 from tidings.channels.webpush.base64url import encode as base64url
 from tidings.channels.webpush.endpoints import EndpointPolicy
 from tidings.channels.webpush.subscription import parse_subscription
 from tidings.channels.webpush.vapid import generate_key
 from tidings.errors import ConfigError
+from tidings.flow import choices
+from tidings.flow.choices import Choices
 from tidings.flow.deliver.renderings import Renderings
 from tidings.flow.intake.catalog import Catalog
 from tidings.flow.pipeline import Pipeline, Sizes
@@ -22,6 +25,7 @@ from tidings.flow.plan.limit import WINDOW, Limits
 from tidings.flow.recovery import Recovery
 from tidings.insight import counters
 from tidings.model.subscription import VapidKey
+from tidings.ports.cache import Cache
 from tidings.ports.channel import Channel
 from tidings.ports.clock import Clock, SystemClock
 from tidings.ports.pack import Pack
@@ -152,6 +156,7 @@ class Runtime:
     pipeline: Pipeline
     recovery: Recovery
     renderings: Renderings
+    choices: Choices
 
     @classmethod
     @asynccontextmanager
@@ -164,6 +169,7 @@ class Runtime:
         """
         engine = Engine.of(settings, clock or SystemClock(), role)
         store = engine.store
+        cache = _cache(engine.settings)
         try:
             await engine.prepare()
             async with store.begin() as tx:
@@ -173,12 +179,16 @@ class Runtime:
                 await store.sync_categories(tx, declared)
                 keys = await _vapid_keys(store, tx, engine.clock)
             counters.reads(counters.STATEMENTS, lambda: store.statements)
-            yield cls._assembled(engine, role, keys)
+            if cache is not None:
+                counters.reads_cache(choices.CACHE, lambda: cache.stats)
+            yield cls._assembled(engine, role, keys, cache)
         finally:
+            if cache is not None:
+                await cache.close()
             await engine.close()
 
     @classmethod
-    def _assembled(cls, engine: Engine, role: Role, keys: Sequence[VapidKey]) -> Self:
+    def _assembled(cls, engine: Engine, role: Role, keys: Sequence[VapidKey], cache: Cache | None) -> Self:
         settings = engine.settings
         policy = EndpointPolicy.parse(",".join(settings.push_extra_hosts))
         webpush = _plugin("tidings.channels", "webpush").create(
@@ -200,6 +210,7 @@ class Runtime:
             pipeline=engine.pipeline,
             recovery=Recovery(engine.store, engine.queue, engine.clock, exclusive=alone),
             renderings=Renderings(engine.wording, engine.catalog.templates),
+            choices=Choices(engine.store, cache),
         )
 
     async def process(self) -> Processed:
@@ -311,6 +322,11 @@ def _queue(settings: Settings, role: Role, clock: Clock) -> Queue:
     from tidings.queues.opened import open_queue
 
     return open_queue(settings.redis, settings.queue_prefix, clock, consumes=role.sends)
+
+
+def _cache(settings: Settings) -> Cache | None:
+    # on SQLite the lock file keeps every other server away, so nobody else changes what users chose
+    return open_cache(settings.redis, settings.queue_prefix, choices.CACHE, alone=settings.sqlite_path is not None)
 
 
 def schema_fault(found: Status) -> str | None:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 
 from tidings.api.host import ApiHost
-from tidings.api.known import known_user
+from tidings.api.known import known_user, unknown_user
 from tidings.api.served import Words
 from tidings.edge import bodies, describe
 from tidings.edge.answers import Shown
@@ -98,13 +98,14 @@ def router(host: ApiHost) -> APIRouter:
     me = host.gate.user()
 
     async def load(user_id: str) -> PreferencesShown:
-        async with host.store.read() as tx:
-            await known_user(host.store, tx, user_id)
-            return overview(words, await host.store.users.preferences(tx, user_id))
+        made = await host.runtime.choices.of(user_id)
+        if made is None:
+            raise unknown_user(user_id)
+        return overview(words, made)
 
     async def save(user_id: str, request: Request) -> PreferencesShown:
         choices = checked(words, bodies.read(await request.body(), PreferencesBody))
-        async with host.store.begin() as tx:
+        async with host.runtime.choices.changing(user_id) as tx:
             await known_user(host.store, tx, user_id)
             await host.store.users.set_preferences(tx, user_id, choices)
             return overview(words, await host.store.users.preferences(tx, user_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from tidings.model.delivery import SkipReason
 from tidings.model.notification import Notification
 from tidings.model.request import NotifyRequest
 from tidings.model.template import Category, Template
+from tidings.model.user import Preference
 from tidings.ports.clock import Clock
 from tidings.ports.pack import AudienceKind, Pack
 from tidings.ports.queue import Queue
@@ -91,6 +93,18 @@ class PushKeys(Protocol):
         ...
 
 
+class Choices(Protocol):
+    """What users chose, remembered for a while and forgotten at every change."""
+
+    async def of(self, user_id: str) -> Sequence[Preference] | None:
+        """Return what a user chose, None for an unknown user."""
+        ...
+
+    def changing(self, user_id: str) -> AbstractAsyncContextManager[Transaction]:
+        """Open a writing transaction that changes a user's choices or erases the user."""
+        ...
+
+
 class Processed(Protocol):
     """What a run of the schedule found."""
 
@@ -129,6 +143,8 @@ class Served(Protocol):
     def catalog(self) -> Words: ...
     @property
     def push(self) -> PushKeys: ...
+    @property
+    def choices(self) -> Choices: ...
     async def process(self) -> Processed:
         """Pick up everything that is due now, as the schedule does (MISSION M22). Raises BackendError."""
         ...

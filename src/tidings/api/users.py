@@ -107,7 +107,7 @@ def router(host: ApiHost) -> APIRouter:
     @routes.delete("/users/{user_id}", status_code=204)
     async def erase(user_id: str, _: str = Depends(host.require("admin"))) -> None:
         """Remove the user and everything kept about them."""
-        async with store.begin() as tx:
+        async with host.runtime.choices.changing(user_id) as tx:
             if not await store.users.erase(tx, user_id):
                 raise unknown_user(user_id)
 

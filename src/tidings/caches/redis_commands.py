@@ -34,6 +34,9 @@ for place = 3, #KEYS do
   end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
+  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+end
 local over = math.min(redis.call('ZCARD', KEYS[1]) - ARGV[2], 1000)
 if over > 0 then
   local oldest = redis.call('ZPOPMIN', KEYS[1], over)
