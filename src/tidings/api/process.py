@@ -14,7 +14,7 @@ from tidings.api.host import ApiHost
 from tidings.api.rates import Rate, limited
 from tidings.api.served import Processed
 from tidings.edge.answers import Shown
-from tidings.errors import Conflict
+from tidings.errors import BackendError, Conflict
 from tidings.insight import counters
 from tidings.model.priority import LANES
 
@@ -46,7 +46,7 @@ class EnqueuedShown(Found):
     """What was handed to the queue, for others to do."""
 
     #: `running`: it takes longer and goes on, the counts are not known yet; `left_to_workers`: this process neither
-    #: sends nor shares a queue with those that do, and they find due work by themselves
+    #: sends nor shares a queue with those that do, or the queue is away; they find due work by themselves
     status: Literal["enqueued", "running", "left_to_workers"]
 
 
@@ -73,11 +73,10 @@ def router(host: ApiHost) -> APIRouter:
     @routes.post("/notifications/process", status_code=202, dependencies=[Depends(limited(POST_RATE, host.clock, may))])
     async def enqueue(_: str = Depends(may)) -> EnqueuedShown:
         """Hand everything that is due to the queue. Repeating it is harmless."""
+        if not (runs.reaches_workers and await runs.queue_answers()):
+            return EnqueuedShown(status="left_to_workers")
         found = await runs.run(within=AT_ONCE)
-        if found is None:
-            return EnqueuedShown(status="running")
-        status: Literal["enqueued", "left_to_workers"] = "enqueued" if runs.reaches_workers else "left_to_workers"
-        return EnqueuedShown(status=status, **_figures(found))
+        return EnqueuedShown(status="running" if found is None else "enqueued", **_figures(found))
 
     @routes.put("/notifications/process", dependencies=[Depends(limited(PUT_RATE, host.clock, may))])
     async def process(_: str = Depends(may)) -> ProcessedShown:
@@ -91,6 +90,8 @@ def router(host: ApiHost) -> APIRouter:
                 "tidings serve. Its workers find due work by themselves.",
                 code="sends_elsewhere",
             )
+        if not await runs.queue_answers():
+            raise BackendError("The queue does not answer: workers go on from the database.")
         return await runs.to_the_end(within=IN_REQUEST)
 
     return routes
@@ -107,6 +108,19 @@ class Runs:
     def reaches_workers(self) -> bool:
         """Whether what is handed to the queue here is taken from it by somebody."""
         return self._runtime.queue.shared or self._runtime.pipeline.attended
+
+    async def queue_answers(self) -> bool:
+        """Whether there is a queue to hand something to; a process that sends itself has one in any case.
+
+        What was woken and then found no queue would be missed by the workers, until they look for what was lost.
+        """
+        if self._runtime.pipeline.attended:
+            return True
+        try:
+            await self._runtime.queue.ping()
+        except BackendError:
+            return False
+        return True
 
     async def run(self, *, within: float) -> Processed | None:
         """Hand over what is due; None when that takes longer, and goes on. Raises BackendError."""
