@@ -92,6 +92,7 @@ class Firefox:
 
     async def click(self, selector: str) -> None:
         """Click with a real pointer, as a person would: only such a click may open a permission prompt."""
+        await self._displayed(selector)
         found = await self.call(
             "browsingContext.locateNodes", context=self.context, locator={"type": "css", "value": selector}
         )
@@ -109,6 +110,15 @@ class Firefox:
         await self.call(
             "input.performActions", context=self.context, actions=[{"type": "pointer", "id": "mouse", "actions": moves}]
         )
+
+    async def _displayed(self, selector: str, seconds: float = 20) -> None:
+        """Wait until an element has its place on the page: at the load its style sheet may not have been applied."""
+        there = f"document.querySelector({json.dumps(selector)})?.getClientRects().length"
+        async with asyncio.timeout(seconds):
+            await self.run(
+                f"new Promise((resolve) => {{ const look = () => {there} ? resolve(true) : requestAnimationFrame(look);"
+                " look(); })"
+            )
 
     async def notifications(self) -> list[dict[str, object]]:
         """Return what the worker shows, once the page has heard of it: the acknowledgement may come earlier."""
