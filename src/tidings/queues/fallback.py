@@ -39,6 +39,8 @@ class FallbackQueue:
         self._closed = False
         #: taken and not handed out yet
         self._spare: dict[Lane, list[Task]] = {lane: [] for lane in LANES}
+        #: what goes on taking from a queue
+        self._takes: dict[Lane, dict[Queue, asyncio.Task[None]]] = {lane: {} for lane in LANES}
 
     @property
     def away(self) -> bool:
@@ -58,17 +60,19 @@ class FallbackQueue:
         await self._local.publish(tasks)
 
     async def take(self, lane: Lane, limit: int) -> Sequence[Task]:
-        while not self._spare[lane]:
-            takes = [asyncio.create_task(self._spared(lane, queue.take(lane, limit))) for queue in self._queues]
-            try:
-                await asyncio.wait(takes, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                # the other is ended; what it got in the same moment is spare, and so is everything if we are cancelled
-                for take in takes:
-                    take.cancel()
-                await asyncio.wait(takes)
-            if self._closed:
-                return []
+        while not self._spare[lane] and not self._closed:
+            takes = self._takes[lane]
+            for queue in self._queues:
+                if queue not in takes:
+                    takes[queue] = asyncio.create_task(self._spared(lane, queue.take(lane, limit)))
+            # The other goes on, and finds the next tasks: to end it would be to wait for a shared queue that hangs. If
+            # we are cancelled both go on, and the next to come has what they find.
+            done, _ = await asyncio.wait(takes.values(), return_when=asyncio.FIRST_COMPLETED)
+            self._takes[lane] = {queue: take for queue, take in takes.items() if take not in done}
+            for take in done:
+                take.result()
+        if self._closed:
+            return []
         tasks, self._spare[lane] = self._spare[lane][:limit], self._spare[lane][limit:]
         return tasks
 
@@ -119,6 +123,8 @@ class FallbackQueue:
     async def close(self) -> None:
         self._closed = True
         await asyncio.gather(self._local.close(), self._queue.close())
+        if takes := [take for of_lane in self._takes.values() for take in of_lane.values()]:
+            await asyncio.wait(takes)
         unbegun = [task for spare in self._spare.values() for task in spare]
         self._spare = {lane: [] for lane in LANES}
         await self.again(unbegun, at=self._clock.now(), why="not begun before the end of its worker")
