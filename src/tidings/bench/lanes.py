@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,8 +23,8 @@ from tidings.bench.serving import Served, serving
 from tidings.errors import BackendError
 from tidings.testing.mock_push import MockPushOptions, SpawnedMockPush, spawn
 
-#: notifications before the measured ones: connections, compiled templates
-_WARM_UP = 20
+#: notifications before the measured ones, and how many a second: connections, compiled templates
+_WARM_UP, _WARM_UP_PER_SECOND = 60, 500.0
 #: single notifications on the idle system, at most
 _IDLE = 100
 #: share of the broadcast that has arrived when the urgent ones begin
@@ -89,7 +89,8 @@ async def run(
             workers = default_workers(chosen) if workers is None else workers
             async with serving(chosen, workers=workers) as server:
                 caller = _Caller(server, sink, per_second)
-                await caller.send(range(_WARM_UP), "Warming up", asyncio.Event())
+                warming = replace(caller, per_second=_WARM_UP_PER_SECOND)
+                await warming.send(range(_WARM_UP), "Warming up", asyncio.Event())
                 before = await caller.send(range(_WARM_UP, _WARM_UP + idle), "Without a broadcast", asyncio.Event())
                 return await _measured(
                     chosen, caller, event_id, broadcast, before, range(people - urgent, people), workers

@@ -67,7 +67,7 @@ class Cancellations:
         """Hear which of the notifications that this process holds were cancelled by another one."""
         now = self._clock.now()
         if held:
-            async with self._store.read() as tx:
+            async with self._store.look() as tx:
                 cancelled = await self._store.notifications.cancelled(tx, list(held))
             self._tell(cancelled)
         self._heard_at = now

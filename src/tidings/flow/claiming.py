@@ -6,7 +6,7 @@ sent for another reason is given back, and never left to its lease.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 
@@ -55,9 +55,9 @@ class Claiming:
         """Keep what was just planned: its deliveries come next, and mostly here."""
         self._known.keep(notification)
 
-    async def deliver(self, batch_ids: Sequence[str], sender: Sender) -> None:
-        """Claim the deliveries of some batches and send them."""
-        await self._claim_and_send(batch_ids, sender, new_id(self._clock.now()))
+    async def deliver(self, batch_ids: Sequence[str], sender: Sender, *, urgent: bool = False) -> None:
+        """Claim the deliveries of some batches and send them. `urgent`: others make room while they are claimed."""
+        await self._claim_and_send(batch_ids, sender, new_id(self._clock.now()), urgent=urgent)
 
     async def deliver_alone(self, batch_id: str, sender: Sender) -> None:
         """Send a delivery that a worker died with: one at a time in this process, its outcome written before the next.
@@ -93,11 +93,14 @@ class Claiming:
                 await self._store.deliveries.give_back(tx, some, self._clock.now())
             del tokens[: len(some)]
 
-    async def _claim_and_send(self, batch_ids: Sequence[str], sender: Sender, token: str) -> bool:
+    async def _claim_and_send(
+        self, batch_ids: Sequence[str], sender: Sender, token: str, *, urgent: bool = False
+    ) -> bool:
         """Return whether there was something to send, and all of it was dealt with."""
         jobs: Sequence[Job] | None = None
         try:
-            jobs = await self._claimed(batch_ids, token)
+            with sender.urgent_work() if urgent else nullcontext():
+                jobs = await self._claimed(batch_ids, token)
         finally:
             if jobs is None:
                 # whether the claim was committed is not always known, and to give back nothing does no harm
@@ -138,7 +141,7 @@ class Claiming:
     async def _notifications(self, ids: Collection[str]) -> Mapping[str, Notification]:
         found = {one: known for one in ids if (known := self._known.get(one)) is not None}
         if unread := [one for one in ids if one not in found]:
-            async with self._store.read() as tx:
+            async with self._store.look() as tx:
                 for one in await self._store.notifications.get_many(tx, unread):
                     found[one.id] = one
                     self._known.keep(one)

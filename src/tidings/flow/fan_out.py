@@ -125,7 +125,7 @@ class FanOut:
         """Return where the notifications stand that are open, each once, in the order given."""
         found = {one: kept for one in notification_ids if (kept := self._standing.get(one))}
         if unread := [one for one in dict.fromkeys(notification_ids) if one not in found]:
-            async with self._store.read() as tx:
+            async with self._store.look() as tx:
                 found.update({one.id: one for one in await self._store.notifications.get_many(tx, unread)})
         ordered = (found[one] for one in dict.fromkeys(notification_ids) if one in found)
         return [one for one in ordered if one.state in _OPEN]
@@ -161,7 +161,7 @@ class FanOut:
     async def _drafted_together(self, notifications: Sequence[Notification]) -> list[Draft]:
         wanted = {one.id: named_only(one.audience) or [] for one in notifications}
         pairs = [(user_id, one.category) for one in notifications for user_id in wanted[one.id]]
-        async with self._store.read() as tx:
+        async with self._store.look() as tx:
             found = iter(await self._store.audiences.named(tx, pairs))
         now = self._clock.now()
         batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batches_of(self._batch, now))

@@ -60,7 +60,7 @@ class Handover:
             await self.settle()
         now = self._clock.now()
         made_before = now - self._grace if self._queue.shared else None
-        async with self._store.read() as tx:
+        async with self._store.look() as tx:
             limit = self._relay + len(self._handed_over)
             due = await self._store.outbox.due(tx, now, limit, made_before=made_before)
         fresh = [task for task in due if task.id not in self._handed_over]

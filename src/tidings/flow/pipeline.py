@@ -222,7 +222,7 @@ class Pipeline:
         """Turn retries and delays that have come due into tasks. Returns how many batches woke."""
         await self._claiming.give_back_unstarted()
         now = self.clock.now()
-        async with self.store.read() as tx:
+        async with self.store.look() as tx:
             if not await self.store.deliveries.any_due(tx, now):
                 return 0
         async with self.store.begin() as tx:
@@ -232,9 +232,9 @@ class Pipeline:
 
     # 4 deliver ------------------------------------------------------------------------------------------------------
 
-    async def deliver(self, batch_ids: Sequence[str], sender: Sender) -> None:
-        """Claim the deliveries of some batches and send them."""
-        await self._claiming.deliver(batch_ids, sender)
+    async def deliver(self, batch_ids: Sequence[str], sender: Sender, *, urgent: bool = False) -> None:
+        """Claim the deliveries of some batches and send them. `urgent`: they come from the urgent lane."""
+        await self._claiming.deliver(batch_ids, sender, urgent=urgent)
 
     async def deliver_alone(self, batch_id: str, sender: Sender) -> None:
         """Send a delivery that a worker died with, with nothing else of its kind beside it."""

@@ -355,6 +355,10 @@ class Store(Protocol):
         """Open a reading transaction."""
         ...
 
+    def look(self) -> AbstractAsyncContextManager[Transaction]:
+        """Like `read`, for a single question: a second one may see a later state. Costs fewer trips to a server."""
+        ...
+
     def savepoint(self, tx: Transaction) -> AbstractAsyncContextManager[None]:
         """Open a savepoint: what fails inside is undone, the transaction around it lives on."""
         ...

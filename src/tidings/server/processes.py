@@ -15,6 +15,7 @@ from tidings.demo.services import services as demo_services
 from tidings.insight.shared import SharedMetrics
 from tidings.instance_lock import only_server
 from tidings.runtime import Runtime
+from tidings.server.garbage import settle
 from tidings.server.http import HttpServer
 from tidings.server.listen import bound, listen
 from tidings.server.stop import Stop
@@ -103,6 +104,7 @@ async def _work(settings: Settings, announce: Announce, shared: SharedMetrics | 
 async def _until_stopped(settings: Settings, worker: Worker | None, server: HttpServer | None) -> int:
     """Go on until a signal, or until the workers end, which nobody may outlive; then drain both side by side."""
     stop = Stop()
+    settle()
     with stop.by_signals():
         watch = asyncio.create_task(_watch(worker, stop), name="watch the worker")
         drain = asyncio.create_task(_drain(worker, stop, settings.drain_seconds), name="drain")

@@ -115,11 +115,13 @@ class Steady:
 
     async def begin(self) -> None:
         """Begin the transaction."""
-        await self._call(_start(self._connection.begin()))
+        begun = _start(self._connection.begin())
+        # PostgreSQL is told with the first statement: nothing is waited for here
+        await (begun if self._driver is not None else self._call(begun))
 
     async def commit(self) -> None:
         """End it; what was written holds."""
-        await self._call(self._connection.commit())
+        await self._ended(self._connection.commit())
 
     async def rollback(self) -> None:
         """End it as if nothing had been written. Of a connection that is gone, the server has done it already."""
@@ -128,7 +130,17 @@ class Steady:
 
     async def close(self) -> None:
         """Give the connection back."""
-        await self._call(self._connection.close())
+        await self._ended(self._connection.close())
+
+    async def _ended(self, call: Coroutine[Any, Any, None]) -> None:
+        """Await a call that ends what is open at the server: where nothing is, it asks and waits for nothing.
+
+        Each call that is `finished` costs a task, and three passes of the event loop.
+        """
+        nothing_open = (
+            self._driver is not None and not self._driver.is_closed() and not self._driver.is_in_transaction()
+        )
+        await (call if nothing_open else self._call(call))
 
     async def _call(self, call: Coroutine[Any, Any, _T]) -> _T:
         cut = None if self._driver is None else self._driver.terminate

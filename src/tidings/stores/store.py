@@ -41,6 +41,8 @@ class SqlStore:
     ) -> None:
         self._writer = writer
         self._reader = reader
+        # on PostgreSQL a statement alone needs no transaction around it, which is two trips to the server
+        self._looker = reader.execution_options(isolation_level="AUTOCOMMIT") if _is_server(reader) else reader
         self.notifications = SqlNotifications()
         self.audiences = SqlAudiences(kinds)
         self.outbox = SqlOutbox()
@@ -70,6 +72,11 @@ class SqlStore:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
         async with transaction(self._reader) as connection:
+            yield SqlTransaction(connection)
+
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[Transaction]:
+        async with transaction(self._looker) as connection:
             yield SqlTransaction(connection)
 
     @asynccontextmanager
@@ -129,3 +136,7 @@ class SqlStore:
     ) -> None:
         if not statement.startswith(("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")):
             self._statements += 1
+
+
+def _is_server(engine: AsyncEngine) -> bool:
+    return engine.dialect.name == "postgresql"

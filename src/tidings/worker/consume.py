@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 
 import structlog
@@ -56,12 +57,13 @@ class Consumer:
                 await queue.again(left, at=self._pipeline.clock.now(), why="the worker stops")
 
     async def _fan_out(self, tasks: Sequence[Task]) -> None:
-        following = await self._pipeline.fan_out_many([task.ref for task in tasks])
+        with self._sender.urgent_work() if self._lane is Lane.URGENT else nullcontext():
+            following = await self._pipeline.fan_out_many([task.ref for task in tasks])
         # back to the end of the lane, so that a long audience does not hold up the others
         await self._pipeline.queue.publish(following)
 
     async def _deliver(self, tasks: Sequence[Task]) -> None:
-        await self._pipeline.deliver([task.ref for task in tasks], self._sender)
+        await self._pipeline.deliver([task.ref for task in tasks], self._sender, urgent=self._lane is Lane.URGENT)
 
     async def _deliver_alone(self, tasks: Sequence[Task]) -> None:
         for task in tasks:

@@ -24,7 +24,7 @@ class Scheduled:
         Raises what the work raises; the run counts as taken, the next one is due at its time.
         """
         now = self.clock.now()
-        async with self.store.read() as tx:
+        async with self.store.look() as tx:
             due = await self.store.schedules.next_run(tx, self.name)
         if due is not None and now < due <= now + self.every:
             return False

@@ -28,7 +28,7 @@ class Steps:
         self.open_ = asyncio.Event()
         self.open_.set()
 
-    async def many(self, refs: Sequence[str], *_sender: object) -> list[Task]:
+    async def many(self, refs: Sequence[str], *_sender: object, urgent: bool = False) -> list[Task]:
         self.groups.append(list(refs))
         await self.open_.wait()
         for ref in refs:

@@ -3,8 +3,10 @@
 import asyncio
 import heapq
 from collections import Counter
+from contextlib import AbstractContextManager
 
 from tidings.flow.deliver.destination import Destination
+from tidings.flow.deliver.turns import Turns
 from tidings.model.priority import LANES, Lane
 
 #: share of the places that only urgent messages may take, so that a slow host cannot hold them up (MISSION B5)
@@ -41,6 +43,7 @@ class Gate:
         #: places that sends still in flight have lent to others
         self._lent: Counter[str] = Counter()
         self._ticket = 0
+        self._turns = Turns(self._admit)
         self.places = places
 
     @property
@@ -57,7 +60,7 @@ class Gate:
         name = _name(destination)
         queue = self._queues.get(name)
         if queue is None and self._fits(rank, destination):
-            self._take(name)
+            self._take(rank, name)
             return True
         if queue is None:
             queue = self._queues[name] = _Queue(destination)
@@ -86,6 +89,10 @@ class Gate:
             del self._inside[name]
         self._admit()
 
+    def urgent_work(self) -> AbstractContextManager[None]:
+        """Return a block for urgent work before its send: others begin one by one meanwhile (`Turns.urgent_work`)."""
+        return self._turns.urgent_work()
+
     def turn_away(self, destination: Destination) -> None:
         """Let nobody wait any longer for a place to send to this destination."""
         if (queue := self._queues.pop(destination.name, None)) is not None:
@@ -102,17 +109,18 @@ class Gate:
             self._free += held
             self._admit()
 
-    def _take(self, name: str) -> None:
+    def _take(self, rank: int, name: str) -> None:
         self._free -= 1
         self._inside[name] += 1
+        self._turns.begin(urgent=rank == 0)
 
     def _admit(self) -> None:
         while self._queues and self._free:
             name, queue = self._next()
             if queue is None:
                 return
-            _, _, turn = heapq.heappop(queue.waiting)
-            self._take(name)
+            rank, _, turn = heapq.heappop(queue.waiting)
+            self._take(rank, name)
             turn.set_result(True)
             if queue.first() is None:
                 del self._queues[name]
@@ -131,7 +139,7 @@ class Gate:
 
     def _fits(self, rank: int, destination: Destination | None) -> bool:
         extra = self._reserve if rank == 0 else 0
-        if self._free <= self._reserve - extra:
+        if self._free <= self._reserve - extra or not self._turns.free(urgent=rank == 0):
             return False
         if destination is None:
             return True

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -94,6 +95,10 @@ class Sender:
     def stop(self) -> None:
         """Let what is in flight end and start nothing new."""
         self._stopping = True
+
+    def urgent_work(self) -> AbstractContextManager[None]:
+        """Return a block for urgent work before its send: other sends make room for it (`Turns.urgent_work`)."""
+        return self._gate.urgent_work()
 
     def hurry(self) -> None:
         """Have outcomes written at once: somebody waits for them."""
