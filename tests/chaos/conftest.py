@@ -1,5 +1,6 @@
 """A crowd to send to, servers to kill, and the oracle: what the push service logged against what the database says."""
 
+import os
 import shutil
 import sqlite3
 from collections import Counter
@@ -20,6 +21,16 @@ from tidings.testing.mock_push import MockPushOptions, SpawnedMockPush, spawn
 from tidings.testing.server import ADMIN_KEY, SECRET_KEY, USER_SECRET, TidingsServer
 
 Crowd = Callable[..., Awaitable[TidingsServer]]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long forms out, unless `make chaos` asks for them."""
+    if os.environ.get("TIDINGS_CHAOS") == "long":
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -86,8 +86,8 @@ async def _taken(push: SpawnedMockPush, number: int, counter: str = "accepted") 
     [
         Case(3000, 2, 1),
         Case(1500, 1, 2, ("--workers", "2")),
-        pytest.param(Case(10_000, 20, 3), marks=pytest.mark.slow),
-        pytest.param(Case(10_000, 20, 4, ("--workers", "2")), marks=pytest.mark.slow),
+        pytest.param(Case(10_000, 20, 3), marks=pytest.mark.long),
+        pytest.param(Case(10_000, 20, 4, ("--workers", "2")), marks=pytest.mark.long),
     ],
     ids=lambda case: f"{case.people}-people-{case.kills}-kills{'-'.join(case.options)}",
 )
