@@ -65,6 +65,14 @@ class Member(TidingsServer):
         """Ask it to stop (SIGTERM) without waiting for the end."""
         os.kill(self.pid, signal.SIGTERM)
 
+    def pause(self) -> None:
+        """Let it hang (SIGSTOP): its connections stay open and it does nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
 
 def free_port() -> int:
     """Return a port that nobody listens on."""

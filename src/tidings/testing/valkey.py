@@ -61,6 +61,7 @@ class ValkeyServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+            self._dump.unlink(missing_ok=True)
 
     def pause(self) -> None:
         """Let it hang: connections stay open and nobody answers."""
@@ -73,6 +74,21 @@ class ValkeyServer:
     def flush(self) -> None:
         """Erase everything it holds."""
         self.command("FLUSHALL")
+
+    def snapshot(self) -> bytes:
+        """Return its state of this moment, for `restore`."""
+        self.command("SAVE")
+        return self._dump.read_bytes()
+
+    def restore(self, snapshot: bytes) -> None:
+        """Have it come back with an older state: call `kill` before and `start` after. Not with `append_only`."""
+        assert self._process is None, "it is running"
+        assert not self._append_only, "it would start from its log"
+        self._dump.write_bytes(snapshot)
+
+    @property
+    def _dump(self) -> Path:
+        return self._folder / "dump.rdb"
 
     def command(self, *words: str) -> bytes:
         """Send one command and return the first line of the answer, as the protocol writes it."""
