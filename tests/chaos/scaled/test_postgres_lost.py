@@ -1,0 +1,174 @@
+"""PostgreSQL is restarted hard, and connections to it are cut, under load: 503 meanwhile, and no promise is broken."""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tidings.errors import BackendError
+from tidings.testing.fleet import Member
+from tidings.testing.mock_push import Rule
+from tidings.testing.postgres import PostgresServer
+from tidings.testing.scene import Scene, all_final, notify, to_one
+from tidings.testing.server import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Stage = Callable[..., Awaitable[Scene]]
+Figures = Callable[[str, object], None]
+#: of both workers: what one blow may send twice, if outcomes are lost with it
+TWICE_AT_MOST = 2 * (50 + 50)
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this file's own, with everything on that keeps a confirmed commit."""
+    with PostgresServer() as server:
+        yield server
+
+
+@dataclass
+class Load:
+    """Clients that go on asking, each call under a key of its own, repeated until it is answered with a 2xx."""
+
+    api: Member
+    people: list[str]
+    keys: Iterator[int] = field(default_factory=itertools.count)
+    #: key → notification
+    promised: dict[str, str] = field(default_factory=dict)
+    statuses: Counter[int] = field(default_factory=Counter)
+    without_retry_after: int = 0
+    over: bool = False
+
+    async def client(self) -> None:
+        while not self.over:
+            number = next(self.keys)
+            await self._until_promised(f"key-{number}", self.people[number % len(self.people)])
+
+    async def _until_promised(self, key: str, user: str) -> None:
+        while key not in self.promised:
+            answer = await self.api.call("POST", "/api/notifications", to_one(user), headers={"Idempotency-Key": key})
+            self.statuses[answer.status] += 1
+            match answer.status:
+                case 202:
+                    self.promised[key] = answer.read(dict[str, Any])["id"]
+                case 503:
+                    self.without_retry_after += "retry-after" not in answer.headers
+                    await asyncio.sleep(0.1)
+                case status:
+                    raise AssertionError(f"{status}: {answer.body[:500]!r}")
+
+
+async def _restart(scene: Scene) -> None:
+    await asyncio.to_thread(scene.postgres.restart, "immediate")
+
+
+async def _cut(scene: Scene) -> None:
+    await asyncio.to_thread(scene.postgres.terminate_backends, scene.database.rpartition("/")[2])
+
+
+async def test_a_hard_restart_under_load(stage: Stage, own_postgres: PostgresServer, figures: Figures) -> None:
+    await run(await stage(300, on=own_postgres), figures, _restart, 1)
+
+
+async def test_cut_connections_under_load(stage: Stage, own_postgres: PostgresServer, figures: Figures) -> None:
+    await run(await stage(300, on=own_postgres), figures, _cut, 1)
+
+
+@pytest.mark.long
+async def test_five_hard_restarts_under_load(stage: Stage, own_postgres: PostgresServer, figures: Figures) -> None:
+    await run(await stage(5000, on=own_postgres), figures, _restart, 5)
+
+
+@pytest.mark.long
+async def test_twenty_times_cut_connections(stage: Stage, own_postgres: PostgresServer, figures: Figures) -> None:
+    await run(await stage(5000, on=own_postgres), figures, _cut, 20)
+
+
+async def run(scene: Scene, figures: Figures, blow: Callable[[Scene], Awaitable[None]], blows: int) -> None:
+    """Strike `blows` times in the middle of a broadcast while clients ask."""
+    people = len(scene.people)
+    await scene.push.control.behave(Rule(delay_ms=20))
+    async with scene.fleet("api", "worker", "worker") as fleet:
+        api, pids = fleet[0], [member.pid for member in fleet]
+        broadcast = await notify(api)
+        load = Load(api, list(scene.people))
+        clients = [asyncio.create_task(load.client()) for _ in range(4)]
+        back = []
+        for number in range(1, blows + 1):
+            await scene.taken(people * number // (blows + 1))
+            promised = len(load.promised)
+            await blow(scene)
+            struck = time.monotonic()
+            await eventually(partial(_more_promised, load, promised + 4), within=60)
+            back.append(round(time.monotonic() - struck, 1))
+        # the database is there: whatever still waits is sent
+        assert await all_final(api, broadcast, within=150) == {"delivered": people}
+        load.over = True
+        await asyncio.gather(*clients)
+        for notification in load.promised.values():
+            assert await all_final(api, notification, within=150) == {"delivered": 1}
+        assert [member.pid for member in fleet] == pids
+        assert all(member.running for member in fleet)
+        said = [member.log.read_text() for member in fleet]
+    figures("answers", dict(load.statuses))
+    figures("seconds until requests were accepted again", back)
+    assert load.without_retry_after == 0
+    assert max(back) < 10
+    assert not any("Traceback" in text for text in said), "an outage is no bug"
+    books = await scene.books()
+    figures("duplicates", f"{books.duplicates}, promised ≤ {blows * TWICE_AT_MOST}")
+    books.check_counts()
+    # one notification for each key, whatever was lost on the way
+    assert set(books.counts) == {broadcast, *load.promised.values()}
+    assert len(set(load.promised.values())) == len(load.promised)
+    assert books.states == {"delivered": people + len(load.promised)}
+    assert len(books.receipts) == people + len(load.promised)
+    assert books.duplicates <= blows * TWICE_AT_MOST
+
+
+async def test_while_the_database_is_away_nothing_is_promised(
+    stage: Stage, own_postgres: PostgresServer, figures: Figures
+) -> None:
+    scene = await stage(20, on=own_postgres)
+    async with scene.fleet("api", "worker") as (api, _):
+        first = await notify(api, to_one(scene.people[0]), key="before")
+        await all_final(api, first)
+        scene.postgres.stop("immediate")
+        answered = []
+        for number in range(5):
+            asked = time.monotonic()
+            headers = {"Idempotency-Key": f"meanwhile-{number}"}
+            answer = await api.call("POST", "/api/notifications", to_one(scene.people[1]), headers=headers)
+            answered.append(round(time.monotonic() - asked, 2))
+            assert answer.status == 503
+            assert int(answer.headers["retry-after"]) >= 1
+        scene.postgres.start()
+        started = time.monotonic()
+        again = await eventually(lambda: _accepted(api, scene.people[1]), within=30)
+        figures("seconds to say no", answered)
+        figures("seconds until back", back := round(time.monotonic() - started, 1))
+        assert back < 10
+        assert await all_final(api, again) == {"delivered": 1}
+        assert await notify(api, to_one(scene.people[0]), key="before") == first
+    books = await scene.books()
+    books.check_counts()
+    assert set(books.counts) == {first, again}
+    assert books.duplicates == 0
+
+
+async def _accepted(api: Member, user: str) -> str | None:
+    with suppress(AssertionError, BackendError):
+        return await notify(api, to_one(user), key="meanwhile-0")
+    return None
+
+
+async def _more_promised(load: Load, number: int) -> bool:
+    return len(load.promised) >= number
