@@ -29,7 +29,13 @@ log = structlog.get_logger(__name__)
 
 #: most users that a notification may name to be planned together with others
 SMALL = 100
+#: is told of tasks, and does not wait for anything
+Announced = Callable[[Sequence[Task]], None]
 _OPEN = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
+
+
+def _nobody(_tasks: Sequence[Task]) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +93,19 @@ class FanOut:
         for notification in notifications:
             self._standing.keep(notification)
 
-    async def step(self, notification_ids: Sequence[str]) -> list[Task]:
-        """Plan the next page of each notification, small ones together. Returns the tasks for the pages after them."""
+    async def step(self, notification_ids: Sequence[str], announced: Announced = _nobody) -> list[Task]:
+        """Plan the next page of each notification, small ones together. Returns the tasks for the pages after them.
+
+        announced: is told what can be sent now, a moment before the queue is.
+        """
         standing = await self._stand(notification_ids)
         small = [one for one in standing if self._is_small(one)]
         following: list[Task] = []
         for some in self._portions(small):
-            following += await self._store_drafts(await self._drafted_together(some))
+            following += await self._store_drafts(await self._drafted_together(some), announced)
         for one in standing:
             if not self._is_small(one):
-                following += await self._store_drafts([await self._drafted(one)])
+                following += await self._store_drafts([await self._drafted(one)], announced)
         return following
 
     async def page_of(
@@ -173,7 +182,7 @@ class FanOut:
             drafts.append(Draft(one, made, len(page), None, done=True))
         return drafts
 
-    async def _store_drafts(self, drafts: Sequence[Draft]) -> list[Task]:
+    async def _store_drafts(self, drafts: Sequence[Draft], announced: Announced) -> list[Task]:
         """Store pages and announce their batches. Returns the tasks for what comes after them."""
         now = self._clock.now()
         drafts = sorted(drafts, key=lambda draft: draft.before.id)  # so that two workers never wait for each other
@@ -196,12 +205,13 @@ class FanOut:
         for one in drafts:
             if one.done or one.before.id not in moved:
                 self._standing.drop(one.before.id)
-        await self._announce(stored, now)
+        await self._announce(stored, now, announced)
         return following
 
-    async def _announce(self, stored: Sequence[Draft], now: datetime) -> None:
+    async def _announce(self, stored: Sequence[Draft], now: datetime, announced: Announced) -> None:
         batches = {one.batch_id: one.lane for draft in stored for one in draft.made.planned}
         tasks = [task for batch_id, lane in batches.items() for task in deliver_tasks([batch_id], lane, now)]
+        announced(tasks)
         try:
             await self._queue.publish(tasks)
         except BackendError as error:

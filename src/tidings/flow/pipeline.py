@@ -201,12 +201,14 @@ class Pipeline:
         following = await self.fan_out_many([notification_id])
         return following[0] if following else None
 
-    async def fan_out_many(self, notification_ids: Sequence[str]) -> list[Task]:
+    async def fan_out_many(
+        self, notification_ids: Sequence[str], announced: Callable[[Sequence[Task]], None] = lambda _tasks: None
+    ) -> list[Task]:
         """Plan the next page of each notification, those to a few named users together.
 
-        Returns the tasks for the pages after them.
+        announced: is told what can be sent now, before the queue is. Returns the tasks for the pages after them.
         """
-        return await self._fan_out.step(notification_ids)
+        return await self._fan_out.step(notification_ids, announced)
 
     # 3 dispatch -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
 from datetime import timedelta
 
 import structlog
@@ -35,6 +34,9 @@ class Consumer:
         self._lane = lane
         self._pipeline = pipeline
         self._sender = sender
+        self._group: asyncio.TaskGroup | None = None
+        #: claims that did not wait for the queue
+        self._sooner = 0
         sizes = pipeline.sizes
         self._desks = {
             TaskKind.FAN_OUT: Desk(
@@ -48,6 +50,7 @@ class Consumer:
     async def run(self) -> None:
         queue = self._pipeline.queue
         async with asyncio.TaskGroup() as group:
+            self._group = group
             while tasks := await queue.take(self._lane, self._pipeline.sizes.claim):
                 for kind, desk in self._desks.items():
                     if some := [task for task in tasks if task.kind is kind]:
@@ -57,10 +60,32 @@ class Consumer:
                 await queue.again(left, at=self._pipeline.clock.now(), why="the worker stops")
 
     async def _fan_out(self, tasks: Sequence[Task]) -> None:
-        with self._sender.urgent_work() if self._lane is Lane.URGENT else nullcontext():
-            following = await self._pipeline.fan_out_many([task.ref for task in tasks])
+        refs = [task.ref for task in tasks]
+        if self._lane is Lane.URGENT:
+            with self._sender.urgent_work():
+                following = await self._pipeline.fan_out_many(refs, self._send_now)
+        else:
+            following = await self._pipeline.fan_out_many(refs)
         # back to the end of the lane, so that a long audience does not hold up the others
         await self._pipeline.queue.publish(following)
+
+    def _send_now(self, tasks: Sequence[Task]) -> None:
+        """Send what was just planned, without the way through a shared queue: it takes longer than the planning.
+
+        The queue is told all the same. Whoever takes it from there, because this failed or was not begun, finds what is
+        left, which mostly is nothing.
+        """
+        if self._pipeline.queue.shared and self._group is not None and self._sooner < CLAIMS_AT_ONCE:
+            self._sooner += 1
+            self._group.create_task(self._sent_now(tasks[: self._pipeline.sizes.claim]))
+
+    async def _sent_now(self, tasks: Sequence[Task]) -> None:
+        try:
+            await self._deliver(tasks)
+        except Exception as error:  # noqa: BLE001  # the queue has them, too, and says what is wrong
+            log.debug("not_sent_at_once", tasks=len(tasks), problem=f"{type(error).__name__}: {error}"[:300])
+        finally:
+            self._sooner -= 1
 
     async def _deliver(self, tasks: Sequence[Task]) -> None:
         await self._pipeline.deliver([task.ref for task in tasks], self._sender, urgent=self._lane is Lane.URGENT)

@@ -51,8 +51,8 @@ def steps(process: Process, monkeypatch: pytest.MonkeyPatch) -> Steps:
 
 
 @asynccontextmanager
-async def _consuming(process: Process) -> AsyncIterator[asyncio.Task[None]]:
-    running = asyncio.create_task(Consumer(Lane.HIGH, process.pipeline, process.sender).run())
+async def _consuming(process: Process, lane: Lane = Lane.HIGH) -> AsyncIterator[asyncio.Task[None]]:
+    running = asyncio.create_task(Consumer(lane, process.pipeline, process.sender).run())
     yield running
     await process.queue.close()
     async with asyncio.timeout(5):
@@ -150,3 +150,26 @@ async def test_at_a_stop_what_has_not_begun_is_given_back(process: Process, step
         steps.open_.set()
     assert [task.ref for task, _, _ in process.queue.given_back] == ["two", "three"]
     assert [task.ref for task in process.queue.finished] == ["one"]
+
+
+@pytest.mark.parametrize("problem", [None, BackendError("away")], ids=["sent", "failed"])
+async def test_urgent_batches_do_not_wait_for_a_shared_queue_and_it_has_them_all_the_same(
+    process: Process, steps: Steps, monkeypatch: pytest.MonkeyPatch, problem: Exception | None
+) -> None:
+    batch = Task("batch", TaskKind.DELIVER, "batch", Lane.URGENT, process.clock.now())
+
+    async def planned(_refs: Sequence[str], announced: Callable[[Sequence[Task]], None]) -> list[Task]:
+        announced([batch])
+        return []
+
+    monkeypatch.setattr(process.queue, "shared", True)
+    monkeypatch.setattr(process.pipeline, "fan_out_many", planned)
+    if problem is not None:
+        steps.bad["batch"] = problem
+    async with _consuming(process, Lane.URGENT):
+        await process.queue.publish([Task("plan", TaskKind.FAN_OUT, "plan", Lane.URGENT, process.clock.now())])
+        await _until(lambda: steps.groups == [["batch"]])
+        steps.bad.clear()
+        await process.queue.publish([batch])
+        await _until(lambda: steps.groups == [["batch"], ["batch"]])
+        assert (await process.queue.stats(Lane.URGENT)).failed == 0
