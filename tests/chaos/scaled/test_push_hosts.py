@@ -17,7 +17,7 @@ Stage = Callable[..., Awaitable[Scene]]
 Figures = Callable[[str, object], None]
 HANGS, DRIPS = Rule(hang=True), Rule(drip=True)
 #: an answer takes this long, so that places and not processors decide how fast it goes
-ANSWERS_IN_MS = 40
+ANSWERS_IN_MS = 250
 
 
 async def test_a_host_that_hangs_holds_up_no_other_and_its_messages_expire(stage: Stage, figures: Figures) -> None:
@@ -45,16 +45,16 @@ async def test_a_host_that_hangs_holds_up_no_other_and_its_messages_expire(stage
 @pytest.mark.long
 @pytest.mark.parametrize("harm", [HANGS, DRIPS], ids=["hangs", "drips-a-byte-a-second"])
 async def test_the_other_host_keeps_nine_tenths_of_its_rate(stage: Stage, figures: Figures, harm: Rule) -> None:
-    scene = await stage(20_000, hosts=2)
+    scene = await stage(12_000, hosts=2)
     async with scene.fleet("api", "worker", "worker") as (api, *_):
         usual = await _rate(scene, api)
         await _fresh(scene, Rule(delay_ms=ANSWERS_IN_MS), harm)
         notification = await notify(api)
-        await scene.push.control.wait_for(timeout=300, accepted=10_000)
+        await scene.push.control.wait_for(timeout=300, accepted=6000)
         harmed = await _measured(scene)
         mended = time.monotonic()
         await scene.pushes[1].control.behave()
-        assert await all_final(api, notification, within=300) == {"delivered": 20_000}
+        assert await all_final(api, notification, within=300) == {"delivered": 12_000}
         figures("seconds from its return to the end", round(time.monotonic() - mended, 1))
     _told(figures, usual, harmed)
     assert harmed >= 0.9 * usual

@@ -21,6 +21,22 @@ IN_FLIGHT, UNFLUSHED = 50, 50
 #: of one kill
 TWICE_AT_MOST = IN_FLIGHT + UNFLUSHED
 
+#: where a worker ends, in the order of its steps
+PLACES = [
+    "tidings.flow.fan_out:FanOut.step:before",
+    "tidings.stores.deliveries:SqlDeliveries.add:after",
+    "tidings.flow.fan_out:FanOut.step:after",
+    "tidings.stores.claims:Claims.claim:before",
+    "tidings.stores.claims:Claims.claim:after",
+    "tidings.flow.claiming:Claiming.deliver:before",
+    "tidings.channels.webpush.channel:WebPushChannel.send:before",
+    "tidings.channels.webpush.channel:WebPushChannel.send:after",
+    "tidings.flow.pipeline:Pipeline.record:before",
+    "tidings.flow.pipeline:Pipeline.record:after",
+    "tidings.queues.fallback:FallbackQueue.done:before",
+    "tidings.queues.fallback:FallbackQueue.done:after",
+]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -113,3 +129,23 @@ async def test_both_workers_at_once_and_the_queue_with_them(
     books = await scene.books()
     figures("duplicates", f"{books.duplicates}, promised ≤ {2 * TWICE_AT_MOST}")
     books.check(scene.people, at_most_twice=2 * TWICE_AT_MOST)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_worker_that_dies_at_any_step_is_stood_in_for(
+    stage: Stage, faster: dict[str, str], figures: Figures, place: str
+) -> None:
+    scene = await stage(200)
+    async with scene.fleet("api") as (api,), scene.member("worker", **faster, CHAOS_EXIT=place) as doomed:
+        notification = await notify(api)
+        await eventually(lambda: _ended(doomed), within=60)
+        async with scene.fleet("worker", **faster):
+            assert await all_final(api, notification) == {"delivered": 200}
+    books = await scene.books()
+    figures("duplicates", f"{books.duplicates}, promised ≤ {TWICE_AT_MOST}")
+    books.check(scene.people, at_most_twice=TWICE_AT_MOST)
+
+
+async def _ended(worker: Member) -> bool:
+    return not worker.running
