@@ -19,7 +19,7 @@ test: $(VENV)/.installed-dev browsers ## Install what the tests need and run the
 	$(BIN)/python -m pytest $(ARGS)
 
 chaos: $(VENV)/.installed-dev ## Kill servers in the middle of large sends and count what was lost or repeated
-	TIDINGS_CHAOS=long $(BIN)/python -m pytest tests/chaos -s $(ARGS)
+	TIDINGS_CHAOS=long $(BIN)/python -m pytest tests/chaos tests/contract/machine -s $(ARGS)
 
 # The two browsers that the browser tests drive, where that is possible; else the tests say that they are skipped.
 browsers:
