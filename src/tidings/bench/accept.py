@@ -16,7 +16,7 @@ import msgspec
 from tidings.bench.backends import backends, refuse_used
 from tidings.bench.connections import call_all, post
 from tidings.bench.figures import Latency, camel
-from tidings.bench.people import add_users
+from tidings.bench.people import add_users, analyze
 from tidings.bench.serving import API_KEY, Served, serving
 from tidings.runtime import Runtime
 from tidings.settings import Settings
@@ -100,7 +100,9 @@ async def run(*, requests: int, clients: int, recipients: int, folder: Path | No
 async def _people(settings: Settings) -> Sequence[str]:
     async with Runtime.open(settings) as runtime:
         await refuse_used(runtime)
-        return await add_users(runtime, _PEOPLE)
+        ids = await add_users(runtime, _PEOPLE)
+        await analyze(runtime)
+        return ids
 
 
 async def _measured(server: Served, requests: Sequence[bytes], clients: int) -> Singles:

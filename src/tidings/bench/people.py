@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 
 from tidings.bench.backends import Backends, refuse_used
 from tidings.bench.progress import progress
@@ -44,12 +44,23 @@ async def prepare(chosen: Backends, *, recipients: int, origin: str, singles: in
         for start in range(0, singles, _PAGE):
             numbers = range(start, min(start + _PAGE, singles))
             await _add(runtime, [single(number) for number in numbers], origin, now)
+        await analyze(runtime)
     return event_id
 
 
 def single(number: int) -> str:
     """Return the id of a user without a ticket."""
     return f"{SINGLE}{number:05}"
+
+
+async def analyze(runtime: Runtime) -> None:
+    """Let PostgreSQL look at what was added at once, as autovacuum would within a minute.
+
+    Until then it takes the tables for small, and reads all users to find one.
+    """
+    if runtime.settings.sqlite_path is None:
+        async with runtime.store.begin() as tx:
+            await of(tx).execute(text("ANALYZE"))
 
 
 async def add_users(runtime: Runtime, count: int) -> list[str]:
