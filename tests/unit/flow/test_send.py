@@ -132,6 +132,18 @@ async def test_stop_lets_what_is_in_flight_end_and_leaves_the_rest(sending: Send
     assert {one.due.id for one in left} == {jobs[1].due.id, jobs[2].due.id}
 
 
+async def test_what_waits_for_its_place_at_a_stop_is_left_too(sending: Sending) -> None:
+    sending.with_places(1)
+    sending.wire.open_.clear()
+    first, second = job(), job()
+    calls = [asyncio.create_task(sending.sender.send([one])) for one in (first, second)]
+    await asyncio.wait(calls, timeout=0.02)
+    sending.sender.stop()
+    sending.wire.open_.set()
+    assert await asyncio.gather(*calls) == [[], [second]]
+    assert [one.delivery_id for one in sending.recorded] == [first.due.id]
+
+
 async def test_nothing_is_sent_that_could_outlast_its_lease(sending: Sending, clock: FrozenClock) -> None:
     due = a_due(NOTIFICATION)
     clock.advance(due.lease_until - LONGEST_SEND - NOW)

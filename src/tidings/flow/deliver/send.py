@@ -115,7 +115,7 @@ class Sender:
 
         async def running(runner: Runner, group: _Group) -> None:
             while group.waiting and not self._stopping:
-                await self._one(group.waiting.pop(), group.destination, runner, informed)
+                await self._one(group, runner, informed)
 
         async def look() -> bool:
             for group in groups:
@@ -160,9 +160,8 @@ class Sender:
     def _is_closed(self, destination: Destination) -> bool:
         return destination.is_closed(full=self._gate.is_full(destination))
 
-    async def _one(
-        self, job: Job, destination: Destination | None, runner: Runner, informed: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def _one(self, group: _Group, runner: Runner, informed: Callable[[], Awaitable[None]]) -> None:
+        job, destination = group.waiting.pop(), group.destination
         if reason := self._objection(job):
             await self._skip(job, reason)
             return
@@ -179,6 +178,10 @@ class Sender:
             return
         try:
             await informed()
+            if self._stopping:
+                # it has only waited for its place, and need not hold up the end
+                group.waiting.append(job)
+                return
             started = self._clock.now()
             # while this one waited for its place …
             if job.notification.id in self._cancelled:
