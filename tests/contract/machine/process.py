@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from enum import Enum, auto
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -36,6 +37,18 @@ PLACES = 3
 AFTER_FAILURE = timedelta(seconds=5)
 
 _d = deliveries.c
+
+
+class Round(Enum):
+    """What a worker's timers do."""
+
+    RELAY = auto()
+    WAKE = auto()
+    SWEEP = auto()
+    FIND_LOST = auto()
+    EPOCHS = auto()
+    LEARN = auto()
+    SETTLE = auto()
 
 
 class Row(NamedTuple):
@@ -118,6 +131,24 @@ class Process:
             await call()
         except BackendError:
             return
+
+    async def go_round(self, what: Round) -> None:
+        """Do what one of the timers does. Raises BackendError."""
+        match what:
+            case Round.RELAY:
+                await self.pipeline.dispatch()
+            case Round.WAKE:
+                await self.pipeline.wake_due()
+            case Round.SWEEP:
+                await self.sweep()
+            case Round.FIND_LOST:
+                await self.recovery.find_lost()
+            case Round.EPOCHS:
+                await self.recovery.compare_epochs()
+            case Round.LEARN:
+                await self.pipeline.learn_cancellations(self.sender.held)
+            case Round.SETTLE:
+                await self.pipeline.settle_outbox()
 
     async def sweep(self) -> None:
         """Look for claims of the dead, own outcomes first, as the worker's timer does."""
