@@ -218,6 +218,7 @@ class Machine(RuleBasedStateMachine):
         meanwhile=meanwhiles,
         at=st.integers(0, 3),
         fault=faults,
+        writes=st.booleans(),
     )
     def work(
         self,
@@ -229,11 +230,14 @@ class Machine(RuleBasedStateMachine):
         fault: Fault,
         *,
         timers: bool,
+        writes: bool,
     ) -> None:
         """Have a worker do some tasks, None = all there are, and something new if there is nothing to do."""
         worker = self.worker(place)
         self.run(self._prepare(worker, answers, meanwhile, at))
         self.run(self._work(worker, most, fault, timers=timers))
+        if writes and not worker.dead:
+            self.run(worker.write())
         self.run(self._afterwards(worker))
 
     async def _work(self, worker: Process, most: int | None, fault: Fault, *, timers: bool) -> None:

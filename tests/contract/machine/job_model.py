@@ -1,0 +1,113 @@
+"""What is allowed to become of a job, written down naively. Pure."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from tidings.ports.queue import LaneStats
+from tidings.queues.bullmq_commands import Job
+
+
+class State(Enum):
+    """Where a job is."""
+
+    #: somebody gets it, now or after a pause
+    OPEN = auto()
+    #: in somebody's hands, and nobody else gets it
+    HELD = auto()
+    COMPLETED = auto()
+    FAILED = auto()
+
+
+class Settling(Enum):
+    """What its taker says about a job."""
+
+    COMPLETE = auto()
+    FAIL = auto()
+    RETRY = auto()
+    GIVE_BACK = auto()
+
+
+@dataclass(slots=True)
+class Known:
+    """One job that the server has."""
+
+    state: State = State.OPEN
+    #: of whom has it in hands
+    token: str | None = None
+    #: failed tries
+    tries: int = 0
+    #: takers that fell silent with it
+    stalls: int = 0
+    #: how often it was handed out, and how often there was a reason to
+    handed_out: int = 0
+    reasons: int = 1
+
+
+@dataclass(slots=True)
+class Ledger:
+    """All jobs that the server was given and has not lost."""
+
+    most_stalls: int
+    jobs: dict[str, Known] = field(default_factory=dict)
+    #: ever handed out as broken
+    broken: set[str] = field(default_factory=set)
+    #: ids that went with the server's memory
+    lost: set[str] = field(default_factory=set)
+
+    def add(self, job_id: str) -> None:
+        self.jobs.setdefault(job_id, Known())
+
+    def taken(self, job: Job) -> None:
+        """Assert that a job may be handed out, and note that it was."""
+        if job.id in self.lost:
+            # fetched before the server lost it: whatever is said about it now is not heard
+            return
+        known = self.jobs[job.id]
+        assert known.state is State.OPEN, f"handed out although it is {known.state.name}"
+        assert job.attempts_made == known.tries
+        assert (job.broken is not None) == (known.stalls > self.most_stalls), job.broken
+        assert job.data == {"is": job.id}
+        known.state, known.token = State.HELD, job.token
+        known.handed_out += 1
+        assert known.handed_out <= known.reasons, "handed out more often than there was a reason to"
+        if job.broken is not None:
+            self.broken.add(job.id)
+
+    def settled(self, job: Job, how: Settling) -> None:
+        """Note what the holder of a job said; of others nothing is heard."""
+        known = self.jobs.get(job.id)
+        if known is None or known.state is not State.HELD or known.token != job.token:
+            return
+        known.token = None
+        match how:
+            case Settling.COMPLETE:
+                known.state = State.COMPLETED
+            case Settling.FAIL:
+                known.state = State.FAILED
+            case Settling.RETRY:
+                known.state = State.OPEN
+                known.tries += 1
+                known.reasons += 1
+            case Settling.GIVE_BACK:
+                known.state = State.OPEN
+                known.reasons += 1
+
+    def stalled(self, job_id: str, *, was_handed_out: bool) -> None:
+        """Note that whoever had a job was silent for too long."""
+        known = self.jobs[job_id]
+        assert known.state in (State.OPEN, State.HELD), f"it is {known.state.name} and still in somebody's hands"
+        known.state, known.token = State.OPEN, None
+        known.stalls += 1
+        known.reasons += was_handed_out
+
+    def flushed(self) -> None:
+        self.lost |= self.jobs.keys()
+        self.jobs.clear()
+
+    def check(self, stats: LaneStats) -> None:
+        """Assert that the server's counts sum to the ledger."""
+        count = Counter(one.state for one in self.jobs.values())
+        assert stats.waiting + stats.active + stats.delayed == count[State.OPEN] + count[State.HELD]
+        assert stats.active >= count[State.HELD]
+        assert (stats.completed, stats.failed) == (count[State.COMPLETED], count[State.FAILED])
