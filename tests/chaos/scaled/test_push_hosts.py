@@ -45,20 +45,23 @@ async def test_a_host_that_hangs_holds_up_no_other_and_its_messages_expire(stage
 @pytest.mark.long
 @pytest.mark.parametrize("harm", [HANGS, DRIPS], ids=["hangs", "drips-a-byte-a-second"])
 async def test_the_other_host_keeps_nine_tenths_of_its_rate(stage: Stage, figures: Figures, harm: Rule) -> None:
-    scene = await stage(12_000, hosts=2)
+    scene = await stage(6000, hosts=2)
     async with scene.fleet("api", "worker", "worker") as (api, *_):
+        # once so that the workers know both hosts; and once more at the end, as others may use this machine
+        await _rate(scene, api)
         usual = await _rate(scene, api)
         await _fresh(scene, Rule(delay_ms=ANSWERS_IN_MS), harm)
         notification = await notify(api)
-        await scene.push.control.wait_for(timeout=300, accepted=6000)
+        await scene.push.control.wait_for(timeout=300, accepted=3000)
         harmed = await _measured(scene)
         mended = time.monotonic()
         await scene.pushes[1].control.behave()
-        assert await all_final(api, notification, within=300) == {"delivered": 12_000}
+        assert await all_final(api, notification, within=300) == {"delivered": 6000}
         figures("seconds from its return to the end", round(time.monotonic() - mended, 1))
+        books = await scene.books()
+        usual = min(usual, await _rate(scene, api))
     _told(figures, usual, harmed)
     assert harmed >= 0.9 * usual
-    books = await scene.books()
     books.check_counts()
     assert {device for device, _ in books.receipts} == set(scene.people)
     # a host that takes a message and does not say so in time gets it again
@@ -81,13 +84,10 @@ async def test_one_device_that_hangs_is_not_its_hosts_fault(stage: Stage, figure
 
 
 async def _rate(scene: Scene, api: Member) -> float:
-    """Return messages a second of the first host while both are well, once the workers know both."""
-    rates: list[float] = []
-    for _ in range(2):
-        await _fresh(scene, *[Rule(delay_ms=ANSWERS_IN_MS)] * 2)
-        assert set(await all_final(api, await notify(api), within=300)) == {"delivered"}
-        rates.append(await _measured(scene))
-    return rates[-1]
+    """Return messages a second of the first host while both are well."""
+    await _fresh(scene, *[Rule(delay_ms=ANSWERS_IN_MS)] * 2)
+    assert set(await all_final(api, await notify(api), within=300)) == {"delivered"}
+    return await _measured(scene)
 
 
 async def _fresh(scene: Scene, *rules: Rule) -> None:
