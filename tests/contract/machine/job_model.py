@@ -35,6 +35,8 @@ class Known:
     state: State = State.OPEN
     #: of whom has it in hands
     token: str | None = None
+    #: its holder has done with it, and could not tell the server
+    let_go: bool = False
     #: failed tries
     tries: int = 0
     #: takers that fell silent with it
@@ -64,20 +66,24 @@ class Ledger:
             # fetched before the server lost it: whatever is said about it now is not heard
             return
         known = self.jobs[job.id]
-        assert known.state is State.OPEN, f"handed out although it is {known.state.name}"
+        assert known.state is State.OPEN or known.let_go, f"handed out although it is {known.state.name}"
         assert job.attempts_made == known.tries
         assert (job.broken is not None) == (known.stalls > self.most_stalls), job.broken
         assert job.data == {"is": job.id}
-        known.state, known.token = State.HELD, job.token
+        known.reasons += known.let_go
+        known.state, known.token, known.let_go = State.HELD, job.token, False
         known.handed_out += 1
         assert known.handed_out <= known.reasons, "handed out more often than there was a reason to"
         if job.broken is not None:
             self.broken.add(job.id)
 
-    def settled(self, job: Job, how: Settling) -> None:
-        """Note what the holder of a job said; of others nothing is heard."""
+    def settled(self, job: Job, how: Settling, *, heard: bool) -> None:
+        """Note what the holder of a job said, and whether the server heard it; others are never heard."""
         known = self.jobs.get(job.id)
         if known is None or known.state is not State.HELD or known.token != job.token:
+            return
+        if not heard:
+            known.let_go = True
             return
         known.token = None
         match how:
@@ -93,13 +99,17 @@ class Ledger:
                 known.state = State.OPEN
                 known.reasons += 1
 
-    def stalled(self, job_id: str, *, was_handed_out: bool) -> None:
-        """Note that whoever had a job was silent for too long."""
+    def stalled(self, job_id: str) -> None:
+        """Note that whoever had a job was silent for too long, perhaps before it was handed out."""
         known = self.jobs[job_id]
         assert known.state in (State.OPEN, State.HELD), f"it is {known.state.name} and still in somebody's hands"
-        known.state, known.token = State.OPEN, None
+        known.reasons += known.state is State.HELD
+        known.state, known.token, known.let_go = State.OPEN, None, False
         known.stalls += 1
-        known.reasons += was_handed_out
+
+    @property
+    def unfinished(self) -> bool:
+        return any(one.state in (State.OPEN, State.HELD) for one in self.jobs.values())
 
     def flushed(self) -> None:
         self.lost |= self.jobs.keys()
@@ -109,5 +119,5 @@ class Ledger:
         """Assert that the server's counts sum to the ledger."""
         count = Counter(one.state for one in self.jobs.values())
         assert stats.waiting + stats.active + stats.delayed == count[State.OPEN] + count[State.HELD]
-        assert stats.active >= count[State.HELD]
+        assert stats.active >= sum(one.state is State.HELD and not one.let_go for one in self.jobs.values())
         assert (stats.completed, stats.failed) == (count[State.COMPLETED], count[State.FAILED])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 from redis.asyncio import Redis
-from tests.contract.machine.job_model import Ledger, Settling, State
+from tests.contract.machine.job_model import Ledger, Settling
 from tests.contract.machine.rationed import Watch
 from tests.contract.machine.taker import LIMIT, MOST_STALLS, NAME, WINDOW, Fault, Taker
 
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 RUNS = 40 if os.environ.get("TIDINGS_CHAOS") == "long" else 4
 PLACES = 2
 #: seconds in which each step must be over: nothing may wait for something that never comes
-STEP_WITHIN = 60.0
+STEP_WITHIN = 30.0
 #: seconds that a taker waits at most, so that it is cut short in the limiter's pause too
 BRIEFLY = 0.06
 
@@ -159,8 +159,7 @@ class JobMachine(RuleBasedStateMachine):
             case Settling.GIVE_BACK:
                 await taker.source.give_back([job])
         taker.client.fault = Fault.NONE
-        if fault is not Fault.NOT_SENT:
-            self.ledger.settled(job, how)
+        self.ledger.settled(job, how, heard=fault is not Fault.NOT_SENT)
 
     @rule(place=places, in_order=st.booleans())
     def replace_a_taker(self, place: int, in_order: bool) -> None:
@@ -186,7 +185,7 @@ class JobMachine(RuleBasedStateMachine):
             token = await self.admin.get(key(f"{job_id}:lock"))
             if (job_id, token) not in renewed:
                 await self.admin.delete(key(f"{job_id}:lock"))
-                self.ledger.stalled(job_id, was_handed_out=self.ledger.jobs[job_id].state is State.HELD)
+                self.ledger.stalled(job_id)
         for _ in range(2):
             # first it is noted who is active, the next time whose lock has gone
             await self.admin.delete(key("stalled-check"))
@@ -217,7 +216,7 @@ class JobMachine(RuleBasedStateMachine):
         self.takers = [Taker(self.valkey.url)]
         await self._locks_run_out()
         (taker,) = self.takers
-        while any(one.state is State.OPEN for one in self.ledger.jobs.values()):
+        while self.ledger.unfinished:
             self._note(taker, await taker.source.take(LIMIT), LIMIT)
             while taker.jobs:
                 job = taker.jobs.pop()
