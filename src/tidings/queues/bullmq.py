@@ -207,8 +207,6 @@ class JobSource:
                 await self._stop.wait()
 
     async def _settle(self, jobs: Sequence[Job], calls: Sequence[Call], *, counted: int = 0) -> None:
-        for job in jobs:
-            self._held.pop((job.id, job.token), None)
         if not calls and not counted:
             return
         try:
@@ -216,6 +214,10 @@ class JobSource:
         except BackendError as error:
             log.warning("jobs_not_settled", queue=self.name, jobs=len(jobs), problem=error.message)
             return
+        finally:
+            # not before: what is ours and not held here looks to the next fetch as if we had never heard of it
+            for job in jobs:
+                self._held.pop((job.id, job.token), None)
         if refused:
             # the lock ran out or the server lost the job: somebody else has it, or the database tells it again
             log.info("jobs_not_ours_any_more", queue=self.name, jobs=len(refused), first=refused[0])
