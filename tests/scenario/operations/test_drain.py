@@ -86,7 +86,8 @@ async def test_a_stop_ends_what_is_in_flight_and_the_next_sends_the_rest(small: 
     else:
         await sender.start()
         assert (await site.api.finished(one)).by_state == {"delivered": len(PEOPLE)}
-    assert [count for _, _, count in await site.push.control.receipts()] == [1] * len(PEOPLE)
+    receipts = [count for device, _, count in await site.push.control.receipts() if device in PEOPLE]
+    assert receipts == [1] * len(PEOPLE)
 
 
 COUNT = "SELECT state, count(*) FROM deliveries WHERE notification_id = '{}' GROUP BY state"

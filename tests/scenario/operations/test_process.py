@@ -22,14 +22,18 @@ async def post(site: Installation) -> Json:
     return (await site.api.expect(202, "POST", PATH)).read(Json)
 
 
+async def received(site: Installation, people: list[str]) -> int:
+    """Return how many messages these people have got."""
+    return sum(count for device, _, count in await site.push.control.receipts() if device in people)
+
+
 async def test_put_answers_when_everything_is_sent(site: Installation) -> None:
     people = [f"put-{number}" for number in range(3)]
     await site.sign_up(*people)
     await site.push.control.behave(*(Rule(delay_ms=700, device=user) for user in people))
-    before = (await site.push.control.stats()).accepted
     one = await site.tell(*people)
     shown = (await site.api.expect(200, "PUT", PATH)).read(Json)
-    assert (await site.push.control.stats()).accepted == before + 3
+    assert await received(site, people) == 3
     assert (shown["status"], shown["left"]) == ("done", 0)
     if site.scaled:
         # others send, and do not tell this process how it went
@@ -60,12 +64,11 @@ async def _is(site: Installation, notification: str, by_state: dict[str, int]) -
 
 async def test_post_may_be_repeated_and_nothing_is_sent_twice(site: Installation) -> None:
     await site.sign_up("post-ana")
-    before = (await site.push.control.stats()).accepted
     one = await site.tell("post-ana")
     answers = await asyncio.gather(*(post(site) for _ in range(10)))
     assert {answer["status"] for answer in answers} == {"enqueued"}
     assert (await site.api.finished(one)).by_state == {"delivered": 1}
-    assert (await site.push.control.stats()).accepted == before + 1
+    assert await received(site, ["post-ana"]) == 1
 
 
 @ON_FLEET
@@ -152,7 +155,7 @@ async def test_of_three_processes_one_runs_each_beat_and_missed_ones_once(site: 
         await stack.enter_async_context(members[0])
         await asyncio.to_thread(site.postgres.sql, AUDIT, database)
         await asyncio.gather(*(stack.enter_async_context(member) for member in members[1:]))
-        found = await eventually(lambda: so_many(3), within=30, pause=0.3)
+        found = await eventually(lambda: so_many(2), within=30, pause=0.3)
         # each beat was taken once, in order
         assert len({beat for beat, *_ in found}) == len(found)
         assert [beat for beat, *_ in found[1:]] == [following for _, following, *_ in found[:-1]]
