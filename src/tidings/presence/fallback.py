@@ -31,6 +31,7 @@ class FallbackPresence:
 
     What this process says is kept inside it too. While the shared presence is away that is all it knows: it counts its
     own members, and gives the vacancies of rooms that none of them is in. Other processes may then give the same ones.
+    A server that forgot everything without going away is treated alike: what it should know is told again.
     """
 
     def __init__(self, shared: RedisPresence, clock: Clock, *, probe_every: float = PROBE_EVERY) -> None:
@@ -43,6 +44,8 @@ class FallbackPresence:
         self._told: dict[_Key, Sign] = {}
         self._away = False
         self._probe: asyncio.Task[None] | None = None
+        #: of the shared presence, as last heard; None = not yet
+        self._generation: str | None = None
         #: whether nothing was taken since the shared presence is back
         self._just_back = False
 
@@ -56,25 +59,21 @@ class FallbackPresence:
         if not self._away:
             with self._losing():
                 await self._shared.seen(room, member, until=until, grace=grace, now=now)
+                self._check_memory()
 
     async def left(self, room: str, member: str, *, now: datetime) -> None:
-        found, was_ours = None, self._own.has(room, member)
+        others = False
         try:
             if not self._away:
                 with self._losing():
-                    found = await self._shared.took_out(room, member, now=now)
+                    others = await self._shared.took_out(room, member, now=now)
+                    self._check_memory()
         finally:
             # after it was said: what got lost on the way is then told again as one who is gone
             await self._own.left(room, member, now=now)
-        if found is None:
-            return
-        if found.others:
+        if others:
             # should the shared presence go away, this is none of our vacancies
             self._own.forget(room)
-        elif was_ours and not found.was_there:
-            # it forgot, and would never give what this vacates
-            with self._losing():
-                await self._shared.say([call for grace in self._own.graces() for call in _stand_in(grace)])
 
     async def members(self, room: str, now: datetime) -> int:
         """Of this process alone while the shared presence is away."""
@@ -110,10 +109,20 @@ class FallbackPresence:
             self._just_back = False
         for vacancy in given:
             self._own.settle(vacancy.room, vacancy.epoch)
+        with self._losing():
+            self._check_memory()
+        if self._away:
+            return [*given, *await self._own.vacated(now, limit - len(given))]
         if len(given) < limit:
             # what is due here was due there, and somebody took it or somebody came back
             await self._own.vacated(now, limit)
         return given
+
+    def _check_memory(self) -> None:
+        """Raise BackendError if the shared presence forgot everything since it was heard before."""
+        before, self._generation = self._generation, self._shared.generation
+        if before not in (None, self._generation):
+            raise BackendError("the presence forgot everything")
 
     @contextlib.contextmanager
     def _losing(self) -> Iterator[None]:
@@ -131,7 +140,7 @@ class FallbackPresence:
         told, graces = await self._all_told()
         # what happened meanwhile is put in line here, and whatever is said from now on comes after it
         telling = self._shared.say(self._missed(told, graces))
-        self._away, self._just_back = False, True
+        self._away, self._just_back, self._generation = False, True, None
         log.info("presence_back")
         with self._losing():
             await telling

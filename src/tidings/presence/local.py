@@ -131,8 +131,13 @@ class LocalPresence:
         held = self._rooms[room]
         del held.signs[member]
         if not held.signs:
-            held.emptied = now
-            self._due.set(room, now + held.grace)
+            self._begin_grace(room, held, now)
+
+    def _begin_grace(self, room: str, held: _Room, now: datetime) -> None:
+        held.emptied = now
+        # a clock ahead may have said that somebody was there later than now
+        held.since = min(held.since, now)
+        self._due.set(room, now + held.grace)
 
     def _given(self, room: str) -> Vacancy:
         since = self._rooms.pop(room).since
@@ -146,16 +151,13 @@ class LocalPresence:
     def _set_back(self, now: datetime) -> None:
         """Bring what a clock ahead of `now` said to `now`: a life and a grace stay as long as they were."""
         for name, held in self._rooms.items():
-            if held.since > now + CLOCKS_AGREE_WITHIN:
-                held.since = now
             for member, sign in held.signs.items():
                 if sign.now > now + CLOCKS_AGREE_WITHIN:
                     mended = Sign(name, member, now, now + (sign.until - sign.now), sign.grace)
                     held.signs[member] = mended
                     self._silent.set((name, member), mended.until)
             if held.emptied is not None and held.emptied > now + CLOCKS_AGREE_WITHIN:
-                held.emptied = now
-                self._due.set(name, now + held.grace)
+                self._begin_grace(name, held, now)
         self._furthest = now
 
     def _forget_epochs(self, now: datetime) -> None:

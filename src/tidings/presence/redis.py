@@ -9,7 +9,7 @@ from typing import Any
 from tidings.errors import BackendError
 from tidings.model.ids import new_id
 from tidings.ports.presence import Vacancy
-from tidings.presence.redis_commands import Call, Left, PresenceCommands, left, seen
+from tidings.presence.redis_commands import Call, PresenceCommands, left, seen
 from tidings.redis_link import PROMPT, RedisLink
 
 #: calls in one round trip
@@ -36,17 +36,19 @@ class RedisPresence:
         #: the answer that was asked for and did not arrive, if any did not
         self._answer: str | None = None
         self._looking = asyncio.Lock()
+        #: what was heard last: another one if the server forgot everything
+        self.generation: str | None = None
 
     async def seen(self, room: str, member: str, *, until: datetime, grace: timedelta, now: datetime) -> None:
-        await self.say([seen(room, member, until=until, grace=grace, now=now)])
+        (self.generation,) = await self.say([seen(room, member, until=until, grace=grace, now=now)])
 
     async def left(self, room: str, member: str, *, now: datetime) -> None:
         await self.took_out(room, member, now=now)
 
-    async def took_out(self, room: str, member: str, *, now: datetime) -> Left:
-        """Do `left`, and return what the room was like."""
-        (answer,) = await self.say([left(room, member, now=now)])
-        return Left.of(answer)
+    async def took_out(self, room: str, member: str, *, now: datetime) -> bool:
+        """Do `left`, and return whether somebody else is in the room."""
+        ((self.generation, others),) = await self.say([left(room, member, now=now)])
+        return bool(others)
 
     async def members(self, room: str, now: datetime) -> int:
         async with self._link.within(PROMPT):
@@ -72,7 +74,7 @@ class RedisPresence:
                     if given:
                         break
                     raise
-                self._answer = None
+                self._answer, self.generation = None, look.generation
                 given += look.given
                 if not look.more:
                     break

@@ -6,6 +6,7 @@ Beside the root `{<prefix>-presence}`, whose hash tag puts all keys in one slot:
     :everybody, :signs  sorted sets: entries → until, last sign   (an entry is `<bytes of room>:<room><member>`)
     :emptied, :due      sorted sets: rooms that nobody is in → when that was noticed, end of the grace
     :epochs             sorted set: rooms → last epoch            :answer:<id> string: vacancies that were given
+    :generation         string: another one if the server forgot everything
 
 Times are whole microseconds since 1970, epochs milliseconds. The keys of rooms are made in the scripts, as all are in
 the slot of the root that is named to the server.
@@ -44,9 +45,21 @@ local function set_until(room, member, at)
   redis.call('ZADD', everybody, at, entry(room, member))
   redis.call('ZADD', signs, now, entry(room, member))
 end
+local function generation()
+  local known = redis.call('GET', root .. ':generation')
+  if not known then
+    known = table.concat(redis.call('TIME'), '.')
+    redis.call('SET', root .. ':generation', known)
+  end
+  return known
+end
 local function begin_grace(room)
   redis.call('ZADD', emptied, now, room)
   redis.call('ZADD', due, now + (redis.call('HGET', about(room), 'grace') or 0), room)
+  -- a clock ahead said that somebody was there later than now
+  if tonumber(redis.call('HGET', about(room), 'since') or 0) > now then
+    redis.call('HSET', about(room), 'since', ARGV[1])
+  end
 end
 local function forget(room)
   redis.call('DEL', about(room))
@@ -61,24 +74,24 @@ local function take_out(room, member)
 end
 """
 
-# ARGV: now, room, member, until, grace
+# ARGV: now, room, member, until, grace. Answers the generation.
 _SEEN = """
 local room = ARGV[2]
 set_until(room, ARGV[3], ARGV[4])
 redis.call('HSET', about(room), 'grace', ARGV[5], 'since', ARGV[1])
 redis.call('ZREM', emptied, room)
 redis.call('ZREM', due, room)
+return generation()
 """
 
-# ARGV: now, room, member. Answers whether the member was there, and whether somebody else still is.
+# ARGV: now, room, member. Answers the generation, and whether somebody else is still there.
 _LEFT = """
 local room = ARGV[2]
-local there = redis.call('ZSCORE', inside(room), ARGV[3])
-if there then
+if redis.call('ZSCORE', inside(room), ARGV[3]) then
   redis.call('HSET', about(room), 'since', ARGV[1])
   take_out(room, ARGV[3])
 end
-return {there and 1 or 0, redis.call('EXISTS', inside(room))}
+return {generation(), redis.call('EXISTS', inside(room))}
 """
 
 # ARGV: now, room, last epoch given of it, members. Takes members out of a room whose vacancy was given elsewhere.
@@ -90,13 +103,13 @@ redis.call('ZADD', epochs, 'GT', ARGV[3], room)
 """
 
 # ARGV: now, most vacancies, most steps, microseconds that clocks may differ, oldest epoch to keep, id of the answer,
-# seconds to keep it. Answers whether there is more to do, then room, since and epoch of each vacancy.
+# seconds to keep it. Answers the generation, whether there is more to do, then room, since and epoch of each vacancy.
 _VACATED = """
 local limit, step = tonumber(ARGV[2]), tonumber(ARGV[3])
 local answer = root .. ':answer:' .. ARGV[6]
 local kept = redis.call('GET', answer)
 if kept then
-  local reply = {'1'}
+  local reply = {generation(), '1'}
   local given = cjson.decode(kept)
   for place = 1, #given, 3 do
     -- somebody may have come back since it was given
@@ -112,17 +125,9 @@ local early = redis.call('ZRANGEBYSCORE', signs, ahead, '+inf', 'WITHSCORES', 'L
 for place = 1, #early, 2 do
   local room, member = parted(early[place])
   set_until(room, member, now + redis.call('ZSCORE', inside(room), member) - early[place + 1])
-  if tonumber(redis.call('HGET', about(room), 'since') or 0) > now + tonumber(ARGV[4]) then
-    redis.call('HSET', about(room), 'since', ARGV[1])
-  end
 end
 local early_rooms = redis.call('ZRANGEBYSCORE', emptied, ahead, '+inf', 'LIMIT', 0, step)
-for _, room in ipairs(early_rooms) do
-  begin_grace(room)
-  if tonumber(redis.call('HGET', about(room), 'since') or 0) > now + tonumber(ARGV[4]) then
-    redis.call('HSET', about(room), 'since', ARGV[1])
-  end
-end
+for _, room in ipairs(early_rooms) do begin_grace(room) end
 
 local silent = redis.call('ZRANGEBYSCORE', everybody, '-inf', now, 'LIMIT', 0, step)
 for _, one in ipairs(silent) do take_out(parted(one)) end
@@ -145,7 +150,7 @@ for _, room in ipairs(redis.call('ZRANGEBYSCORE', epochs, '-inf', '(' .. ARGV[5]
   redis.call('ZREM', epochs, room)
 end
 local most = math.max(#early / 2, #early_rooms, #silent, #over)
-local reply = {most == step and '1' or '0'}
+local reply = {generation(), most == step and '1' or '0'}
 for _, part in ipairs(given) do table.insert(reply, part) end
 return reply
 """
@@ -161,12 +166,12 @@ class Call:
 
 
 def seen(room: str, member: str, *, until: datetime, grace: timedelta, now: datetime) -> Call:
-    """Return the call that says a member is there."""
+    """Return the call that says a member is there; answers the generation."""
     return Call(_SEEN, now, (room, member, microseconds(until), grace // MICROSECOND))
 
 
 def left(room: str, member: str, *, now: datetime) -> Call:
-    """Return the call that says a member went; `Left` reads its answer."""
+    """Return the call that says a member went; answers the generation, and 1 if somebody else is there, else 0."""
     return Call(_LEFT, now, (room, member))
 
 
@@ -179,23 +184,10 @@ def settled(room: str, members: Sequence[str], epoch: int, *, now: datetime) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What a room was like when a member left it."""
-
-    was_there: bool
-    others: bool
-
-    @classmethod
-    def of(cls, answer: Any) -> "Left":
-        """Read the answer of the call `left`."""
-        there, others = answer
-        return cls(bool(there), bool(others))
-
-
-@dataclass(frozen=True, slots=True)
 class Look:
     """What one step of a look found."""
 
+    generation: str
     given: Sequence[Vacancy]
     #: whether another step would find more
     more: bool
@@ -225,10 +217,10 @@ class PresenceCommands:
         oldest = microseconds(now - EPOCHS_KEPT) // 1000
         agree = CLOCKS_AGREE_WITHIN // MICROSECOND
         args = (microseconds(now), limit, STEP, agree, oldest, answer, ANSWER_KEPT)
-        more, *parts = await self._scripts[_VACATED](keys=[self._root], args=args)
+        generation, more, *parts = await self._scripts[_VACATED](keys=[self._root], args=args)
         threes = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
         given = [Vacancy(room, instant(int(since)), int(epoch)) for room, since, epoch in threes]
-        return Look(given, more == "1")
+        return Look(generation, given, more == "1")
 
     async def members(self, room: str, now: datetime) -> int:
         """Count who is in a room."""

@@ -204,15 +204,64 @@ async def test_a_room_that_others_are_in_is_none_of_ours_when_the_server_goes_aw
     assert node.away
 
 
+async def test_a_vacancy_that_another_process_took_is_not_given_again_when_the_server_goes_away(
+    own_valkey: ValkeyServer, node: FallbackPresence, nodes: Nodes
+) -> None:
+    await see(node, "jazz", "ana")
+    await node.left("jazz", "ana", now=NOW)
+    assert await rooms_of(nodes(own_valkey.url), NOW + GRACE) == ["jazz"]
+    assert await rooms_of(node, NOW + GRACE) == []
+    own_valkey.kill()
+    assert await rooms_of(node, NOW + 2 * GRACE) == []
+
+
+async def test_a_vacancy_that_was_noticed_earlier_elsewhere_is_not_given_again_when_the_server_goes_away(
+    own_valkey: ValkeyServer, node: FallbackPresence, nodes: Nodes
+) -> None:
+    await see(node, "jazz", "ana")
+    assert await rooms_of(nodes(own_valkey.url), NOW + LIFE) == []
+    assert await rooms_of(node, NOW + LIFE + 2 * SECOND) == []
+    assert await rooms_of(node, NOW + LIFE + GRACE) == ["jazz"]
+    own_valkey.kill()
+    assert await rooms_of(node, NOW + LIFE + 2 * GRACE) == []
+
+
 async def test_a_server_that_forgets_without_a_word_loses_no_vacancy(
     own_valkey: ValkeyServer, node: FallbackPresence
 ) -> None:
-    await see(node, "jazz", "ana")
+    await see(node, "left before", "ana")
+    await see(node, "left after", "ana")
+    await node.left("left before", "ana", now=NOW)
     own_valkey.flush()
-    await node.left("jazz", "ana", now=NOW)
+    await node.left("left after", "ana", now=NOW + SECOND)
+    assert await rooms_of(node, NOW + GRACE) == ["left before"]
+    await until_back(node)
+    given = [await rooms_of(node, NOW + GRACE + second * SECOND) for second in range(60)]
+    assert [room for rooms in given for room in rooms] == ["left after"]
+
+
+async def test_a_look_finds_that_the_server_forgot(
+    own_valkey: ValkeyServer, node: FallbackPresence, nodes: Nodes
+) -> None:
+    await see(node, "empty", "ana")
+    await see(node, "held", "ana", life=10 * GRACE)
+    await node.left("empty", "ana", now=NOW)
+    own_valkey.flush()
+    assert await rooms_of(node, NOW + GRACE) == ["empty"]
+    await until_back(node)
+    other = nodes(own_valkey.url)
+    assert await other.members("held", NOW + GRACE) == 1, "it was told again"
+    assert await rooms_of(other, NOW + 3 * GRACE) == []
+
+
+async def test_a_member_whom_another_process_missed_first_is_no_sign_that_the_server_forgot(
+    own_valkey: ValkeyServer, node: FallbackPresence, nodes: Nodes
+) -> None:
+    await see(node, "jazz", "ana")
+    assert await rooms_of(nodes(own_valkey.url), NOW + LIFE) == []
+    await node.left("jazz", "ana", now=NOW + LIFE + SECOND)
     assert not node.away
-    assert await rooms_of(node, NOW + GRACE - SECOND) == []
-    assert await rooms_of(node, NOW + GRACE) == ["jazz"]
+    assert await rooms_of(node, NOW + LIFE + GRACE) == ["jazz"], "its grace did not begin again"
 
 
 async def test_what_happens_while_it_is_told_is_told_too(own_valkey: ValkeyServer, node: FallbackPresence) -> None:
@@ -229,6 +278,10 @@ async def test_what_happens_while_it_is_told_is_told_too(own_valkey: ValkeyServe
             await asyncio.sleep(0)
     assert joined > 3
     assert await node.members("jazz", NOW) == 500 + 2
+    there = [f"member-{number}" for number in range(500)] + [f"late-{joined - back}" for back in (1, 2)]
+    for member in there:
+        await node.left("jazz", member, now=NOW)
+    assert await node.members("jazz", NOW) == 0, "it was those, and nobody who had left"
 
 
 async def test_the_way_out_survives_one_loss_after_another(

@@ -220,6 +220,13 @@ class PresenceContract:
         given = await self._looked(presence, NOW + LIFE, NOW + LIFE + GRACE)
         assert [(vacancy.room, vacancy.since) for vacancy in given] == [("jazz", NOW)]
 
+    async def test_nobody_was_there_later_than_it_was_noticed_that_nobody_is(self, presence: Presence) -> None:
+        await see(presence, "jazz", "ana")
+        await see(presence, "jazz", "ben")
+        await presence.left("jazz", "ben", now=NOW + timedelta(hours=1))
+        given = await self._looked(presence, NOW + LIFE, NOW + LIFE + GRACE)
+        assert [(vacancy.room, vacancy.since) for vacancy in given] == [("jazz", NOW + LIFE)]
+
     async def test_clocks_that_differ_by_seconds_give_nobody_up(self, presence: Presence) -> None:
         behind, ahead = -3 * SECOND, 3 * SECOND
         for beat in range(20):
