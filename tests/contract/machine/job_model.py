@@ -108,6 +108,11 @@ class Ledger:
         known.stalls += 1
 
     @property
+    def held(self) -> set[tuple[str, str | None]]:
+        """Id and token of what is in somebody's hands."""
+        return {(job_id, one.token) for job_id, one in self.jobs.items() if one.state is State.HELD}
+
+    @property
     def unfinished(self) -> bool:
         return any(one.state in (State.OPEN, State.HELD) for one in self.jobs.values())
 

@@ -161,17 +161,34 @@ class JobMachine(RuleBasedStateMachine):
         taker.client.fault = Fault.NONE
         self.ledger.settled(job, how, heard=fault is not Fault.NOT_SENT)
 
-    @rule(place=places, in_order=st.booleans())
-    def replace_a_taker(self, place: int, in_order: bool) -> None:
-        """Let a taker end, or fall silent in the middle of what it does, and another one come."""
-        self.run(self._replace(place, in_order))
+    @rule(place=places)
+    def fall_silent(self, place: int) -> None:
+        """Let a taker stand still in the middle of what it does, and another one come."""
+        self.run(self._replace(place))
 
-    async def _replace(self, place: int, in_order: bool) -> None:
+    @rule(place=places, limit=st.integers(1, 6), steps=st.integers(0, 30))
+    def end_in_order(self, place: int, limit: int, steps: int) -> None:
+        """Let a taker end while it looks for jobs: it keeps only what it was handed."""
+        self.run(self._end_in_order(self.takers[place], limit, steps))
+        self.run(self._replace(place))
+
+    async def _end_in_order(self, taker: Taker, limit: int, steps: int) -> None:
+        taking = asyncio.ensure_future(taker.source.take(limit))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await taker.source.close()
+        self._note(taker, await taking, limit)
+        if not taker.source._ghosts:
+            assert set(await self._held_by(taker)) <= self.ledger.held
+
+    async def _replace(self, place: int) -> None:
         old, self.takers[place] = self.takers[place], Taker(self.valkey.url)
-        if in_order:
-            await old.source.close()
         await old.source.release()
         self.silent.append(old)
+
+    async def _held_by(self, taker: Taker) -> list[tuple[str, str]]:
+        """Return id and token of what the server says a taker has in hands."""
+        return await taker.source._commands.owned(f"{taker.source._id}:")
 
     @rule()
     def locks_run_out(self) -> None:
@@ -211,17 +228,16 @@ class JobMachine(RuleBasedStateMachine):
             self.run(self._end())
 
     async def _comes_to_rest(self) -> None:
-        for taker in self.takers:
-            await taker.end()
-        self.takers = [Taker(self.valkey.url)]
-        await self._locks_run_out()
-        (taker,) = self.takers
-        while self.ledger.unfinished:
-            self._note(taker, await taker.source.take(LIMIT), LIMIT)
+        """Let nothing more go wrong, and the takers that there are end all jobs."""
+        for taker in itertools.cycle(self.takers):
             while taker.jobs:
                 job = taker.jobs.pop()
                 await self._settle(taker, job, Settling.FAIL if job.broken else Settling.COMPLETE, Fault.NONE)
-        self.ledger.check(await taker.source.stats())
+            await self._locks_run_out()
+            if not self.ledger.unfinished:
+                break
+            await self._take(taker, LIMIT, None, Fault.NONE)
+        self.ledger.check(await self.takers[0].source.stats())
         (await self.watch.end()).check(LIMIT, WINDOW, self.ledger.broken)
 
     async def _end(self) -> None:
