@@ -23,10 +23,10 @@ def backends(
     """Where the benchmark keeps its data: nothing is named, or an empty PostgreSQL and a Valkey are."""
     for name in ("TIDINGS_DATABASE", "TIDINGS_REDIS"):
         monkeypatch.delenv(name, raising=False)
+    valkey.flush()
     if request.param == "embedded":
         yield request.param
         return
-    valkey.flush()
     url = postgres.fresh()
     monkeypatch.setenv("TIDINGS_DATABASE", url)
     monkeypatch.setenv("TIDINGS_REDIS", valkey.url)
