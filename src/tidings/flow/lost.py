@@ -20,8 +20,8 @@ from tidings.ports.store import Store
 
 log = structlog.get_logger(__name__)
 
-#: how much younger the work must be that the queue has got to
-LOST_AFTER = timedelta(seconds=60)
+#: how much younger the work must be that the queue has got to; more than the clocks of two machines differ
+LOST_AFTER = timedelta(seconds=40)
 _PAGE = 1000
 #: pages of open notifications looked at in one go; the next go continues where this one stopped
 _PAGES = 20

@@ -1,8 +1,8 @@
 """Find again what a crash or a lost queue left behind. The database is the truth; this walks it.
 
-`redrive` runs at a start, `compare_epochs` every few seconds, `sweep` and `find_lost` several times a minute, `tidy`
-now and then. Several workers may do so at once: what two of them tell the queue in one minute is one task, and a task
-told twice finds nothing to do.
+`redrive` runs at a start, `compare_epochs` every few seconds, `sweep` and `find_lost` several times a minute,
+`go_alone` when the shared queue went away, `tidy` now and then. Several workers may do so at once: what they tell the
+queue within half a minute is one task, and a task told twice finds nothing to do.
 """
 
 from collections.abc import Mapping
@@ -98,10 +98,21 @@ class Recovery:
             log.warning("queue_forgot", notifications=found.notifications, batches=found.batches)
         return found
 
+    async def go_alone(self) -> Redriven:
+        """Tell the way out of a shared queue that went away what that one held and nobody can fetch from it.
+
+        Every worker does so for itself; who claims a batch first sends it. Raises BackendError for a database that
+        does not answer.
+        """
+        found = await self._redriven()
+        if found.notifications or found.batches:
+            log.warning("going_on_alone", notifications=found.notifications, batches=found.batches)
+        return found
+
     async def find_lost(self) -> int:
         """Tell the queue again of what stands still in the database and must have been lost. Returns how many tasks.
 
-        Lanes are first in, first out: whatever is a minute older than the oldest that waits is not waiting any more.
+        Lanes are first in, first out: what is `LOST_AFTER` older than the oldest that waits is not waiting any more.
         """
         oldest: Mapping[Lane, datetime | None]
         try:

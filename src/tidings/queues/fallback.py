@@ -118,7 +118,11 @@ class FallbackQueue:
         await self._queue.tidy()
 
     async def ping(self) -> None:
-        await self._queue.ping()
+        try:
+            await self._queue.ping()
+        except BackendError as error:
+            self._lost(error)
+            raise
 
     async def close(self) -> None:
         self._closed = True

@@ -25,7 +25,12 @@ RETRIES_EVERY = 1.0
 KEYS_EVERY = 10.0
 #: seconds until it is noticed that the queue was emptied
 EPOCH_EVERY = 5.0
-SWEEP_EVERY = 15.0
+#: with a lease of 60 s: what a killed worker held goes on within 70 s
+SWEEP_EVERY = 8.0
+#: seconds between looks for what the queue lost
+LOST_EVERY = 10.0
+#: seconds that the queue is away before its work is taken up from the database: a restart is quicker
+ALONE_AFTER = 4.0
 #: seconds between looks at the schedules; a run is late by this much at most
 SCHEDULES_EVERY = 2.0
 TIDY_EVERY = timedelta(hours=1)
@@ -40,6 +45,8 @@ class Rounds:
         self._sender = sender
         self._recorder = recorder
         self.queue = Outage("queue")
+        #: since the queue went away its work was taken up from the database
+        self._alone = False
         self.draining = False
         process_every = runtime.settings.process_every
         self._schedules = [Scheduled(runtime.store, runtime.clock, "tidy", TIDY_EVERY, runtime.tidy)]
@@ -60,7 +67,7 @@ class Rounds:
         slow = [
             Round(EPOCH_EVERY, self._queue_lost),
             Round(SWEEP_EVERY, self._sweep),
-            Round(SWEEP_EVERY, self._runtime.recovery.find_lost),
+            Round(LOST_EVERY, self._runtime.recovery.find_lost),
             Round(SCHEDULES_EVERY, self._run_schedules),
         ]
         async with asyncio.TaskGroup() as group:
@@ -81,8 +88,13 @@ class Rounds:
     async def _queue_lost(self) -> None:
         with self.queue.watched():
             await self._pipeline.queue.ping()
+            self._alone = False
             if self._pipeline.queue.shared:
                 await self._runtime.recovery.compare_epochs()
+        away = self.queue.seconds
+        if away is not None and away >= ALONE_AFTER and not (self._alone or self.draining):
+            await self._runtime.recovery.go_alone()
+            self._alone = True
 
     async def _sweep(self) -> None:
         # own outcomes first, or a database that stalled for a minute would make own leases look abandoned

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from tidings.errors import BackendError
 from tidings.model.priority import Lane
 from tidings.model.task import Task
@@ -49,6 +51,20 @@ async def test_own_work_does_not_wait_for_a_shared_queue_that_hangs(new_task: Ca
             assert await queue.take(Lane.HIGH, 5) == [task]
             await queue.done([task])
     shared.answers.set()
+    await queue.close()
+    await queue.release()
+
+
+async def test_a_ping_in_vain_opens_the_way_out_before_anything_is_published() -> None:
+    shared = Hanging()
+    queue = FallbackQueue(shared, SystemClock(), consumes=True)
+    with pytest.raises(BackendError):
+        await queue.ping()
+    assert queue.away
+    shared.answers.set()
+    async with asyncio.timeout(10):
+        while queue.away:
+            await asyncio.sleep(0.05)
     await queue.close()
     await queue.release()
 

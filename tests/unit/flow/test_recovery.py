@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tidings.flow import lost
+from tidings.flow.dispatch.tasks import TOLD_TOGETHER
 from tidings.flow.pipeline import Sizes
 from tidings.flow.recovery import Redriven
 from tidings.model.audience import everyone, users
@@ -21,6 +22,7 @@ from tidings.testing.contracts.samples import NO_KEY, NOW
 if TYPE_CHECKING:
     from tests.unit.flow.conftest import Process
 
+LOST_AFTER = lost.LOST_AFTER.total_seconds()
 CROWD = [f"user-{number:02}" for number in range(6)]
 
 
@@ -53,17 +55,17 @@ async def _claimed(process: Process) -> None:
     await _forget(process)
 
 
-async def test_a_batch_is_lost_when_the_queue_has_got_to_work_a_minute_younger(process: Process) -> None:
+async def test_a_batch_is_lost_when_the_queue_has_got_to_much_younger_work(process: Process) -> None:
     notification = await process.tell("user-01")
     await process.plan(notification)
     [batch] = [task for task in await _forget(process) if task.kind is TaskKind.DELIVER]
-    process.clock.advance(60)
+    process.clock.advance(LOST_AFTER)
     assert await process.recovery.find_lost() == 0
     process.clock.advance(1)
     assert await process.recovery.find_lost() == 1
     [again] = process.queue.told
     assert (again.kind, again.ref, again.lane) == (batch.kind, batch.ref, batch.lane)
-    assert again.generation == int(process.clock.now().timestamp()) // 60
+    assert again.generation == int(process.clock.now().timestamp()) // TOLD_TOGETHER
     await process.work()
     assert await process.states(notification) == {"delivered": 1}
 
@@ -80,7 +82,7 @@ async def test_each_lane_is_judged_by_itself(process: Process) -> None:
     await process.plan(urgent)
     await _forget(process)
     await process.plan(await process.tell("user-02"))
-    process.clock.advance(61)
+    process.clock.advance(LOST_AFTER + 1)
     assert await process.recovery.find_lost() == 1
     assert process.queue.told[-1].lane is Priority.URGENT
 
@@ -88,7 +90,7 @@ async def test_each_lane_is_judged_by_itself(process: Process) -> None:
 async def test_what_was_told_again_is_not_told_over_and_over(process: Process) -> None:
     await process.plan(await process.tell("user-01"))
     await _forget(process)
-    process.clock.advance(61)
+    process.clock.advance(LOST_AFTER + 1)
     assert await process.recovery.find_lost() == 1
     for _ in range(20):
         process.clock.advance(15)
@@ -97,11 +99,11 @@ async def test_what_was_told_again_is_not_told_over_and_over(process: Process) -
     assert await process.recovery.find_lost() == 1, "and was lost once more"
 
 
-async def test_two_workers_that_look_in_the_same_minute_tell_one_task(start: Callable[..., Process]) -> None:
+async def test_two_workers_that_look_at_about_the_same_time_tell_one_task(start: Callable[..., Process]) -> None:
     pair = start(), start()
     await pair[0].people(*CROWD)
     await pair[0].plan(await pair[0].tell("user-01"))
-    pair[0].clock.advance(65)
+    pair[0].clock.advance(LOST_AFTER + 5)
     pair[0].queue.told.clear()
     await _forget(pair[0])
     assert [await one.recovery.find_lost() for one in pair] == [1, 1]
@@ -117,7 +119,7 @@ async def test_a_fan_out_that_stands_still_is_told_again(start: Callable[..., Pr
     await process.pipeline.fan_out(notification.id)
     await _forget(process)
     await process.recovery.find_lost()
-    process.clock.advance(59)
+    process.clock.advance(LOST_AFTER - 1)
     process.queue.told.clear()
     await process.recovery.find_lost()
     assert [task.kind for task in process.queue.told if task.kind is TaskKind.FAN_OUT] == [], "it moved meanwhile"
@@ -151,6 +153,16 @@ async def test_more_open_notifications_than_are_looked_at_in_one_go_are_all_foun
     found = [await process.recovery.find_lost() for _ in range(3)]
     assert found == [2, 2, 1]
     assert {task.ref for task in process.queue.told} == told
+
+
+async def test_what_a_queue_that_went_away_held_is_told_to_the_way_out_of_it(process: Process) -> None:
+    planned, waiting = await process.tell("user-01"), await process.tell("user-02")
+    await process.plan(planned)
+    await _forget(process)
+    assert await process.recovery.go_alone() == Redriven(notifications=1, batches=1)
+    await process.work()
+    assert [await process.states(one) for one in (planned, waiting)] == [{"delivered": 1}] * 2
+    assert await process.recovery.go_alone() == Redriven(0, 0)
 
 
 async def test_while_the_queue_is_away_nothing_is_told_and_nothing_breaks(process: Process) -> None:

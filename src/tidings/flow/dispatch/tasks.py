@@ -1,7 +1,7 @@
 """Which tasks announce which work. Pure.
 
-The id of a task says the work, so that a queue recognises a repeat. What a sweep tells again has the minute as its
-generation: however many workers sweep in one minute, it is one task, and not the one that the queue finished earlier.
+The id of a task says the work, so that a queue recognises a repeat. What a sweep tells again has the half minute as
+its generation: however many workers sweep in it, it is one task, and not the one that the queue finished earlier.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,9 @@ from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.priority import Lane
 from tidings.model.task import Task, TaskKind
+
+#: seconds in which what several workers tell again is one task
+TOLD_TOGETHER = 30
 
 
 def fan_out_task(notification: Notification, now: datetime) -> Task:
@@ -31,6 +34,6 @@ def deliver_tasks(batch_ids: Sequence[str], lane: Lane, now: datetime) -> list[T
 
 
 def told_again(tasks: Sequence[Task], now: datetime) -> list[Task]:
-    """Return the tasks as a sweep tells them: recognisable within the minute, new to a queue that finished them."""
-    minute = int(now.timestamp()) // 60
-    return [replace(task, id=task.ref, generation=minute) for task in tasks]
+    """Return the tasks as a sweep tells them: recognisable for a while, new to a queue that finished them."""
+    generation = int(now.timestamp()) // TOLD_TOGETHER
+    return [replace(task, id=task.ref, generation=generation) for task in tasks]
