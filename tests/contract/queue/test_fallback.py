@@ -11,6 +11,7 @@ from tidings.model.task import Task
 from tidings.ports.clock import SystemClock
 from tidings.queues.fallback import FallbackQueue
 from tidings.queues.local import LocalQueue
+from tidings.testing.server import eventually
 
 
 class Hanging(LocalQueue):
@@ -61,10 +62,12 @@ async def test_a_ping_in_vain_opens_the_way_out_before_anything_is_published() -
     with pytest.raises(BackendError):
         await queue.ping()
     assert queue.away
+
+    async def is_back() -> bool:
+        return not queue.away
+
     shared.answers.set()
-    async with asyncio.timeout(10):
-        while queue.away:
-            await asyncio.sleep(0.05)
+    await eventually(is_back, within=10)
     await queue.close()
     await queue.release()
 
