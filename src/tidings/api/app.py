@@ -81,22 +81,6 @@ def create_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
     return app
 
 
-def create_health_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
-    """Return what a process without the API answers: its health and the metrics; arguments as `create_app`."""
-    metrics = Metrics(shared)
-    app = FastAPI(
-        title="Tidings worker",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-        middleware=[Middleware(Measure, metrics), Middleware(AnswerHeaders), Middleware(problems.CatchUnexpected)],
-    )
-    problems.install(app)
-    app.include_router(health.router(ApiHost(runtime), metrics))
-    return app
-
-
 def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     cors = [
         Middleware(
