@@ -1,6 +1,8 @@
 """Fan out: a page of one audience, or many small audiences together, become deliveries and skips in one transaction.
 
-The states and cursors move in the same transaction, by compare-and-set: who is overtaken, or cancelled, adds nothing.
+What goes to a few named users at once is planned in the transaction that accepts it (`look_up`, `plan_accepted`). For
+everything else the states and cursors move in the transaction that plans it, by compare-and-set: who is overtaken, or
+cancelled, adds nothing.
 """
 
 from collections import defaultdict
@@ -29,6 +31,10 @@ log = structlog.get_logger(__name__)
 
 #: most users that a notification may name to be planned together with others
 SMALL = 100
+#: most users told by notifications that are accepted together and planned at once: more would keep others waiting
+AT_ONCE = 200
+#: who was named, in order, and what is known of them; None = there is no such user
+LookedUp = Sequence[tuple[str, Recipient | None]]
 #: is told of tasks, and does not wait for anything
 Announced = Callable[[Sequence[Task]], None]
 _OPEN = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
@@ -59,6 +65,12 @@ class Draft:
             skipped=len(self.made.skipped),
             done=self.done,
         )
+
+
+def tasks_of(drafts: Sequence[Draft], now: datetime) -> list[Task]:
+    """Return the tasks that send what drafts came to."""
+    batches = {one.batch_id: one.lane for draft in drafts for one in draft.made.planned}
+    return [task for batch_id, lane in batches.items() for task in deliver_tasks([batch_id], lane, now)]
 
 
 class FanOut:
@@ -107,6 +119,37 @@ class FanOut:
             if not self._is_small(one):
                 following += await self._store_drafts([await self._drafted(one)], announced)
         return following
+
+    def to_plan_at_once(self, notifications: Sequence[Notification], now: datetime) -> list[Notification]:
+        """Return those that are to be planned as they are accepted: due, to a few named users, not many together."""
+        found, users = [], 0
+        for one in notifications:
+            if one.send_at > now or not self._is_small(one):
+                continue
+            users += len(named_only(one.audience) or ())
+            if users > AT_ONCE:
+                break
+            found.append(one)
+        return found
+
+    async def look_up(self, tx: Transaction, notifications: Sequence[Notification]) -> Mapping[str, LookedUp]:
+        """Return, for each notification to named users, its users with their choices and devices."""
+        wanted = {one.id: named_only(one.audience) or [] for one in notifications}
+        pairs = [(user_id, one.category) for one in notifications for user_id in wanted[one.id]]
+        found = iter(await self._store.audiences.named(tx, pairs))
+        return {one: [(user_id, next(found)) for user_id in ids] for one, ids in wanted.items()}
+
+    async def plan_accepted(
+        self, tx: Transaction, notifications: Sequence[Notification], known: Mapping[str, LookedUp], now: datetime
+    ) -> list[Draft]:
+        """Plan, within limits, what is being accepted; the caller adds it, and what it came to with `add`."""
+        return await self._within_limits(tx, self._drafts(notifications, known, now), now)
+
+    async def add(self, tx: Transaction, drafts: Sequence[Draft], now: datetime) -> None:
+        """Store the deliveries and skips of drafts."""
+        planned = [delivery for one in drafts for delivery in one.made.planned]
+        skipped = [skip for one in drafts for skip in one.made.skipped]
+        await self._store.deliveries.add(tx, planned, skipped, now)
 
     async def page_of(
         self, tx: Transaction, notification: Notification, after: str | None
@@ -168,16 +211,18 @@ class FanOut:
         return Draft(notification, made, len(page), page[-1].user_id if page else notification.cursor, not more)
 
     async def _drafted_together(self, notifications: Sequence[Notification]) -> list[Draft]:
-        wanted = {one.id: named_only(one.audience) or [] for one in notifications}
-        pairs = [(user_id, one.category) for one in notifications for user_id in wanted[one.id]]
         async with self._store.look() as tx:
-            found = iter(await self._store.audiences.named(tx, pairs))
-        now = self._clock.now()
+            known = await self.look_up(tx, notifications)
+        return self._drafts(notifications, known, self._clock.now())
+
+    def _drafts(
+        self, notifications: Sequence[Notification], known: Mapping[str, LookedUp], now: datetime
+    ) -> list[Draft]:
         batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batches_of(self._batch, now))
         drafts = []
         for one in notifications:
             # who is not there any more was erased since it was accepted
-            page = [user for _, user in zip(wanted[one.id], found, strict=False) if user is not None]
+            page = [user for _, user in known[one.id] if user is not None]
             made = self.planned(one, page, now, batches[one.priority])
             drafts.append(Draft(one, made, len(page), None, done=True))
         return drafts
@@ -188,10 +233,12 @@ class FanOut:
         drafts = sorted(drafts, key=lambda draft: draft.before.id)  # so that two workers never wait for each other
         async with self._store.begin() as tx:
             moved = await self._store.notifications.advance_many(tx, [(one.before, one.after) for one in drafts])
-            stored = await self._within_limits(tx, [one for one in drafts if one.before.id in moved], now)
-            planned = [delivery for one in stored for delivery in one.made.planned]
-            skipped = [skip for one in stored for skip in one.made.skipped]
-            await self._store.deliveries.add(tx, planned, skipped, now)
+            ours = [one for one in drafts if one.before.id in moved]
+            stored = await self._within_limits(tx, ours, now)
+            # the counts were written before it was known who is held back; nobody else can have moved it since
+            fewer = [(first.after, one.after) for first, one in zip(ours, stored, strict=True) if one is not first]
+            await self._store.notifications.advance_many(tx, fewer)
+            await self.add(tx, stored, now)
         following = []
         for one in drafts:
             if one.before.id not in moved:
@@ -209,8 +256,7 @@ class FanOut:
         return following
 
     async def _announce(self, stored: Sequence[Draft], now: datetime, announced: Announced) -> None:
-        batches = {one.batch_id: one.lane for draft in stored for one in draft.made.planned}
-        tasks = [task for batch_id, lane in batches.items() for task in deliver_tasks([batch_id], lane, now)]
+        tasks = tasks_of(stored, now)
         announced(tasks)
         try:
             await self._queue.publish(tasks)
@@ -238,10 +284,6 @@ class FanOut:
                 )
                 if made is not one.made:
                     kept[one.before.id] = replace(one, made=made)
-        fewer = [(one.after, kept[one.before.id].after) for one in drafts if kept[one.before.id] is not one]
-        if fewer:
-            # the counts were written before it was known who is held back; nobody else can have moved it since
-            await self._store.notifications.advance_many(tx, fewer)
         return list(kept.values())
 
     async def _allowed(

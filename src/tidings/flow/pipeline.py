@@ -1,6 +1,7 @@
 """The map of Tidings, in reading order: accept → fan out → dispatch → deliver → record.
 
-    accept     one transaction: notifications and the tasks that announce them (the caller's own, if given)
+    accept     one transaction: notifications and the tasks that announce them (the caller's own, if given);
+               those to a few named users are planned in it
     fan_out    a page of an audience, or many small audiences → deliveries and skips, the cursor moves with them
     dispatch   committed work → tasks on the queue; what the queue lost is found again by `flow.recovery`
     deliver    claim under a lease → look again → render → send; no transaction is open while sending
@@ -11,7 +12,7 @@ the cursor, deliver by the claim, record by the lease token. Decisions live in p
 file, and those it delegates to (`fan_out`, `handover`, `claiming`, `cancellation`), load, call and save.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,7 +24,7 @@ from tidings.flow.cancellation import Cancellations
 from tidings.flow.claiming import Claiming
 from tidings.flow.deliver.send import Sender
 from tidings.flow.dispatch.tasks import fan_out_task
-from tidings.flow.fan_out import FanOut
+from tidings.flow.fan_out import FanOut, LookedUp, tasks_of
 from tidings.flow.handover import Handover
 from tidings.flow.intake.accept import accepted, explicit_ids, unknown_users
 from tidings.flow.intake.catalog import Catalog
@@ -114,7 +115,8 @@ class Pipeline:
 
         Raises Invalid naming each wrong field and the fix.
         """
-        [made] = await self.accept_many(tx, [request])
+        # it may be the caller's transaction: nothing is counted for anybody's limit while that stays open
+        [made] = await self._accept(tx, [request], at_once=False)
         if isinstance(made, Invalid):
             raise made
         return made
@@ -122,17 +124,31 @@ class Pipeline:
     async def accept_many(self, tx: Transaction, requests: Sequence[NotifyRequest]) -> list[Notification | Invalid]:
         """Accept notifications together, in few statements. Returns, in order, what became of each request.
 
-        A request that breaks a rule comes back as Invalid and takes no other with it.
+        Those to a few named users are planned as well, so the transaction must end soon. A request that breaks a rule
+        comes back as Invalid and takes no other with it.
         """
+        return await self._accept(tx, requests, at_once=True)
+
+    async def _accept(
+        self, tx: Transaction, requests: Sequence[NotifyRequest], *, at_once: bool
+    ) -> list[Notification | Invalid]:
         now = self.clock.now()
-        made = await self._with_known_users(tx, [self._accepted(request, now) for request in requests])
+        made = [self._accepted(request, now) for request in requests]
+        sound = [one for one in made if isinstance(one, Notification)]
+        few = self._fan_out.to_plan_at_once(sound, now) if at_once else []
+        known = await self._fan_out.look_up(tx, few) if few else {}
+        made = await self._with_known_users(tx, made, known)
         fresh = [one for one in made if isinstance(one, Notification)]
         if fresh:
-            tasks = [fan_out_task(one, now) for one in fresh]
-            await self.store.notifications.add_many(tx, fresh)
+            few = [one for one in fresh if one.id in known]
+            drafts = await self._fan_out.plan_accepted(tx, few, known, now)
+            later = [one for one in fresh if one.id not in known]
+            await self.store.notifications.add_many(tx, [*(one.after for one in drafts), *later])
+            await self._fan_out.add(tx, drafts, now)
+            tasks = [*tasks_of(drafts, now), *(fan_out_task(one, now) for one in later)]
             await self.store.outbox.add(tx, tasks)
             if due := [task for task in tasks if task.due_at <= now]:
-                tx.on_commit(partial(self._hand_over, due, fresh))
+                tx.on_commit(partial(self._hand_over, due, few, later))
         return made
 
     def _accepted(self, request: NotifyRequest, now: datetime) -> Notification | Invalid:
@@ -142,19 +158,29 @@ class Pipeline:
             return error
 
     async def _with_known_users(
-        self, tx: Transaction, made: Sequence[Notification | Invalid]
+        self, tx: Transaction, made: Sequence[Notification | Invalid], known: Mapping[str, LookedUp]
     ) -> list[Notification | Invalid]:
-        """Refuse what names users who do not exist. One look for all."""
-        named = [explicit_ids(one.audience) if isinstance(one, Notification) else [] for one in made]
+        """Refuse what names users who do not exist. One look for all whose users were not looked up anyway."""
+        named = [
+            explicit_ids(one.audience) if isinstance(one, Notification) and one.id not in known else [] for one in made
+        ]
         wanted = list(dict.fromkeys(user_id for ids in named for user_id in ids))
         unknown = set(await self.store.users.unknown(tx, wanted)) if wanted else set()
+        unknown |= {user_id for looked_up in known.values() for user_id, user in looked_up if user is None}
+        if not unknown:
+            return list(made)
+        named = [explicit_ids(one.audience) if isinstance(one, Notification) else [] for one in made]
         strange = [[user_id for user_id in ids if user_id in unknown] for ids in named]
         return [unknown_users(ids) if ids else one for one, ids in zip(made, strange, strict=True)]
 
-    async def _hand_over(self, tasks: Sequence[Task], notifications: Sequence[Notification]) -> None:
+    async def _hand_over(
+        self, tasks: Sequence[Task], planned: Sequence[Notification], unplanned: Sequence[Notification]
+    ) -> None:
         """Get to work at once: the relay would need another look at the database, and comes later."""
         if self.attended:
-            self._fan_out.expect(notifications)
+            self._fan_out.expect(unplanned)
+            for one in planned:
+                self._claiming.expect(one)
         if self.attended or self.queue.shared:
             await self._handover.publish(tasks)
 

@@ -13,7 +13,7 @@ from tidings.insight import standing
 from tidings.model.ids import new_id
 from tidings.ports.operations import Process
 
-BODY = {"userId": "u1", "templateCode": "MESSAGE", "variables": {"title": "Hi", "body": "You"}}
+BODY = {"audience": {"kind": "everyone"}, "templateCode": "MESSAGE", "variables": {"title": "Hi", "body": "You"}}
 
 
 async def never(*_: object) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 Browser = Callable[..., dict[str, Any]]
 BODY = {"userId": "u1", "templateCode": "MESSAGE", "variables": {"title": "Hi", "body": "You"}}
+#: planned by a worker, not while it is accepted
+TO_ALL = {"audience": {"kind": "everyone"}, "templateCode": "MESSAGE", "variables": BODY["variables"]}
 
 
 async def _fan_out(call: Any, notification_id: str) -> None:
@@ -111,7 +113,7 @@ async def test_what_the_pipeline_refuses_names_its_field(call: Any, change: dict
 
 
 async def test_lists_are_paged_and_filtered(call: Any) -> None:
-    ids = [(await call("POST", "/api/notifications", json=BODY)).json["id"] for _ in range(3)]
+    ids = [(await call("POST", "/api/notifications", json=TO_ALL)).json["id"] for _ in range(3)]
     first = (await call("GET", "/api/notifications?limit=2")).json
     second = (await call("GET", f"/api/notifications?limit=2&cursor={first['nextCursor']}")).json
     assert [one["id"] for one in first["items"] + second["items"]] == ids[::-1]
@@ -126,7 +128,7 @@ async def test_lists_are_paged_and_filtered(call: Any) -> None:
 
 
 async def test_cancelling_is_final_and_may_be_repeated(call: Any) -> None:
-    id_ = (await call("POST", "/api/notifications", json=BODY)).json["id"]
+    id_ = (await call("POST", "/api/notifications", json=TO_ALL)).json["id"]
     for _ in range(2):
         reply = await call("DELETE", f"/api/notifications/{id_}")
         assert (reply.status, reply.json) == (200, {"id": id_, "status": "cancelled"})

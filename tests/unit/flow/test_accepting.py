@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tidings.errors import Invalid
+from tidings.flow.fan_out import AT_ONCE, SMALL
+from tidings.flow.plan.limit import Limits
 from tidings.model.audience import everyone, users
-from tidings.model.notification import Notification
+from tidings.model.notification import Notification, NotificationState
+from tidings.model.priority import Priority
+from tidings.model.request import NotifyRequest
+from tidings.model.task import TaskKind
 from tidings.testing.contracts.samples import NOW
 
 if TYPE_CHECKING:
     from tests.unit.flow.conftest import Process
+
+
+async def _accepted(process: Process, asked: Sequence[NotifyRequest]) -> list[Notification]:
+    async with process.store.begin() as tx:
+        made = await process.pipeline.accept_many(tx, asked)
+    return [one for one in made if isinstance(one, Notification)]
 
 
 async def test_each_request_gets_its_own_answer_in_order(process: Process) -> None:
@@ -60,9 +71,87 @@ async def test_a_single_wrong_request_raises(process: Process) -> None:
 async def test_what_was_accepted_together_is_published_together_and_only_after_the_commit(process: Process) -> None:
     await process.people("ana")
     async with process.store.begin() as tx:
-        made = await process.pipeline.accept_many(tx, [process.asks(users("ana"))] * 3)
+        made = await process.pipeline.accept_many(tx, [process.asks(everyone())] * 3)
         assert process.queue.told == []
     assert [task.ref for task in process.queue.told] == [one.id for one in made if isinstance(one, Notification)]
+
+
+async def test_what_goes_to_a_few_named_users_is_planned_as_it_is_accepted(process: Process) -> None:
+    await process.people("ana", "ben", "cem")
+    asked = [process.asks(users("ana", "ben")), process.asks(users("cem")), process.asks(users("ana"), "DUTY")]
+    made = await _accepted(process, asked)
+    assert [one.state for one in made] == [NotificationState.ACCEPTED] * 3, "as it is answered"
+    assert [await process.states(one) for one in made] == [{"pending": 2}, {"pending": 1}, {"pending": 1}]
+    [task] = process.queue.told
+    assert task.kind is TaskKind.DELIVER, "one batch carries them all"
+    async with process.store.read() as tx:
+        assert await process.store.notifications.unplanned(tx, after=None, limit=10) == []
+        assert await process.store.outbox.due(tx, process.clock.now(), 10) == [task], "until the queue has it"
+    await process.work()
+    assert [await process.states(one) for one in made] == [{"delivered": 2}, {"delivered": 1}, {"delivered": 1}]
+
+
+async def test_its_lanes_do_not_share_batches(process: Process) -> None:
+    await process.people("ana")
+    urgent = replace(process.asks(users("ana")), priority=Priority.URGENT)
+    await _accepted(process, [process.asks(users("ana")), urgent])
+    assert sorted((task.kind, task.lane) for task in process.queue.told) == [
+        (TaskKind.DELIVER, Priority.HIGH),
+        (TaskKind.DELIVER, Priority.URGENT),
+    ]
+
+
+async def test_what_was_planned_and_not_told_is_relayed_from_the_outbox(process: Process) -> None:
+    await process.people("ana")
+    process.queue.away = True
+    [made] = await _accepted(process, [process.asks(users("ana"))])
+    process.queue.away = False
+    process.clock.advance(3)
+    assert await process.pipeline.dispatch() == 1
+    await process.work()
+    assert await process.states(made) == {"delivered": 1}
+
+
+async def test_what_is_large_late_or_looked_up_is_planned_by_a_worker(process: Process) -> None:
+    names = [f"user-{number:03}" for number in range(SMALL + 1)]
+    await process.people(*names)
+    asked = [
+        process.asks(users(*names)),
+        process.asks(everyone()),
+        replace(process.asks(users(names[0])), send_at=NOW + timedelta(seconds=1)),
+    ]
+    made = await _accepted(process, asked)
+    assert [await process.states(one) for one in made] == [{}] * 3
+    assert [task.kind for task in process.queue.told] == [TaskKind.FAN_OUT] * 2
+
+
+async def test_only_so_many_are_planned_with_those_accepted_together(process: Process) -> None:
+    names = [f"user-{number:03}" for number in range(SMALL)]
+    await process.people(*names)
+    made = await _accepted(process, [process.asks(users(*names))] * 3)
+    assert [await process.states(one) for one in made] == [{"pending": AT_ONCE // 2}] * 2 + [{}]
+    await process.work()
+    assert [await process.states(one) for one in made] == [{"delivered": SMALL}] * 3
+
+
+async def test_limits_hold_for_what_is_planned_as_it_is_accepted(start: Callable[..., Process]) -> None:
+    process = start(limits=Limits(user=2))
+    await process.people("ana", "ben")
+    made = await _accepted(process, [process.asks(users("ana")), process.asks(users("ana", "ben"))] * 2)
+    counts = [await process.counts(one) for one in made]
+    assert [(one.recipients, one.deliveries, one.skipped) for one in counts] == [
+        (1, 1, 0),
+        (2, 2, 0),
+        (1, 0, 1),
+        (2, 1, 1),
+    ]
+
+
+async def test_nothing_is_planned_in_a_transaction_of_somebody_else(process: Process) -> None:
+    await process.people("ana")
+    async with process.store.begin() as tx:
+        made = await process.pipeline.accept(tx, process.asks(users("ana")))
+    assert [(task.kind, task.ref) for task in process.queue.told] == [(TaskKind.FAN_OUT, made.id)]
 
 
 async def test_what_is_due_later_waits_in_the_outbox(process: Process) -> None:

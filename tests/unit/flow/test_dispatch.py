@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from tidings.flow.dispatch.tasks import deliver_tasks, fan_out_task, next_page_task, told_again
+from tidings.flow.dispatch.tasks import TOLD_TOGETHER, deliver_tasks, fan_out_task, next_page_task, told_again
 from tidings.model.priority import Lane
 from tidings.model.task import TaskKind
 from tidings.testing.contracts.samples import NOW, a_notification
@@ -39,12 +39,12 @@ def test_the_task_of_a_later_page_is_a_new_one_each_time() -> None:
     assert {task.ref for task in tasks} == {notification.id}
 
 
-def test_what_is_told_again_is_one_task_per_minute_and_none_of_those_told_before() -> None:
+def test_what_is_told_again_is_one_task_per_half_minute_and_none_of_those_told_before() -> None:
     notification = a_notification()
     first, later = fan_out_task(notification, NOW), next_page_task(notification, NOW)
     [one] = told_again([first], NOW)
-    [two] = told_again([later], NOW + timedelta(seconds=59))
-    [three] = told_again([later], NOW + timedelta(seconds=60))
+    [two] = told_again([later], NOW + timedelta(seconds=TOLD_TOGETHER - 1))
+    [three] = told_again([later], NOW + timedelta(seconds=TOLD_TOGETHER))
     assert (one.id, one.generation) == (two.id, two.generation), "whoever tells it, and whichever page comes next"
     assert three.generation == two.generation + 1
     assert one.generation > first.generation
