@@ -6,7 +6,7 @@ sent for another reason is given back, and never left to its lease.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
@@ -33,13 +33,17 @@ class Claiming:
         *,
         lease: timedelta,
         heard: Callable[[Collection[str]], Awaitable[None]],
+        bulk: asyncio.Lock,
     ) -> None:
-        """`lease`: how long a claim holds; `heard`: returns once cancellations were looked for lately."""
+        """`lease`: how long a claim holds; `heard`: returns once cancellations were looked for lately; `bulk`: is held
+        while what is not urgent is claimed.
+        """
         self._store = store
         self._catalog = catalog
         self._clock = clock
         self._lease = lease
         self._heard = heard
+        self._bulk = bulk
         #: what never changes of a notification: template, variables, expiry; state and cursor may be old
         self._known = Recent()
         #: leases under which something was not sent, to be given back when the outcomes of the rest are written …
@@ -99,8 +103,12 @@ class Claiming:
         """Return whether there was something to send, and all of it was dealt with."""
         jobs: Sequence[Job] | None = None
         try:
-            with sender.urgent_work() if urgent else nullcontext():
-                jobs = await self._claimed(batch_ids, token)
+            if urgent:
+                with sender.urgent_work():
+                    jobs = await self._claimed(batch_ids, token)
+            else:
+                async with self._bulk:
+                    jobs = await self._claimed(batch_ids, token)
         finally:
             if jobs is None:
                 # whether the claim was committed is not always known, and to give back nothing does no harm

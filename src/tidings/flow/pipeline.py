@@ -12,6 +12,7 @@ the cursor, deliver by the claim, record by the lease token. Decisions live in p
 file, and those it delegates to (`fan_out`, `handover`, `claiming`, `cancellation`), load, call and save.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -92,7 +93,12 @@ class Pipeline:
         self._observe = observe
         self._handover = Handover(store, queue, clock, relay=sizes.relay, grace=sizes.relay_grace)
         self._cancellations = Cancellations(store, clock, exclusive=exclusive)
-        self._claiming = Claiming(store, catalog, clock, lease=sizes.lease, heard=self._cancellations.heard)
+        # What is done for a thousand deliveries keeps the database busy for a while. Several at once would be no
+        # faster, and urgent work, which does not wait here, would have to share with all of them.
+        self._bulk = asyncio.Lock()
+        self._claiming = Claiming(
+            store, catalog, clock, lease=sizes.lease, heard=self._cancellations.heard, bulk=self._bulk
+        )
         self._fan_out = FanOut(
             store,
             queue,
@@ -228,13 +234,20 @@ class Pipeline:
         return following[0] if following else None
 
     async def fan_out_many(
-        self, notification_ids: Sequence[str], announced: Callable[[Sequence[Task]], None] = lambda _tasks: None
+        self,
+        notification_ids: Sequence[str],
+        announced: Callable[[Sequence[Task]], None] = lambda _tasks: None,
+        *,
+        urgent: bool = False,
     ) -> list[Task]:
         """Plan the next page of each notification, those to a few named users together.
 
         announced: is told what can be sent now, before the queue is. Returns the tasks for the pages after them.
         """
-        return await self._fan_out.step(notification_ids, announced)
+        if urgent:
+            return await self._fan_out.step(notification_ids, announced)
+        async with self._bulk:
+            return await self._fan_out.step(notification_ids, announced)
 
     # 3 dispatch -----------------------------------------------------------------------------------------------------
 
@@ -277,7 +290,7 @@ class Pipeline:
     async def record(self, attempts: Sequence[Attempted]) -> None:
         """Write outcomes. Raises BackendError, having written nothing, when the database does not answer."""
         rows = [settled(one) for one in attempts]
-        async with self.store.begin() as tx:
+        async with self._bulk, self.store.begin() as tx:
             applied = await self.store.deliveries.record(tx, rows, self.clock.now())
         if applied < len(rows):
             # their lease had run out, so somebody else may have sent them too; or their user was erased meanwhile

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from sqlalchemy import ColumnElement, Text, TextClause, case, cast, func, null, select, tuple_, update
+from sqlalchemy import ColumnElement, Text, TextClause, any_, case, cast, func, null, select, tuple_, update
 
 from tidings.model.delivery import DeliveryState, Due
 from tidings.ports.store import MAX_CRASHES, Released, Transaction
@@ -117,7 +117,10 @@ def _unheld(batch_ids: Sequence[str]) -> list[Condition]:
     # Shared among claims, and waited for by `cancel` (see there). What is claimed is read by the next statement, which
     # so sees a cancellation that this one has waited for.
     calm = select(func.pg_advisory_xact_lock_shared(CANCELLING)).scalar_subquery()
-    return [_d.batch_id.in_(select(wanted.c[0]).where(free).cte("free").select()), calm.is_not(null())]
+    # As one array each batch is looked up, whatever the planner believes. As a join it may be looked for among all that
+    # waits: of a hundred thousand that were added a moment ago the planner has not heard.
+    found = func.array(select(wanted.c[0]).where(free).scalar_subquery())
+    return [_d.batch_id == any_(found), calm.is_not(null())]
 
 
 _UNHELD = {"postgresql": _unheld, "sqlite": _every}

@@ -63,7 +63,7 @@ class Consumer:
         refs = [task.ref for task in tasks]
         if self._lane is Lane.URGENT:
             with self._sender.urgent_work():
-                following = await self._pipeline.fan_out_many(refs, self._send_now)
+                following = await self._pipeline.fan_out_many(refs, self._send_now, urgent=True)
         else:
             following = await self._pipeline.fan_out_many(refs)
         # back to the end of the lane, so that a long audience does not hold up the others

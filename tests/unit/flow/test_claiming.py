@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tidings.errors import BackendError
+from tidings.flow.deliver.send import Job
 from tidings.model.audience import everyone
 from tidings.model.notification import Notification
 from tidings.model.task import TaskKind
@@ -171,3 +172,29 @@ async def test_after_three_dead_workers_it_is_quarantined_and_the_others_arrive(
     await process.pipeline.wake_due()
     await process.work()
     assert await process.states(notification) == {"delivered": 2, "refused": 1}
+
+
+async def test_what_is_done_for_many_is_done_one_after_the_other_and_urgent_work_beside_it(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[str] = []
+    together: list[list[str]] = []
+    go_on = asyncio.Event()
+
+    async def claimed(batch_ids: Sequence[str], _token: str) -> Sequence[Job]:
+        inside.append(batch_ids[0])
+        together.append(sorted(inside))
+        await go_on.wait()
+        inside.remove(batch_ids[0])
+        return []
+
+    monkeypatch.setattr(process.pipeline._claiming, "_claimed", claimed)
+    deliver = process.pipeline.deliver
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for name in ("one", "two"):
+            group.create_task(deliver([name], process.sender))
+        group.create_task(deliver(["urgent"], process.sender, urgent=True))
+        while len(together) < 2:
+            await asyncio.sleep(0)
+        go_on.set()
+    assert together == [["one"], ["one", "urgent"], ["two"]]

@@ -158,7 +158,8 @@ async def test_urgent_batches_do_not_wait_for_a_shared_queue_and_it_has_them_all
 ) -> None:
     batch = Task("batch", TaskKind.DELIVER, "batch", Lane.URGENT, process.clock.now())
 
-    async def planned(_refs: Sequence[str], announced: Callable[[Sequence[Task]], None]) -> list[Task]:
+    async def planned(_refs: Sequence[str], announced: Callable[[Sequence[Task]], None], *, urgent: bool) -> list[Task]:
+        assert urgent
         announced([batch])
         return []
 

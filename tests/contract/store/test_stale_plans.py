@@ -1,0 +1,62 @@
+"""Plans fit the tables as they are, not as the server last counted them: a first broadcast is looked up by its keys."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import text
+
+from tidings.model.delivery import Due
+from tidings.model.ids import new_id
+from tidings.model.outcome import Delivered
+from tidings.ports.store import Transaction
+from tidings.stores.connection import of
+from tidings.stores.store import SqlStore
+from tidings.testing.contracts.samples import LEASE, NOW, a_notification, a_planned, planned_scene, tried
+
+#: of a broadcast, and claimed together
+CROWD, BATCH = 30_000, 200
+#: rows that one transaction read, of the tables whose names begin so
+_READ = text(
+    "SELECT coalesce(sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)), 0) "
+    "FROM pg_stat_xact_user_tables WHERE relname LIKE :name"
+)
+
+
+async def test_a_first_broadcast_is_claimed_and_recorded_by_its_keys(postgres_store: SqlStore) -> None:
+    store = postgres_store
+    for number in range(16):
+        # more often than it takes until a plan would be kept
+        scene = await planned_scene(store, f"single-{number}")
+        await _claimed(store, [scene.batch_id])
+        if number == 7:
+            async with store.begin() as tx:
+                # from here on the server believes that every notification has one delivery
+                await of(tx).execute(text("ANALYZE"))
+    batch_id = new_id(NOW)
+    async with store.begin() as tx:
+        await store.notifications.add(tx, broadcast := a_notification())
+        planned = [
+            a_planned(broadcast, "single-1", new_id(NOW), batch_id=batch_id if number < BATCH else new_id(NOW))
+            for number in range(CROWD)
+        ]
+        await store.deliveries.add(tx, planned, [], NOW)
+    await _claimed(store, [batch_id], most=10 * BATCH)
+
+
+async def _claimed(store: SqlStore, batch_ids: Sequence[str], *, most: int | None = None) -> None:
+    """Claim and record; fail if that reads more than `most` deliveries or devices."""
+    async with store.begin() as tx:
+        claimed: Sequence[Due] = await store.deliveries.claim(
+            tx, batch_ids, token=new_id(NOW), now=NOW, lease_until=NOW + LEASE
+        )
+        await _check(tx, most)
+    async with store.begin() as tx:
+        outcomes = [tried(due, Delivered(status=201)) for due in claimed]
+        assert await store.deliveries.record(tx, outcomes, NOW + timedelta(seconds=1)) == len(claimed)
+        await _check(tx, most)
+
+
+async def _check(tx: Transaction, most: int | None) -> None:
+    for name in ("deliveries%", "push_subscriptions%", "users%"):
+        read = await of(tx).scalar(_READ.bindparams(name=name))
+        assert most is None or read <= most, f"{read} rows of {name} were read for {BATCH} deliveries"
