@@ -17,10 +17,12 @@ from tidings.errors import ConfigError
 from tidings.secret_files import existing_secret, private_file, secret_from_file
 from tidings.settings_sources import SecretFinder, config_error, layers, variable
 
-#: settings that are never shown; each has a `…_FILE` variant
+#: settings that are never shown
 SECRETS = ("bootstrap_key", "user_secret", "secret_key")
 #: shown without user and password
 _URLS = ("database", "redis")
+#: settings with a `…_FILE` variant: what may hold a password
+_FROM_FILES = (*SECRETS, *_URLS)
 #: below this many characters a secret does not count as one when the server is reachable from outside
 MIN_PUBLIC_SECRET = 16
 #: what push services are told when nobody named a contact
@@ -181,7 +183,7 @@ class Settings(BaseSettings):
         """
         values: dict[str, object] = {}
         origins: dict[str, str] = {}
-        for origin, layer in layers(cls, SECRETS, flags, folder or Path(), environ):
+        for origin, layer in layers(cls, _FROM_FILES, flags, folder or Path(), environ):
             for name, value in layer.items():
                 if name not in values:
                     values[name] = value

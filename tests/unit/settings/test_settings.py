@@ -111,6 +111,9 @@ def test_misspelt_variables_are_found() -> None:
 def test_a_secret_can_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-the-file\n")
     assert load(tmp_path, {"TIDINGS_SECRET_KEY_FILE": str(tmp_path / "key")}).secret_key == "from-the-file"
+    (tmp_path / "url").write_text("postgresql://tidings:secret@db/tidings\n")
+    found = load(tmp_path, {"TIDINGS_DATABASE_FILE": str(tmp_path / "url")})
+    assert found.database == "postgresql://tidings:secret@db/tidings"
 
 
 def test_a_secret_given_twice_is_refused(tmp_path: Path) -> None:
