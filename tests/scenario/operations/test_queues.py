@@ -45,9 +45,9 @@ async def test_what_is_worked_on_is_told_lane_by_lane(site: Installation) -> Non
     assert (await site.api.finished(one)).by_state == {"delivered": 1}
     await eventually(lambda: is_idle(site))
     after = await stand(site)
-    # one task planned it, one sent it
-    assert after["urgent"]["completed"] == before["urgent"]["completed"] + 2
-    assert after["urgent"]["ratePerSecond"] >= 0.03
+    # planned as it was accepted, it took one task to send it
+    assert after["urgent"]["completed"] == before["urgent"]["completed"] + 1
+    assert after["urgent"]["ratePerSecond"] >= 0.016
     assert after["low"]["completed"] == before["low"]["completed"]
     assert all(lane["oldestAgeSeconds"] is None for lane in after.values())
 
