@@ -5,8 +5,10 @@ everything else the states and cursors move in the transaction that plans it, by
 cancelled, adds nothing.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -87,8 +89,11 @@ class FanOut:
         batch: int,
         limits: Limits,
         planned: Callable[[Notification], None],
+        bulk: asyncio.Lock,
     ) -> None:
-        """`page`: users per step; `batch`: deliveries that travel together; `planned`: is told what is sent next."""
+        """`page`: users per step; `batch`: deliveries that travel together; `planned`: is told what is sent next;
+        `bulk`: is held for each page that is not urgent.
+        """
         self._store = store
         self._queue = queue
         self._catalog = catalog
@@ -97,6 +102,7 @@ class FanOut:
         self._batch = batch
         self._limits = limits
         self._planned = planned
+        self._bulk = bulk
         #: where each fan-out stands, so that it need not be read again for each page
         self._standing = Recent()
 
@@ -105,19 +111,24 @@ class FanOut:
         for notification in notifications:
             self._standing.keep(notification)
 
-    async def step(self, notification_ids: Sequence[str], announced: Announced = _nobody) -> list[Task]:
+    async def step(
+        self, notification_ids: Sequence[str], announced: Announced = _nobody, *, urgent: bool = False
+    ) -> list[Task]:
         """Plan the next page of each notification, small ones together. Returns the tasks for the pages after them.
 
-        announced: is told what can be sent now, a moment before the queue is.
+        announced: is told what can be sent now, a moment before the queue is. urgent: waits for no other work.
         """
+        turn = nullcontext() if urgent else self._bulk
         standing = await self._stand(notification_ids)
         small = [one for one in standing if self._is_small(one)]
         following: list[Task] = []
         for some in self._portions(small):
-            following += await self._store_drafts(await self._drafted_together(some), announced)
+            async with turn:
+                following += await self._store_drafts(await self._drafted_together(some), announced)
         for one in standing:
             if not self._is_small(one):
-                following += await self._store_drafts([await self._drafted(one)], announced)
+                async with turn:
+                    following += await self._store_drafts([await self._drafted(one)], announced)
         return following
 
     def to_plan_at_once(self, notifications: Sequence[Notification], now: datetime) -> list[Notification]:

@@ -94,7 +94,8 @@ class Pipeline:
         self._handover = Handover(store, queue, clock, relay=sizes.relay, grace=sizes.relay_grace)
         self._cancellations = Cancellations(store, clock, exclusive=exclusive)
         # What is done for a thousand deliveries keeps the database busy for a while. Several at once would be no
-        # faster, and urgent work, which does not wait here, would have to share with all of them.
+        # faster, and urgent work, which does not wait here, would have to share with all of them. Held for one claim or
+        # one page at a time; outcomes never wait for it, or leases would run out.
         self._bulk = asyncio.Lock()
         self._claiming = Claiming(
             store, catalog, clock, lease=sizes.lease, heard=self._cancellations.heard, bulk=self._bulk
@@ -108,6 +109,7 @@ class Pipeline:
             batch=sizes.batch,
             limits=limits,
             planned=self._claiming.expect,
+            bulk=self._bulk,
         )
         #: whether a worker of this process takes from the queue
         self.attended = False
@@ -244,10 +246,7 @@ class Pipeline:
 
         announced: is told what can be sent now, before the queue is. Returns the tasks for the pages after them.
         """
-        if urgent:
-            return await self._fan_out.step(notification_ids, announced)
-        async with self._bulk:
-            return await self._fan_out.step(notification_ids, announced)
+        return await self._fan_out.step(notification_ids, announced, urgent=urgent)
 
     # 3 dispatch -----------------------------------------------------------------------------------------------------
 
@@ -290,7 +289,7 @@ class Pipeline:
     async def record(self, attempts: Sequence[Attempted]) -> None:
         """Write outcomes. Raises BackendError, having written nothing, when the database does not answer."""
         rows = [settled(one) for one in attempts]
-        async with self._bulk, self.store.begin() as tx:
+        async with self.store.begin() as tx:
             applied = await self.store.deliveries.record(tx, rows, self.clock.now())
         if applied < len(rows):
             # their lease had run out, so somebody else may have sent them too; or their user was erased meanwhile
