@@ -132,10 +132,14 @@ class FanOut:
         return following
 
     def to_plan_at_once(self, notifications: Sequence[Notification], now: datetime) -> list[Notification]:
-        """Return those that are to be planned as they are accepted: due, to a few named users, not many together."""
+        """Return those that are to be planned as they are accepted: due, to a few named users, not many together.
+
+        Beside urgent ones none that counts for a limit: it may have to wait for a page that counts the same users.
+        """
         found, users = [], 0
+        hurried = any(one.priority is Lane.URGENT for one in notifications)
         for one in notifications:
-            if one.send_at > now or not self._is_small(one):
+            if one.send_at > now or not self._is_small(one) or (hurried and self._is_counted(one)):
                 continue
             users += len(named_only(one.audience) or ())
             if users > AT_ONCE:
@@ -196,6 +200,9 @@ class FanOut:
     def _is_small(self, notification: Notification) -> bool:
         named = named_only(notification.audience)
         return notification.state is NotificationState.ACCEPTED and named is not None and len(named) <= self._most
+
+    def _is_counted(self, notification: Notification) -> bool:
+        return scope_of(notification, self._catalog.category(notification.category), self._limits) is not None
 
     @property
     def _most(self) -> int:

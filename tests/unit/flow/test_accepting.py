@@ -147,6 +147,16 @@ async def test_limits_hold_for_what_is_planned_as_it_is_accepted(start: Callable
     ]
 
 
+async def test_urgent_ones_are_not_accepted_together_with_a_count_for_limits(start: Callable[..., Process]) -> None:
+    process = start(limits=Limits(user=2))
+    await process.people("ana")
+    urgent = replace(process.asks(users("ana")), priority=Priority.URGENT)
+    made = await _accepted(process, [process.asks(users("ana")), urgent, process.asks(users("ana"), "DUTY")])
+    assert [await process.states(one) for one in made] == [{}, {"pending": 1}, {"pending": 1}]
+    await process.work()
+    assert [await process.states(one) for one in made] == [{"delivered": 1}] * 3
+
+
 async def test_nothing_is_planned_in_a_transaction_of_somebody_else(process: Process) -> None:
     await process.people("ana")
     async with process.store.begin() as tx:
