@@ -77,7 +77,7 @@ def _secret(name: str, path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(name, f"cannot read {path}: {error}; name a readable text file") from error
     if not value:
-        raise ConfigError(name, f"{path} is empty; put the secret into it")
+        raise ConfigError(name, f"{path} is empty; put the value into it")
     return value
 
 

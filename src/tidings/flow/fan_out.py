@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -120,15 +121,18 @@ class FanOut:
         """
         turn = nullcontext() if urgent else self._bulk
         standing = await self._stand(notification_ids)
-        small = [one for one in standing if self._is_small(one)]
+        small = [one for one in standing if self._few(one) is not None]
+        pieces = [
+            *(partial(self._drafted_together, some) for some in self._portions(small)),
+            *(partial(self._drafted, one) for one in standing if self._few(one) is None),
+        ]
         following: list[Task] = []
-        for some in self._portions(small):
+        for drafted in pieces:
             async with turn:
-                following += await self._store_drafts(await self._drafted_together(some), announced)
-        for one in standing:
-            if not self._is_small(one):
-                async with turn:
-                    following += await self._store_drafts([await self._drafted(one)], announced)
+                stored, after_them = await self._store_drafts(await drafted())
+            # outside: a queue that hangs holds up nobody who waits for the database
+            await self._announce(stored, announced)
+            following += after_them
         return following
 
     def to_plan_at_once(self, notifications: Sequence[Notification], now: datetime) -> list[Notification]:
@@ -139,9 +143,10 @@ class FanOut:
         found, users = [], 0
         hurried = any(one.priority is Lane.URGENT for one in notifications)
         for one in notifications:
-            if one.send_at > now or not self._is_small(one) or (hurried and self._is_counted(one)):
+            named = self._few(one) if one.send_at <= now else None
+            if named is None or (hurried and self._is_counted(one)):
                 continue
-            users += len(named_only(one.audience) or ())
+            users += len(named)
             if users > AT_ONCE:
                 break
             found.append(one)
@@ -197,9 +202,10 @@ class FanOut:
         ordered = (found[one] for one in dict.fromkeys(notification_ids) if one in found)
         return [one for one in ordered if one.state in _OPEN]
 
-    def _is_small(self, notification: Notification) -> bool:
-        named = named_only(notification.audience)
-        return notification.state is NotificationState.ACCEPTED and named is not None and len(named) <= self._most
+    def _few(self, notification: Notification) -> Sequence[str] | None:
+        """Return the users of a notification that names so few that it is planned together with others."""
+        named = named_only(notification.audience) if notification.state is NotificationState.ACCEPTED else None
+        return named if named is not None and len(named) <= self._most else None
 
     def _is_counted(self, notification: Notification) -> bool:
         return scope_of(notification, self._catalog.category(notification.category), self._limits) is not None
@@ -222,11 +228,11 @@ class FanOut:
         if portion:
             yield portion
 
-    async def _drafted(self, notification: Notification) -> Draft:
+    async def _drafted(self, notification: Notification) -> list[Draft]:
         async with self._store.read() as tx:
             page, more = await self.page_of(tx, notification, notification.cursor)
         made = self.planned(notification, page, self._clock.now())
-        return Draft(notification, made, len(page), page[-1].user_id if page else notification.cursor, not more)
+        return [Draft(notification, made, len(page), page[-1].user_id if page else notification.cursor, not more)]
 
     async def _drafted_together(self, notifications: Sequence[Notification]) -> list[Draft]:
         async with self._store.look() as tx:
@@ -245,8 +251,8 @@ class FanOut:
             drafts.append(Draft(one, made, len(page), None, done=True))
         return drafts
 
-    async def _store_drafts(self, drafts: Sequence[Draft], announced: Announced) -> list[Task]:
-        """Store pages and announce their batches. Returns the tasks for what comes after them."""
+    async def _store_drafts(self, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Task]]:
+        """Store pages. Returns what was stored, and the tasks for what comes after them."""
         now = self._clock.now()
         drafts = sorted(drafts, key=lambda draft: draft.before.id)  # so that two workers never wait for each other
         async with self._store.begin() as tx:
@@ -270,11 +276,10 @@ class FanOut:
         for one in drafts:
             if one.done or one.before.id not in moved:
                 self._standing.drop(one.before.id)
-        await self._announce(stored, now, announced)
-        return following
+        return stored, following
 
-    async def _announce(self, stored: Sequence[Draft], now: datetime, announced: Announced) -> None:
-        tasks = tasks_of(stored, now)
+    async def _announce(self, stored: Sequence[Draft], announced: Announced) -> None:
+        tasks = tasks_of(stored, self._clock.now())
         announced(tasks)
         try:
             await self._queue.publish(tasks)

@@ -169,15 +169,11 @@ class Pipeline:
         self, tx: Transaction, made: Sequence[Notification | Invalid], known: Mapping[str, LookedUp]
     ) -> list[Notification | Invalid]:
         """Refuse what names users who do not exist. One look for all whose users were not looked up anyway."""
-        named = [
-            explicit_ids(one.audience) if isinstance(one, Notification) and one.id not in known else [] for one in made
-        ]
-        wanted = list(dict.fromkeys(user_id for ids in named for user_id in ids))
-        unknown = set(await self.store.users.unknown(tx, wanted)) if wanted else set()
-        unknown |= {user_id for looked_up in known.values() for user_id, user in looked_up if user is None}
-        if not unknown:
-            return list(made)
         named = [explicit_ids(one.audience) if isinstance(one, Notification) else [] for one in made]
+        found = {user_id: user for looked_up in known.values() for user_id, user in looked_up}
+        wanted = list(dict.fromkeys(user_id for ids in named for user_id in ids if user_id not in found))
+        unknown = set(await self.store.users.unknown(tx, wanted)) if wanted else set()
+        unknown.update(user_id for user_id, user in found.items() if user is None)
         strange = [[user_id for user_id in ids if user_id in unknown] for ids in named]
         return [unknown_users(ids) if ids else one for one, ids in zip(made, strange, strict=True)]
 

@@ -74,15 +74,16 @@ async def _answer(
             stack.enter_context(only_server(settings.sqlite_path))
         listener, settings = listen(settings, reuse_port=reuse_port)
         stack.callback(listener.close)
-        if settings.demo and role is Role.SERVE:
-            from tidings.demo.seed import seed
+        demo = settings.demo and role is Role.SERVE
+        if demo:
             from tidings.demo.services import services
 
             settings = await stack.enter_async_context(services(settings))
-            runtime = await stack.enter_async_context(Runtime.open(settings, role=role))
+        runtime = await stack.enter_async_context(Runtime.open(settings, role=role))
+        if demo:
+            from tidings.demo.seed import seed
+
             await seed(runtime)
-        else:
-            runtime = await stack.enter_async_context(Runtime.open(settings, role=role))
         worker = None
         if role.sends:
             worker = await stack.enter_async_context(working(runtime))

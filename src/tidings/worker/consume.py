@@ -15,7 +15,7 @@ from tidings.worker.desk import Desk, Room
 
 log = structlog.get_logger(__name__)
 
-#: claims of one lane worked on at the same time: one is sending while the next is being claimed
+#: claims of one lane worked on at the same time: one is sending while the next is, or waits to be, claimed
 CLAIMS_AT_ONCE = 2
 #: fan-outs of one lane planned at the same time, each for as many notifications as waited
 FAN_OUTS_AT_ONCE = 3
@@ -42,7 +42,7 @@ class Consumer:
             TaskKind.FAN_OUT: Desk(
                 self._guarded(self._fan_out), Room(FAN_OUTS_AT_ONCE, sizes.fan_outs, sizes.fan_outs)
             ),
-            # what is claimed is sent at once: nothing waits here that another worker could claim
+            # what is claimed is sent at once: little waits here that another worker could claim
             TaskKind.DELIVER: Desk(self._guarded(self._deliver), Room(CLAIMS_AT_ONCE, sizes.claim, 0)),
             TaskKind.DELIVER_ALONE: Desk(self._guarded(self._deliver_alone), Room(1, 1, ALONE_WAITING)),
         }

@@ -128,8 +128,8 @@ async def _away(
             told += 1
             if told > 3:
                 await asyncio.sleep(5)
-        # also what the queue holds and nobody can fetch is sent, from the database
-        assert await all_final(api, broadcast) == {"delivered": PEOPLE}
+        # Also what the queue holds and nobody can fetch is sent, from the database; sooner than it would count as lost.
+        assert await all_final(api, broadcast, within=30) == {"delivered": PEOPLE}
         figures("seconds without Redis", round(time.monotonic() - struck, 1))
         await healthy(api, "/health/ready")
         mend(scene.valkey)
