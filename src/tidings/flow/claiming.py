@@ -63,7 +63,7 @@ class Claiming:
         """Claim the deliveries of some batches and send them. `urgent`: others make room while they are claimed."""
         await self._claim_and_send(batch_ids, sender, new_id(self._clock.now()), urgent=urgent)
 
-    async def deliver_alone(self, batch_id: str, sender: Sender) -> None:
+    async def deliver_alone(self, batch_id: str, sender: Sender, *, urgent: bool = False) -> None:
         """Send a delivery that a worker died with: one at a time in this process, its outcome written before the next.
 
         If this process dies too, no other of its kind can be blamed for it.
@@ -71,7 +71,7 @@ class Claiming:
         async with self._alone:
             self._alone_lease = new_id(self._clock.now())
             self._alone_written.clear()
-            if await self._claim_and_send([batch_id], sender, self._alone_lease):
+            if await self._claim_and_send([batch_id], sender, self._alone_lease, urgent=urgent):
                 sender.hurry()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._lease.total_seconds()):

@@ -272,9 +272,9 @@ class Pipeline:
         """Claim the deliveries of some batches and send them. `urgent`: they come from the urgent lane."""
         await self._claiming.deliver(batch_ids, sender, urgent=urgent)
 
-    async def deliver_alone(self, batch_id: str, sender: Sender) -> None:
+    async def deliver_alone(self, batch_id: str, sender: Sender, *, urgent: bool = False) -> None:
         """Send a delivery that a worker died with, with nothing else of its kind beside it."""
-        await self._claiming.deliver_alone(batch_id, sender)
+        await self._claiming.deliver_alone(batch_id, sender, urgent=urgent)
 
     async def give_back(self) -> None:
         """Return what was claimed and not sent because the sender was stopped. Outcomes must be recorded before."""

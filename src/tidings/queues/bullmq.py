@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import uuid4
 
@@ -103,12 +103,15 @@ class JobSource:
         Never raises for a server that is away.
         """
         values = answers or [None] * len(jobs)
-        calls = [self._commands.completed(job, value) for job, value in zip(jobs, values, strict=True)]
-        await self._settle(jobs, calls, counted=len(jobs) if units is None else units)
+        await self._settle(
+            jobs,
+            lambda: [self._commands.completed(job, value) for job, value in zip(jobs, values, strict=True)],
+            counted=len(jobs) if units is None else units,
+        )
 
     async def fail(self, job: Job, why: str) -> None:
         """Settle a job that is given up; `why` is kept with it for 7 days. Never raises, as `complete`."""
-        await self._settle([job], [self._commands.failed(job, why)])
+        await self._settle([job], lambda: [self._commands.failed(job, why)])
 
     async def retry(self, job: Job, *, after: float, why: str, data: object = None) -> None:
         """Put a job back to be tried again after so many seconds; it counts as a try.
@@ -118,11 +121,15 @@ class JobSource:
         fields = {"failedReason": why}
         if data is not None:
             fields["data"] = json.dumps(data, separators=(",", ":"))
-        await self._settle([job], [self._commands.delayed(job.id, job.token, max(0.0, after), fields, counts=True)])
+        await self._settle(
+            [job], lambda: [self._commands.delayed(job.id, job.token, max(0.0, after), fields, counts=True)]
+        )
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
         """Put jobs back that were not begun. Never raises, as `complete`."""
-        await self._settle(jobs, [self._commands.delayed(job.id, job.token, 0, {}, counts=False) for job in jobs])
+        await self._settle(
+            jobs, lambda: [self._commands.delayed(job.id, job.token, 0, {}, counts=False) for job in jobs]
+        )
 
     async def stats(self) -> LaneStats:
         """Say how the queue stands, in jobs; the rate in units. Raises BackendError."""
@@ -206,13 +213,16 @@ class JobSource:
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
 
-    async def _settle(self, jobs: Sequence[Job], calls: Sequence[Call], *, counted: int = 0) -> None:
-        if not calls and not counted:
+    async def _settle(self, jobs: Sequence[Job], calls: Callable[[], Sequence[Call]], *, counted: int = 0) -> None:
+        if not jobs and not counted:
             return
         try:
-            refused = await self._commands.run(calls, counted=counted)
+            refused = await self._commands.run(calls(), counted=counted)
         except BackendError as error:
             log.warning("jobs_not_settled", queue=self.name, jobs=len(jobs), problem=error.message)
+            return
+        except Exception:  # something in a job that cannot be said again must not end the loop that took it
+            log.exception("jobs_not_settled", queue=self.name, jobs=[job.id for job in jobs])
             return
         finally:
             # not before: what is ours and not held here looks to the next fetch as if we had never heard of it

@@ -38,6 +38,13 @@ RATE_STEPS = 6
 RATE_STEP = 10
 #: what the script that moves jobs to active wants to know of, in its order
 _ACTIVE_KEYS = ["wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc"]
+#: options that the scripts get with a settled job
+_OF_PARENTS = (
+    "failParentOnFailure",
+    "continueParentOnFailure",
+    "ignoreDependencyOnFailure",
+    "removeDependencyOnFailure",
+)
 #: what reading a job raises that somebody else wrote: no JSON, another type, a time that no calendar has
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, OSError, RecursionError)
 
@@ -127,6 +134,8 @@ class BullCommands:
 
     def failed(self, job: Job, why: str) -> Call:
         """Return the call that moves a job of ours to the failed ones."""
+        # it may quote what somebody sent, half a character included
+        why = why.encode(errors="replace").decode()
         fields = {"failedReason": why, "stacktrace": "[]"}
         return Call(
             "moveToFinished", *self._scripts.moveToFailedArgs(job.package, why, KEEP_FAILED, job.token, False, fields)
@@ -250,6 +259,8 @@ class BullCommands:
     def _read(self, raw: dict[str, str], job_id: str, token: str) -> Job:
         try:
             package = PackageJob.fromJSON(self._queue, raw, job_id)
+            # what its settling will say of it: found here, an impossible number costs this job and no other
+            msgpack.packb([package.attempts, package.attemptsMade, [package.opts.get(name) for name in _OF_PARENTS]])
             added_at = _instant(package.timestamp)
             broken = package.deferredFailure or (None if package.name else "its data is gone")
         except _UNREADABLE as error:

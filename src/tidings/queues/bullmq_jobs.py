@@ -76,14 +76,15 @@ def tasks_of(name: str, data: object, lane: Lane) -> list[Task]:
     try:
         read = msgspec.convert(data, _Data)
         kind = TaskKind(name)
-    except (msgspec.ValidationError, ValueError) as error:
+        tasks = [
+            Task(one.id, kind, one.ref, lane, _EPOCH + one.due * _MICROSECOND, generation=one.generation)
+            for one in read.ids
+        ]
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
         raise Invalid(f"not a job of this lane: {error}") from None
     if read.v != VERSION:
         raise Invalid(f"a job of version {read.v}; this worker reads version {VERSION}")
-    return [
-        Task(one.id, kind, one.ref, lane, _EPOCH + one.due * _MICROSECOND, generation=one.generation)
-        for one in read.ids
-    ]
+    return tasks
 
 
 def _job(tasks: Sequence[Task]) -> NewJob:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
 
 from tidings.errors import BackendError
 from tidings.flow.deliver.send import Sender
+from tidings.flow.dispatch.tasks import told_again
 from tidings.flow.pipeline import Pipeline
 from tidings.model.priority import Lane
 from tidings.model.task import Task, TaskKind
@@ -72,8 +74,7 @@ class Consumer:
     def _send_now(self, tasks: Sequence[Task]) -> None:
         """Send what was just planned, without the way through a shared queue: it takes longer than the planning.
 
-        The queue is told all the same. Whoever takes it from there, because this failed or was not begun, finds what is
-        left, which mostly is nothing.
+        The queue is told all the same. Whoever takes it from there finds what is left, which mostly is nothing.
         """
         if self._pipeline.queue.shared and self._group is not None and self._sooner < CLAIMS_AT_ONCE:
             self._sooner += 1
@@ -84,6 +85,9 @@ class Consumer:
             await self._deliver(tasks)
         except Exception as error:  # noqa: BLE001  # the queue has them, too, and says what is wrong
             log.debug("not_sent_at_once", tasks=len(tasks), problem=f"{type(error).__name__}: {error}"[:300])
+            # whoever took them from there may have found them in our hands, and be done with them
+            with suppress(BackendError):
+                await self._pipeline.queue.publish(told_again(tasks, self._pipeline.clock.now()))
         finally:
             self._sooner -= 1
 
@@ -92,7 +96,7 @@ class Consumer:
 
     async def _deliver_alone(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            await self._pipeline.deliver_alone(task.ref, self._sender)
+            await self._pipeline.deliver_alone(task.ref, self._sender, urgent=self._lane is Lane.URGENT)
 
     def _guarded(self, work: Work) -> Work:
         """Return work that tells the queue how it went, and never raises."""

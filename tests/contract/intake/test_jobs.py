@@ -107,6 +107,8 @@ async def test_malformed_jobs_fail_at_once_and_the_others_are_carried_out(shop: 
         ("data", "[" * 5_000),
         ("opts", '"text"'),
         ("opts", "[]"),
+        ("opts", '{"attempts": 18446744073709551616}'),
+        ("opts", '{"fpof": 18446744073709551616}'),
         ("timestamp", str(10**18)),
         ("timestamp", "soon"),
         ("priority", "1e999"),
@@ -122,6 +124,14 @@ async def test_what_cannot_be_read_fails_with_the_reason_and_stops_nobody(shop: 
         reason = await _field(shop, job_id, "failedReason")
         assert (await shop.answer(good))["accepted"] == 1
     assert reason.startswith("data: ")
+
+
+async def test_a_reason_that_quotes_half_a_character_fails_the_job_all_the_same(shop: "Shop") -> None:
+    job_id = await shop.add("publish-notification", {"userId": "\ud800", **WORDS})
+    good = await shop.add("publish-notification", {"userId": "u1", **WORDS})
+    async with shop.intake():
+        assert await _field(shop, job_id, "failedReason")
+        assert (await shop.answer(good))["accepted"] == 1
 
 
 async def _field(shop: "Shop", job_id: str, field: str) -> str:

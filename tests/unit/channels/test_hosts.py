@@ -44,6 +44,12 @@ class Pushing:
     def one(self, sent: Sent, device: str = "x") -> Outcome:
         return self.end(self.begun(device), sent)
 
+    def make_slow(self) -> None:
+        for _ in range(20):
+            ticket = self.begun()
+            self.clock.advance(10)
+            self.end(ticket, WELL)
+
     def break_it(self) -> None:
         for _ in range(FAILURES):
             self.one(SILENT)
@@ -158,15 +164,28 @@ def test_a_host_that_falls_silent_with_five_in_flight_gets_nothing_more_until_it
     assert not pushing.host.is_closed(full=False), "a few that hang may be about their devices"
 
 
-def test_what_finds_no_room_at_a_slow_host_comes_back_as_fast_as_that_answers(pushing: Pushing) -> None:
-    for _ in range(20):
-        ticket = pushing.begun()
-        pushing.clock.advance(10)
-        pushing.end(ticket, WELL)
+def test_what_finds_no_room_at_a_slow_host_comes_back_in_a_line_and_not_minutes_later(pushing: Pushing) -> None:
+    pushing.make_slow()
     assert pushing.host.share(200) == 20
     assert (pushing.host.is_closed(full=False), pushing.host.is_closed(full=True)) == (False, True)
-    untils = [pushing.host.not_now(Priority.LOW, EXPIRES + timedelta(days=1)).until for _ in range(21)]
-    assert timedelta(seconds=8) < untils[-1] - untils[0] < timedelta(seconds=12), "20 places, 10 s each: 2 a second"
+    untils = [pushing.host.not_now(Priority.LOW, EXPIRES + timedelta(days=1)).until for _ in range(801)]
+    assert timedelta(seconds=3) < untils[-1] - untils[0] < timedelta(seconds=5), "it may be quick again any moment"
+
+
+def test_once_a_host_is_quick_again_the_next_to_be_held_back_do_not_stand_behind_the_last(pushing: Pushing) -> None:
+    pushing.make_slow()
+    with capture_logs() as logs:
+        for _ in range(20_000):
+            pushing.host.not_now(Priority.NORMAL, EXPIRES)
+        for _ in range(200):
+            pushing.one(WELL)
+    assert [entry["event"] for entry in logs] == ["push_host_held_back", "push_host_works_again"], "told once each"
+    for _ in range(FAILURES):
+        pushing.begun()
+    pushing.clock.advance(SILENCE + 0.1)
+    assert pushing.host.is_closed(full=False)
+    again = pushing.host.not_now(Priority.NORMAL, EXPIRES)
+    assert again.until - pushing.clock.now() < AWAITED + timedelta(seconds=1)
 
 
 def test_a_device_is_left_alone_for_as_long_as_the_service_asked(pushing: Pushing) -> None:

@@ -14,7 +14,7 @@ import structlog
 from tidings.channels.webpush.breaker import FAILURES, Breaker, Standing, admitted, noted
 from tidings.channels.webpush.endpoints import EndpointPolicy
 from tidings.channels.webpush.pace import SILENCE, Pace, answered
-from tidings.channels.webpush.returns import Pause, in_time, place_in_line
+from tidings.channels.webpush.returns import LEAST_RETURNS_PER_SECOND, Pause, in_time, place_in_line
 from tidings.channels.webpush.signs import Kind, Sent
 from tidings.errors import Invalid
 from tidings.model.outcome import Deferred, Outcome, Refused
@@ -74,7 +74,12 @@ class Host:
     def not_now(self, priority: Priority, expires_at: datetime) -> Deferred:
         """Return when a delivery that is held back comes again."""
         now = self._clock.now()
-        pause = self._pause(full=True) or Pause(f"{self.name} has only just become free", now)
+        pause = self._pause(full=True)
+        if pause is None:
+            pause = Pause(f"{self.name} has only just become free", now)
+        elif not self._lines and self._breaker.standing is Standing.CLOSED:
+            # no breaker tells of it
+            log.warning("push_host_held_back", host=self.name, seconds=_seconds(pause.until, now), why=pause.why)
         place = place_in_line(self._lines.get(priority), pause, self._jitter())
         self._lines[priority] = max(place, self._lines.get(priority, place))
         until = in_time(place, pause, expires_at, now, self._jitter())
@@ -114,6 +119,10 @@ class Host:
         before = self._breaker
         self._breaker = noted(before, sign, now, device=ticket.device, probe=ticket.probe, jitter=self._jitter())
         self._tell(before, sent.outcome.why, now)
+        if sign.kind is Kind.WELL and self._lines and self._pause(full=True) is None:
+            # Who is held back the next time must not stand behind those of this time, some of whom come back later
+            # than the host turned out to need.
+            self._free()
         if sign.kind not in (Kind.SILENT, Kind.AILING) or self._breaker.standing is Standing.CLOSED:
             return sent.outcome
         if not isinstance(sent.outcome, Deferred | Refused):
@@ -137,7 +146,11 @@ class Host:
         if self._is_silent(now):
             return Pause(f"{self.name} does not answer", now + AWAITED)
         if full and self._pace.is_slow:
-            return Pause(f"{self.name} is slow", now + CROWDED, rate=self._room / self._pace.seconds)
+            return Pause(
+                f"{self.name} is slow",
+                now + CROWDED,
+                rate=max(LEAST_RETURNS_PER_SECOND, self._room / self._pace.seconds),
+            )
         return None
 
     def _is_silent(self, now: datetime) -> bool:
@@ -158,12 +171,19 @@ class Host:
         after = self._breaker
         if after.standing is Standing.OPEN and before.standing is not Standing.OPEN:
             self.pauses += 1
-            seconds = 0.0 if after.until is None else (after.until - now).total_seconds()
-            log.warning("push_host_held_back", host=self.name, seconds=round(seconds, 1), told=after.told, why=why)
+            seconds = 0.0 if after.until is None else _seconds(after.until, now)
+            log.warning("push_host_held_back", host=self.name, seconds=seconds, told=after.told, why=why)
         elif after.standing is Standing.CLOSED and before.standing is not Standing.CLOSED:
-            # what waits comes back in its line; what is new need not stand in it
-            self._lines.clear()
-            log.info("push_host_works_again", host=self.name)
+            self._free()
+
+    def _free(self) -> None:
+        # what waits comes back in its line; what is new need not stand in it
+        self._lines.clear()
+        log.info("push_host_works_again", host=self.name)
+
+
+def _seconds(until: datetime, now: datetime) -> float:
+    return round((until - now).total_seconds(), 1)
 
 
 class Hosts:

@@ -9,6 +9,9 @@ from datetime import datetime, timedelta
 
 #: deliveries a second that come back to a host of which nothing else is known
 RETURNS_PER_SECOND = 1000.0
+#: and to one that is slow, however slow: most will be held back once more, which costs a write each, but it may be
+#: quick again any moment, and then nobody should be late by minutes
+LEAST_RETURNS_PER_SECOND = 200.0
 #: nobody is put further back than this behind the first
 LONGEST_LINE = timedelta(minutes=5)
 #: what would expire in the line comes back for a last try within the last seconds of its life
