@@ -33,6 +33,21 @@ class LaneShown(Shown):
     rate_per_second: float | None
 
 
+class IntakeShown(Shown):
+    """The queue on which other services leave jobs, in jobs."""
+
+    waiting: int
+    active: int
+    #: to be tried again later, and what its producer delayed
+    delayed: int
+    #: refused with a reason, which is kept with the job
+    failed: int
+    completed: int
+    #: how long the oldest waiting job waits; null: none does
+    oldest_age_seconds: float | None
+    rate_per_second: float
+
+
 class QueuesShown(Shown):
     """All lanes, urgent first."""
 
@@ -48,6 +63,8 @@ class QueuesShown(Shown):
     #: there is more delayed work than was counted
     more_delayed: bool
     lanes: list[LaneShown]
+    #: null: without Redis there is none, and while that is away it is not known
+    intake: IntakeShown | None
 
 
 def router(host: ApiHost) -> APIRouter:
@@ -80,6 +97,19 @@ async def queues_shown(runtime: Served) -> QueuesShown:
         outbox_age_seconds=round(standing.outbox_age, 3),
         more_delayed=sum(later.values()) >= LOOKED_AT,
         lanes=[_shown(lane, lanes.get(lane), later.get(lane, 0), standing.lag.get(lane)) for lane in LANES],
+        intake=None if standing.intake is None else _intake_shown(standing.intake, standing.intake_lag),
+    )
+
+
+def _intake_shown(stats: LaneStats, lag: float) -> IntakeShown:
+    return IntakeShown(
+        waiting=stats.waiting,
+        active=stats.active,
+        delayed=stats.delayed,
+        failed=stats.failed,
+        completed=stats.completed,
+        oldest_age_seconds=None if stats.oldest is None else round(lag, 3),
+        rate_per_second=round(stats.rate, 3),
     )
 
 

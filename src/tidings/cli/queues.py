@@ -45,18 +45,19 @@ def _show(found: "QueuesShown", *, again: bool) -> None:
     if again and sys.stdout.isatty():
         # to the top, and clear from there
         print("\x1b[H\x1b[J", end="")
+    named = [(lane.lane.value, lane) for lane in found.lanes] + ([("intake", found.intake)] if found.intake else [])
     rows = [
         (
-            lane.lane.value,
-            lane.waiting,
-            lane.active,
-            lane.delayed,
-            lane.failed,
-            lane.completed,
-            lane.oldest_age_seconds,
-            lane.rate_per_second,
+            name,
+            one.waiting,
+            one.active,
+            one.delayed,
+            one.failed,
+            one.completed,
+            one.oldest_age_seconds,
+            one.rate_per_second,
         )
-        for lane in found.lanes
+        for name, one in named
     ]
     columns = ("lane", "waiting", "active", "delayed", "failed", "completed", "oldest, s", "per second")
     print_table(columns, rows, empty="")

@@ -35,14 +35,17 @@ def _of_queue(queue: QueueStanding) -> Iterator[GaugeMetricFamily]:
     yield GaugeMetricFamily(
         "tidings_outbox_age_seconds", "How long the oldest accepted task waits for the queue", value=queue.outbox_age
     )
-    tasks = GaugeMetricFamily("tidings_queue_tasks", "Tasks on a lane", labels=["lane", "state"])
+    tasks = GaugeMetricFamily("tidings_queue_tasks", "Tasks on a lane, jobs on the intake", labels=["lane", "state"])
     oldest = GaugeMetricFamily("tidings_queue_oldest_seconds", "How long the oldest task waits", labels=["lane"])
     rate = GaugeMetricFamily("tidings_queue_rate", "Tasks done per second over the last minute", labels=["lane"])
-    for lane, stats in queue.lanes.items():
+    named = [(lane.value, stats, queue.lag[lane]) for lane, stats in queue.lanes.items()]
+    if queue.intake is not None:
+        named.append(("intake", queue.intake, queue.intake_lag))
+    for name, stats, lag in named:
         for state in _STATES:
-            tasks.add_metric([lane.value, state], getattr(stats, state))
-        oldest.add_metric([lane.value], queue.lag[lane])
-        rate.add_metric([lane.value], stats.rate)
+            tasks.add_metric([name, state], getattr(stats, state))
+        oldest.add_metric([name], lag)
+        rate.add_metric([name], stats.rate)
     yield from (tasks, oldest, rate)
 
 

@@ -29,6 +29,8 @@ class QueueStanding:
 
     #: empty when the queue does not answer
     lanes: Mapping[Lane, LaneStats]
+    #: the queue for jobs from outside, None = there is none or it does not answer
+    intake: LaneStats | None
     #: why the queue cannot be asked, None = it can
     away: str | None
     #: when the oldest task that is not with the queue was or will be due, None = there is none
@@ -36,6 +38,8 @@ class QueueStanding:
     #: seconds that the oldest waiting work has been waiting for, per lane and before the lanes
     lag: Mapping[Lane, float]
     outbox_age: float
+    #: seconds that the oldest job waits on the queue for jobs from outside
+    intake_lag: float
 
     @property
     def behind(self) -> float:
@@ -46,21 +50,24 @@ class QueueStanding:
 async def queue_standing(store: Store, queue: Queue, clock: Clock) -> QueueStanding:
     """Ask queue and database. Raises BackendError when the database does not answer in time."""
     lanes: dict[Lane, LaneStats] = {}
-    away = None
+    intake = away = None
     try:
         for lane in LANES:
             lanes[lane] = await queue.stats(lane)
+        intake = await queue.intake()
         await queue.ping()
     except BackendError as error:
-        lanes, away = {}, error.message
+        lanes, intake, away = {}, None, error.message
     due = await _next_due(store)
     now = clock.now()
     return QueueStanding(
         lanes=lanes,
+        intake=intake,
         away=away,
         next_due=due,
         lag={lane: _age(stats.oldest, now) for lane, stats in lanes.items()},
         outbox_age=_age(due, now),
+        intake_lag=0.0 if intake is None else _age(intake.oldest, now),
     )
 
 

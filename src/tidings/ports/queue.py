@@ -68,6 +68,13 @@ class Queue(Protocol):
         """Say how a lane stands. Raises BackendError as `epoch`."""
         ...
 
+    async def intake(self) -> LaneStats | None:
+        """Say how the queue stands on which other services leave jobs, in jobs. Raises BackendError as `epoch`.
+
+        None: there is none, or it cannot be asked while the process goes on without the shared queue.
+        """
+        ...
+
     async def tidy(self) -> None:
         """Erase finished tasks that have been kept long enough (MISSION M27). Raises BackendError as `epoch`."""
         ...

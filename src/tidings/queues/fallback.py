@@ -114,6 +114,9 @@ class FallbackQueue:
             rate=shared.rate + local.rate,
         )
 
+    async def intake(self) -> LaneStats | None:
+        return None if self.away else await self._queue.intake()
+
     async def tidy(self) -> None:
         await self._queue.tidy()
 

@@ -25,6 +25,11 @@ log = structlog.get_logger(__name__)
 MOST_TRIES = 4
 
 
+def intake_name(prefix: str) -> str:
+    """Return the name of the queue on which other services leave jobs."""
+    return f"{{{prefix}-intake}}"
+
+
 @dataclass(slots=True, eq=False)
 class _Taken:
     """A job whose tasks are being worked on."""
@@ -51,6 +56,8 @@ class BullQueue:
         self._link = link
         self._clock = clock
         self._epoch_key = f"{PREFIX}:{{{prefix}-epoch}}"
+        #: asked how it stands; workers take from it with a source of their own
+        self._intake = JobSource(link, intake_name(prefix))
         self._sources = {lane: JobSource(link, f"{{{prefix}-{lane.value}}}") for lane in LANES}
         self._taken: dict[Task, deque[_Taken]] = {}
         #: on their way to the failed set
@@ -108,6 +115,9 @@ class BullQueue:
     async def stats(self, lane: Lane) -> LaneStats:
         """In jobs; a job carries one batch of deliveries, or up to fifty notifications to plan."""
         return await self._sources[lane].stats()
+
+    async def intake(self) -> LaneStats | None:
+        return await self._intake.stats()
 
     async def tidy(self) -> None:
         for source in self._sources.values():

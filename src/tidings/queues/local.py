@@ -117,6 +117,9 @@ class LocalQueue:
             rate=done / RATE_OVER,
         )
 
+    async def intake(self) -> LaneStats | None:
+        return None
+
     async def tidy(self) -> None:
         """Nothing to do: what is done is not kept."""
 

@@ -7,7 +7,7 @@ from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
 from tidings.queues.bullmq import JobSource
 from tidings.queues.fallback import FallbackQueue
-from tidings.queues.lanes import BullQueue
+from tidings.queues.lanes import BullQueue, intake_name
 from tidings.queues.local import LocalQueue
 from tidings.redis_link import RedisLink
 
@@ -33,8 +33,7 @@ async def opened_intake(redis_url: str, prefix: str, *, jobs_per_second: int) ->
     redis_url: as for `open_queue`; jobs_per_second: over all processes, 0 = no limit. Raises ConfigError.
     """
     link = RedisLink(redis_url, what="the intake")
-    name = f"{{{prefix}-intake}}"
-    source = JobSource(link, name, limit_per_second=jobs_per_second or None, most_stalls=MOST_STALLS)
+    source = JobSource(link, intake_name(prefix), limit_per_second=jobs_per_second or None, most_stalls=MOST_STALLS)
     try:
         yield source
     finally:

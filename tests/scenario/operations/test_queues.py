@@ -107,6 +107,39 @@ async def test_the_figures_are_the_queues_own(site: Installation) -> None:
         assert (await site.api.finished(one)).by_state == {"delivered": 1}
 
 
+@pytest.mark.parametrize("site", ["fleet"], indirect=True)
+async def test_the_jobs_of_other_services_are_seen_too(site: Installation) -> None:
+    before = await intake(site)
+    for worker in site.workers:
+        worker.pause()
+    queue = Queue("{tidings-intake}", {"connection": site.valkey.url, "prefix": PREFIX})
+    try:
+        await queue.add("publish-notification", {"userId": "nobody", "templateCode": "MESSAGE"}, {})
+        shown = await intake(site)
+        assert (shown["waiting"], shown["failed"]) == (1, before["failed"])
+        assert 0 <= shown["oldestAgeSeconds"] < 30
+        listed = [line.split() for line in (await site.command("queues")).out.splitlines()]
+        assert [words[:2] for words in listed if words[:1] == ["intake"]] == [["intake", "1"]]
+    finally:
+        await queue.close()
+        for worker in site.workers:
+            worker.resume()
+
+    async def refused() -> bool:
+        now = await intake(site)
+        return (now["waiting"], now["failed"]) == (0, before["failed"] + 1)
+
+    await eventually(refused)
+    metrics = (await site.api.expect(200, "GET", "/metrics")).body.decode()
+    assert f'tidings_queue_tasks{{lane="intake",state="failed"}} {before["failed"] + 1:.1f}' in metrics
+
+
+async def intake(site: Installation) -> Json:
+    """Return how the queue for jobs from outside stands."""
+    found: Json = (await site.api.expect(200, "GET", "/api/queues")).read(Json)["intake"]
+    return found
+
+
 async def counts(site: Installation, lane: str) -> dict[str, int]:
     """Ask the stock class of the library for a lane's figures, which must be without delayed work in the database."""
     queue = Queue(f"{{tidings-{lane}}}", {"connection": site.valkey.url, "prefix": PREFIX})
