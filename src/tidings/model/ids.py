@@ -7,8 +7,6 @@ from datetime import datetime
 
 _lock = threading.Lock()
 _last = 0
-#: the first digit of the variant field, whose two highest bits are 10 (RFC 9562 §4.1), from any digit
-_VARIANT = {f"{digit:x}": f"{digit & 0b11 | 0b1000:x}" for digit in range(16)}
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -23,11 +21,10 @@ def new_id(now: datetime) -> str:
     with _lock:
         ticks = _last = max(ticks, _last + 1)
     milliseconds, fraction = divmod(ticks, 4096)
-    # in pieces of a machine word, not as one number of 128 bits: an accepted request takes four of these
-    time = f"{milliseconds:012x}"
-    tail = os.urandom(8).hex()
-    variant = _VARIANT[tail[0]]
-    return f"{time[:8]}-{time[8:]}-7{fraction:03x}-{variant}{tail[1:4]}-{tail[4:]}"
+    tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
+    value = (milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | tail
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def is_id(text: str) -> bool:

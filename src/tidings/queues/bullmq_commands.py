@@ -134,8 +134,6 @@ class BullCommands:
 
     def failed(self, job: Job, why: str) -> Call:
         """Return the call that moves a job of ours to the failed ones."""
-        # it may quote what somebody sent, half a character included
-        why = why.encode(errors="replace").decode()
         fields = {"failedReason": why, "stacktrace": "[]"}
         return Call(
             "moveToFinished", *self._scripts.moveToFailedArgs(job.package, why, KEEP_FAILED, job.token, False, fields)

@@ -24,6 +24,7 @@ async def stand(site: Installation) -> dict[str, Json]:
     shown = (await site.api.expect(200, "GET", "/api/queues")).read(Json)
     assert (shown["status"], shown["away"], shown["shared"]) == ("ok", None, site.scaled)
     assert [lane["lane"] for lane in shown["lanes"]] == LANES
+    assert (shown["intake"] is not None) == site.scaled
     return {lane["lane"]: lane for lane in shown["lanes"]}
 
 

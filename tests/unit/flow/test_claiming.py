@@ -11,6 +11,7 @@ import pytest
 from tidings.errors import BackendError
 from tidings.flow.deliver.send import Job
 from tidings.model.audience import everyone
+from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.task import TaskKind
 
@@ -201,3 +202,8 @@ async def test_what_is_done_for_many_is_done_one_after_the_other_and_urgent_work
         assert len(together) == 2
         go_on.set()
     assert together == [["one"], ["one", "urgent"], ["two"]]
+
+
+async def test_what_goes_alone_and_is_urgent_does_not_wait_for_what_is_done_for_many(process: Process) -> None:
+    async with asyncio.timeout(10), process.pipeline._bulk:
+        await process.pipeline.deliver_alone(new_id(process.clock.now()), process.sender, urgent=True)

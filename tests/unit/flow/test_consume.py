@@ -24,6 +24,7 @@ class Steps:
     def __init__(self) -> None:
         self.groups: list[list[str]] = []
         self.alone: list[str] = []
+        self.urgent_alone: list[str] = []
         self.bad: dict[str, Exception] = {}
         self.open_ = asyncio.Event()
         self.open_.set()
@@ -38,6 +39,8 @@ class Steps:
 
     async def one(self, ref: str, *_sender: object, urgent: bool = False) -> None:
         self.alone.append(ref)
+        if urgent:
+            self.urgent_alone.append(ref)
         await self.open_.wait()
 
 
@@ -92,6 +95,14 @@ async def test_fan_outs_that_wait_for_a_place_go_together(process: Process, step
         steps.open_.set()
         await _until(lambda: len(process.queue.finished) == len(first) + len(rest))
     assert steps.groups[len(first)] == rest
+
+
+@pytest.mark.parametrize("lane", [Lane.HIGH, Lane.URGENT])
+async def test_what_goes_alone_is_urgent_on_the_urgent_lane_only(process: Process, steps: Steps, lane: Lane) -> None:
+    async with _consuming(process, lane):
+        await process.queue.publish([Task("one", TaskKind.DELIVER_ALONE, "one", lane, process.clock.now())])
+        await _until(lambda: steps.alone == ["one"])
+    assert steps.urgent_alone == (["one"] if lane is Lane.URGENT else [])
 
 
 async def test_the_following_pages_go_to_the_end_of_the_lane(
