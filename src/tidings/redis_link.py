@@ -17,8 +17,6 @@ from tidings.errors import BackendError, ConfigError
 PROMPT = 0.5
 #: seconds for what nobody waits for: fetching, finishing, renewing
 PATIENT = 2.0
-#: seconds a blocking fetch may hang on its socket; the client's own default of 5 ends it too early (facts: queue, 1)
-SOCKET_TIMEOUT = 30.0
 #: commands, and one blocking fetch for each lane and the intake
 MOST_CONNECTIONS = 64
 
@@ -38,7 +36,11 @@ def connection_options(url: str, *, decode: bool = True) -> dict[str, Any]:
         # a producer may write what it likes; a byte that is no UTF-8 must not stop a lane
         "encoding_errors": "replace",
         "protocol": 2,
-        "socket_timeout": SOCKET_TIMEOUT,
+        # Every command has its deadline in `within`. The client's own ends a blocking fetch too early (facts: queue,
+        # 1), and with any at all it writes inside of `asyncio.wait_for`, which on Python 3.11 swallows a cancellation
+        # that comes as the writing ends (cpython issue 86296): a deadline passes unnoticed, a loop that was told to end
+        # goes on.
+        "socket_timeout": None,
         "socket_connect_timeout": PATIENT,
         # a fetch that is repeated unseen would leave jobs with nobody; who may repeat a command does so itself
         "retry": Retry(NoBackoff(), 0),

@@ -53,7 +53,13 @@ def router(host: ApiHost) -> APIRouter:
 
 async def _one(host: ApiHost, together: Together, request: Request, caller: str) -> Response:
     raw = await request.body()
-    body = bodies.read(raw, NotifyBody)
+    try:
+        body = bodies.read(raw, NotifyBody)
+    except Invalid as error:
+        if error.code == bodies.MALFORMED and _has_lines(raw):
+            hint = f"{error.message} Several lines of JSON want Content-Type: {lines.MEDIA_TYPE}."
+            raise Invalid(hint, faults=error.faults, code=error.code) from error
+        raise
     if body.options.dry_run:
         raise _no_dry_run()
     answer = await together.accept(single(body, keyed_of(request, caller, raw), host.clock))
@@ -87,6 +93,10 @@ def _read(line: bytes) -> NotifyBody | Invalid:
     except Invalid as error:
         return error
     return _no_dry_run() if body.options.dry_run else body
+
+
+def _has_lines(raw: bytes) -> bool:
+    return b"}\n{" in raw.replace(b"\r", b"")
 
 
 def _no_dry_run() -> Invalid:

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tidings.edge.bodies import Body
 from tidings.edge.fields import Instant
 from tidings.errors import Invalid
+from tidings.model.ids import is_id
 from tidings.ports.operations import DeadLetterFilter
 
 #: deliveries per second, unless somebody says how many
@@ -25,16 +26,24 @@ def clean(text: str | None) -> str | None:
     return text
 
 
+def dead_letter_id(text: str) -> str:
+    """Return an id that can be one of a dead letter."""
+    if not is_id(text):
+        raise ValueError("must be the id of a dead letter, as GET /api/dead-letters shows it")
+    return text
+
+
 Word = Annotated[str, Field(min_length=1, max_length=300)]
 Id = Annotated[str, Field(min_length=1, max_length=100)]
+DeadLetterId = Annotated[str, AfterValidator(dead_letter_id)]
 
 
 class Chosen(Body):
     """Which dead letters: all that fit everything that is said."""
 
     #: of the dead letters themselves
-    ids: Annotated[list[Id], Field(min_length=1, max_length=1_000)] | None = None
-    #: exactly as shown
+    ids: Annotated[list[DeadLetterId], Field(min_length=1, max_length=1_000)] | None = None
+    #: as shown, with or without what follows a colon
     error: Annotated[str, Field(max_length=300)] | None = None
     notification_id: Id | None = None
     template_code: Word | None = None

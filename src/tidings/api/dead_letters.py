@@ -16,7 +16,7 @@ from tidings.api.in_parts import InParts
 from tidings.edge import bodies, describe
 from tidings.edge.answers import Shown, page_of
 from tidings.edge.fields import Cursor, Instant
-from tidings.flow.replay import Pace, Replayed, Survey, discard_page, left, replay_page, survey
+from tidings.flow.replay import Pace, Replayed, Survey, discard_page, left, replay_page, survey, unknown
 from tidings.model.priority import Lane
 from tidings.ports.operations import DeadLetterFilter
 from tidings.ports.store import Transaction
@@ -89,6 +89,8 @@ class SurveyShown(Shown):
     until: datetime | None
     #: the newest few
     sample: list[DeadLetterShown]
+    #: of `ids`, those of no dead letter
+    unknown_ids: list[str]
 
 
 class ReplayedShown(Shown):
@@ -103,6 +105,8 @@ class ReplayedShown(Shown):
     cancelled: int
     #: there are more that could be replayed: ask again
     more: bool
+    #: of `ids`, those of no dead letter
+    unknown_ids: list[str]
 
 
 class DiscardedShown(Shown):
@@ -111,6 +115,8 @@ class DiscardedShown(Shown):
     discarded: int
     #: there may be more: ask again
     more: bool
+    #: of `ids`, those of no dead letter
+    unknown_ids: list[str]
 
 
 def filtered(
@@ -225,6 +231,8 @@ async def _replay(
     host: ApiHost, parts: InParts, which: DeadLetterFilter, pace: Pace, *, most: int, by: str
 ) -> Response:
     store, clock = host.store, host.clock
+    # before anything comes back to life
+    missing = await _unknown(host, parts, which)
     last: Replayed | None = None
     count, until = 0, None
     most = min(most, STEPS * pace.step)
@@ -240,7 +248,14 @@ async def _replay(
     async def rest(tx: Transaction) -> tuple[int, object]:
         found = await left(store, tx, which, begun=begun, now=clock.now())
         more = found.more or found.replayable > 0
-        answer = ReplayedShown(replayed=count, until=until, expired=found.expired, cancelled=found.cancelled, more=more)
+        answer = ReplayedShown(
+            replayed=count,
+            until=until,
+            expired=found.expired,
+            cancelled=found.cancelled,
+            more=more,
+            unknown_ids=missing,
+        )
         return 202, answer.json_object()
 
     answer = await parts.do(rest)
@@ -249,6 +264,7 @@ async def _replay(
 
 
 async def _discard(host: ApiHost, parts: InParts, which: DeadLetterFilter, *, most: int, by: str) -> Response:
+    missing = await _unknown(host, parts, which)
     count, ended = 0, False
 
     async def page(tx: Transaction) -> tuple[int, object]:
@@ -258,5 +274,15 @@ async def _discard(host: ApiHost, parts: InParts, which: DeadLetterFilter, *, mo
         done, ended = msgspec.json.decode(await parts.do(page), type=tuple[int, bool])
         count += done
     log.info("dead_letters_discarded", count=count, by=by)
-    answer = DiscardedShown(discarded=count, more=not ended)
+    answer = DiscardedShown(discarded=count, more=not ended, unknown_ids=missing)
     return JSONResponse(answer.json_object(), 200, parts.headers)
+
+
+async def _unknown(host: ApiHost, parts: InParts, which: DeadLetterFilter) -> list[str]:
+    if which.ids is None:
+        return []
+
+    async def look(tx: Transaction) -> tuple[int, object]:
+        return 200, list(await unknown(host.store, tx, which))
+
+    return msgspec.json.decode(await parts.do(look), type=list[str])

@@ -56,12 +56,12 @@ class LaneHealth(Shown):
 class QueueHealth(Health):
     """How far behind the accepted work is."""
 
-    #: why the queue cannot be asked; null = it answers
+    #: why queue or database cannot be asked; null = they answer
     problem: str | None
     #: when the oldest task that the queue does not have was or will be due; null = there is none
     next_due_at: datetime | None
-    #: of the oldest work of all
-    behind_seconds: float
+    #: of the oldest work of all; null = not known
+    behind_seconds: float | None
     lanes: list[LaneHealth]
 
 
@@ -78,6 +78,8 @@ class WorkerShown(Shown):
 class WorkerHealth(Health):
     """Who sends."""
 
+    #: why the database cannot be asked; null = it answers
+    problem: str | None
     workers: list[WorkerShown]
 
 
@@ -103,12 +105,18 @@ def router(host: ApiHost, metrics: Metrics) -> APIRouter:
 
     @routes.get("/health/queue", openapi_extra=public, responses=_unwell(QueueHealth), response_model=QueueHealth)  # type: ignore[arg-type]  # as above
     async def queue() -> Response:
-        """Say how far behind the work is. 503 when the queue is away, or work is overdue for more than a minute."""
+        """Say how far behind the work is. 503 when the queue is `away`, or work is overdue for more than a minute.
+
+        While the database does not answer that is not known: `unknown`, 503.
+        """
         return _answer(await _queue(host))
 
     @routes.get("/health/worker", openapi_extra=public, responses=_unwell(WorkerHealth), response_model=WorkerHealth)  # type: ignore[arg-type]  # as above
     async def worker() -> Response:
-        """Say who sends. A process that sends itself answers for itself, others for all. 503 if nobody does."""
+        """Say who sends. A process that sends itself answers for itself, others for all. 503 if nobody does.
+
+        Others know nobody while the database does not answer: `unknown`, 503.
+        """
         return _answer(await _workers(host))
 
     @routes.get("/metrics", openapi_extra=public, response_class=Response)
@@ -145,7 +153,10 @@ def _free(path: Path) -> int:
 
 
 async def _queue(host: ApiHost) -> QueueHealth:
-    standing = await queue_standing(host.store, host.runtime.queue, host.clock)
+    try:
+        standing = await queue_standing(host.store, host.runtime.queue, host.clock)
+    except BackendError as error:
+        return QueueHealth(status="unknown", problem=error.message, next_due_at=None, behind_seconds=None, lanes=[])
     return QueueHealth(
         status="away" if standing.away is not None else "behind" if standing.behind > BEHIND_AFTER else "ok",
         problem=standing.away,
@@ -171,19 +182,20 @@ async def _workers(host: ApiHost) -> WorkerHealth:
     pipeline = host.runtime.pipeline
     try:
         known = [process for process in await running(host.store, host.clock) if process.kind in WORKERS]
-    except BackendError:
+        problem = None
+    except BackendError as error:
         if not pipeline.attended:
-            raise
+            return WorkerHealth(status="unknown", problem=error.message, workers=[])
         # who else is there cannot be said; this process still answers for itself
-        known = []
+        known, problem = [], error.message
     shown = [_shown(host, process) for process in known]
     if pipeline.attended:
         round_at = pipeline.last_round
         stopped = round_at is not None and (host.clock.now() - round_at).total_seconds() > STUCK_AFTER
-        return WorkerHealth(status="stuck" if stopped else "ok", workers=shown)
+        return WorkerHealth(status="stuck" if stopped else "ok", problem=problem, workers=shown)
     if not shown:
-        return WorkerHealth(status="none", workers=[])
-    return WorkerHealth(status="stuck" if all(one.stuck for one in shown) else "ok", workers=shown)
+        return WorkerHealth(status="none", problem=None, workers=[])
+    return WorkerHealth(status="stuck" if all(one.stuck for one in shown) else "ok", problem=None, workers=shown)
 
 
 def _shown(host: ApiHost, process: Process) -> WorkerShown:

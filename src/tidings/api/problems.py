@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tidings.edge.faults import path_of, sentence
 from tidings.errors import (
     BackendError,
     ConfigError,
@@ -130,7 +131,8 @@ async def _on_tidings_error(request: Request, error: Exception) -> Response:
 async def _on_parameters(request: Request, error: Exception) -> Response:
     """Path and query parameters that the framework refuses."""
     assert isinstance(error, RequestValidationError)
-    faults = [Fault(str(one["loc"][-1]), str(one["msg"])) for one in error.errors()]
+    # each is told where it stands, query or path, and then its name
+    faults = [Fault(path_of(one["loc"][1:]), sentence(one)) for one in error.errors()]
     return answer(Invalid.of(faults), request.url.path)
 
 

@@ -7,7 +7,7 @@ import structlog
 from tidings.api.host import ApiHost
 from tidings.errors import BackendError
 from tidings.insight.gauges import Standing
-from tidings.insight.standing import queue_standing, running
+from tidings.insight.standing import dead_letters, queue_standing, running
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +20,7 @@ class Standings:
 
     def __init__(self, host: ApiHost) -> None:
         self._host = host
-        self._last = Standing(None, None)
+        self._last = Standing()
         self._asked_at: float | None = None
         self._asking = asyncio.Lock()
 
@@ -35,7 +35,8 @@ class Standings:
     async def _ask(self) -> Standing:
         store, clock = self._host.store, self._host.clock
         try:
-            return Standing(await queue_standing(store, self._host.runtime.queue, clock), await running(store, clock))
+            queue = await queue_standing(store, self._host.runtime.queue, clock)
+            return Standing(queue, await running(store, clock), await dead_letters(store))
         except BackendError as error:
             log.debug("standing_unknown", problem=error.message)
-            return Standing(None, None)
+            return Standing()

@@ -75,7 +75,7 @@ class Hearing:
         self._deaf()
 
     async def _listen_on(self) -> None:
-        # the client may swallow a cancellation that comes while it connects (redis 8.1): hence the flag, here and below
+        # a flag beside the cancellation, here and below: a client that swallowed one would listen for ever
         while not self._closed:
             try:
                 await self._listen()

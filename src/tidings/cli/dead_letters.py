@@ -28,7 +28,9 @@ _EVERYTHING = DeadLetterFilter()
 class Which:
     """Which dead letters: all that fit everything that is said."""
 
-    error: Annotated[str | None, Parameter(help="With this error, exactly as it is shown.")] = None
+    error: Annotated[
+        str | None, Parameter(help="With this error as it is shown, with or without what follows a colon.")
+    ] = None
     notification: Annotated[str | None, Parameter(help="Of this notification.")] = None
     template: Annotated[str | None, Parameter(help="Of notifications with this template code.")] = None
     channel: Annotated[str | None, Parameter(help="On this channel.")] = None
@@ -66,6 +68,8 @@ class Chosen(Which):
 
         To look does no harm: a dry run without a filter means every one.
         """
+        if odd := [one for one in self.id if not is_id(one)]:
+            raise Invalid(f"--id: {odd[0]!r} must be the id of a dead letter, as `tidings dead-letters list` shows it")
         found = replace(super().filter(), ids=self.id or None)
         if found == _EVERYTHING and not (self.all or self.dry_run):
             raise Invalid("--all: say it to mean every dead letter; or name a filter such as --error")
@@ -94,8 +98,12 @@ async def list_dead_letters(
     if options.json:
         print_json([DeadLetterShown.model_validate(one).json_object() for one in found])
         return
-    rows = [(one.id, one.died_at, one.template_code, one.user_id, one.channel, one.error) for one in found]
-    print_table(("id", "died", "template", "user", "channel", "error"), rows, empty="No dead letters.")
+    rows = [
+        (one.id, one.died_at, one.notification_id, one.template_code, one.user_id, one.channel, one.error)
+        for one in found
+    ]
+    columns = ("id", "died", "notification", "template", "user", "channel", "error")
+    print_table(columns, rows, empty=_none(wanted))
     if len(found) == limit:
         hint(f"More: tidings dead-letters list --before {found[-1].id}")
 
@@ -118,7 +126,7 @@ async def errors(
         print_json([ErrorGroupShown.model_validate(one).json_object() for one in found])
         return
     rows = [(one.count, one.error, one.first_at, one.last_at) for one in found]
-    print_table(("count", "error", "first", "last"), rows, empty="No dead letters.")
+    print_table(("count", "error", "first", "last"), rows, empty=_none(wanted))
 
 
 @app.command(name="replay")
@@ -158,8 +166,17 @@ async def replay_dead_letters(
         async with store.read() as tx:
             rest = await left(store, tx, wanted, begun=last.begun, now=clock.now())
     if options.json:
-        print_json({"replayed": count, "until": until, "expired": rest.expired, "cancelled": rest.cancelled})
+        print_json(
+            {
+                "replayed": count,
+                "until": until,
+                "expired": rest.expired,
+                "cancelled": rest.cancelled,
+                "unknownIds": list(found.unknown_ids),
+            }
+        )
         return
+    _say_unknown(found)
     print(f"{count} replayed" + (f", the last is due at {until.isoformat(timespec='seconds')}" if until else ""))
     if rest.expired or rest.cancelled:
         hint(f"Left: {rest.expired} whose notification has expired, {rest.cancelled} whose was cancelled.")
@@ -193,8 +210,9 @@ async def discard(
                 done, ended = await discard_page(store, tx, wanted, most=most, now=clock.now())
             count += done
     if options.json:
-        print_json({"discarded": count})
+        print_json({"discarded": count, "unknownIds": list(found.unknown_ids)})
     else:
+        _say_unknown(found)
         print(f"{count} discarded")
 
 
@@ -210,7 +228,20 @@ def _show(found: "Survey", options: Options, as_json: Callable[[], None]) -> Non
     if found.until is not None:
         print(f"the last would be due at {found.until.isoformat(timespec='seconds')}")
     rows = [(one.id, one.died_at, one.template_code, one.user_id, one.error) for one in found.sample]
-    print_table(("id", "died", "template", "user", "error"), rows, empty="No dead letters.")
+    if rows:
+        print_table(("id", "died", "template", "user", "error"), rows, empty="")
+    _say_unknown(found)
+
+
+def _none(which: DeadLetterFilter) -> str:
+    return (
+        "No dead letters." if which == _EVERYTHING else "No dead letter fits; `tidings dead-letters errors` shows all."
+    )
+
+
+def _say_unknown(found: "Survey") -> None:
+    for one in found.unknown_ids:
+        hint(f"{one} is no dead letter.")
 
 
 def _confirm(what: str, count: int, more: bool, limit: int | None, *, yes: bool) -> None:

@@ -1,9 +1,9 @@
 """What is wrong with a body, one sentence per field, saying what would be right."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from tidings.errors import Fault
 
@@ -16,8 +16,12 @@ _SENTENCES: Mapping[str, str] = {
     "string_type": "must be a string",
     "string_too_long": "must have at most {max_length} characters",
     "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
     "float_type": "must be a number",
+    "float_parsing": "must be a number",
     "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "list_type": "must be a list",
     "too_long": "must have at most {max_length} items",
     "too_short": "must have at least {min_length} items",
@@ -30,7 +34,8 @@ _NO_OBJECT = frozenset({"model_type", "model_attributes_type", "dict_type"})
 def faults_of(error: ValidationError, model: type[BaseModel]) -> Sequence[Fault]:
     """Return the first 20 things that are wrong. A fault of the whole body has an empty field (RFC 6901 §5)."""
     details = error.errors(include_url=False, include_context=True)[:MAX_FAULTS]
-    return list(dict.fromkeys(Fault(path_of(one["loc"]), _sentence(one, model)) for one in details))
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    return list(dict.fromkeys(Fault(path_of(one["loc"]), sentence(one, known)) for one in details))
 
 
 def path_of(loc: Sequence[int | str]) -> str:
@@ -41,7 +46,8 @@ def path_of(loc: Sequence[int | str]) -> str:
     return text
 
 
-def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
+def sentence(detail: Mapping[str, Any], known: Sequence[str] = ()) -> str:
+    """Say what would be right instead. detail: one of the library's `errors()`; known: the fields of the whole."""
     kind, told = detail["type"], detail.get("ctx", {})
     if kind in _SENTENCES:
         return _SENTENCES[kind].format_map(told)
@@ -49,7 +55,6 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return "must be a JSON object" if detail["loc"] else "the body must be a JSON object"
     match kind:
         case "extra_forbidden" if len(detail["loc"]) == 1:
-            known = (field.alias or name for name, field in model.model_fields.items())
             return f"is not a known field; known are: {', '.join(known)}"
         case "extra_forbidden":
             return "is not a known field"
@@ -62,5 +67,5 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
             # the library says: 'a', 'b' or 'c'
             return f"must be one of {told['expected'].replace(' or ', ', ').replace(chr(39), '')}"
         case _:
-            message = detail["msg"]
+            message = str(detail["msg"])
             return message[:1].lower() + message[1:]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from tidings.edge.bodies import Body
 from tidings.edge.fields import ActionUrl, Instant, SmallObject, UserId
@@ -61,17 +61,24 @@ class NotifyBody(Body):
     user_id: UserId | None = None
     user_ids: list[UserId] | None = Field(None, min_length=1, max_length=MAX_USER_IDS)
     audience: dict[str, JsonValue] | None = Field(
-        None, description='such as {"kind": "ticket_holders", "eventId": "…"}; combined with or, and, not'
+        None,
+        validate_default=True,
+        description='such as {"kind": "ticket_holders", "eventId": "…"}; combined with or, and, not',
     )
     variables: SmallObject = Field(default_factory=dict)
     options: NotifyOptions = Field(default_factory=NotifyOptions)
 
-    @model_validator(mode="after")
-    def _one_audience(self) -> Self:
-        given = [name for name in ("user_id", "user_ids", "audience") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError("give exactly one of userId, userIds and audience")
-        return self
+    @field_validator("audience")
+    @classmethod
+    def _one_audience(
+        cls, audience: dict[str, JsonValue] | None, others: ValidationInfo
+    ) -> dict[str, JsonValue] | None:
+        # what is wrong in itself is not among the others, and its own fault is enough
+        if {"user_id", "user_ids"} <= others.data.keys():
+            given = [one for one in (others.data["user_id"], others.data["user_ids"], audience) if one is not None]
+            if len(given) != 1:
+                raise ValueError("give exactly one of userId, userIds and audience")
+        return audience
 
 
 def to_request(body: NotifyBody, now: datetime) -> NotifyRequest:

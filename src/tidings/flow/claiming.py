@@ -82,20 +82,21 @@ class Claiming:
         if any(one.lease_token == self._alone_lease for one in rows):
             self._alone_written.set()
 
-    async def give_back(self) -> None:
-        """Return everything that was claimed and not sent. Outcomes must be recorded before."""
-        await self.give_back_unstarted()
-        await self._give_back(self._unsent)
+    async def give_back(self) -> int:
+        """Put back everything that was claimed and not sent; return how much. Outcomes must be recorded before."""
+        return await self.give_back_unstarted() + await self._give_back(self._unsent)
 
-    async def give_back_unstarted(self) -> None:
-        """Return claims that failed before anything was sent under them."""
-        await self._give_back(self._unstarted)
+    async def give_back_unstarted(self) -> int:
+        """Put back claims that failed before anything was sent under them; return how many deliveries."""
+        return await self._give_back(self._unstarted)
 
-    async def _give_back(self, tokens: list[str]) -> None:
+    async def _give_back(self, tokens: list[str]) -> int:
+        count = 0
         if some := list(tokens):
             async with self._store.begin() as tx:
-                await self._store.deliveries.give_back(tx, some, self._clock.now())
+                count = await self._store.deliveries.give_back(tx, some, self._clock.now())
             del tokens[: len(some)]
+        return count
 
     async def _claim_and_send(
         self, batch_ids: Sequence[str], sender: Sender, token: str, *, urgent: bool = False

@@ -276,9 +276,12 @@ class Pipeline:
         """Send a delivery that a worker died with, with nothing else of its kind beside it."""
         await self._claiming.deliver_alone(batch_id, sender, urgent=urgent)
 
-    async def give_back(self) -> None:
-        """Return what was claimed and not sent because the sender was stopped. Outcomes must be recorded before."""
-        await self._claiming.give_back()
+    async def give_back(self) -> int:
+        """Put back what was claimed and not sent because the sender was stopped; return how much.
+
+        Outcomes must be recorded before.
+        """
+        return await self._claiming.give_back()
 
     # 5 record -------------------------------------------------------------------------------------------------------
 

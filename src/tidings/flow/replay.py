@@ -63,6 +63,8 @@ class Survey:
     until: datetime | None
     #: the newest few
     sample: Sequence[DeadLetter]
+    #: of the ids that the filter names, those of no dead letter
+    unknown_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ async def survey(store: Store, tx: Transaction, which: DeadLetterFilter, *, pace
         counted += len(page)
         before = page[-1].id if page else None
     until = pace.after(now, (replayable - 1) // pace.step * pace.step) if replayable else None
-    return Survey(counted, more, replayable, expired, cancelled, until, sample)
+    return Survey(
+        counted, more, replayable, expired, cancelled, until, sample, unknown_ids=await unknown(store, tx, which)
+    )
 
 
 async def replay_page(
@@ -136,6 +140,15 @@ async def replay_page(
             # of those left each has ended, or ends before its turn
             return Replayed(count, begun, until, due, ended=True)
     return Replayed(count, begun, until, due, ended=False)
+
+
+async def unknown(store: Store, tx: Transaction, which: DeadLetterFilter) -> Sequence[str]:
+    """Return which of the ids that a filter names are of no dead letter."""
+    if which.ids is None:
+        return []
+    found = await store.dead_letters.page(tx, DeadLetterFilter(ids=which.ids), before=None, limit=len(which.ids))
+    known = {one.id for one in found}
+    return [one for one in dict.fromkeys(which.ids) if one not in known]
 
 
 async def left(store: Store, tx: Transaction, which: DeadLetterFilter, *, begun: datetime, now: datetime) -> Survey:

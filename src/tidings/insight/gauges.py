@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from tidings.insight.standing import WORKERS, QueueStanding, is_stuck
+from tidings.insight.standing import DEAD_LETTERS_COUNTED, WORKERS, QueueStanding, is_stuck
 from tidings.ports.operations import Process
 
 _STATES = ("waiting", "active", "delayed", "failed")
@@ -15,9 +15,15 @@ _STATES = ("waiting", "active", "delayed", "failed")
 class Standing(Collector):
     """Shows what was last asked. None = could not be asked."""
 
-    def __init__(self, queue: QueueStanding | None, processes: Sequence[Process] | None) -> None:
+    def __init__(
+        self,
+        queue: QueueStanding | None = None,
+        processes: Sequence[Process] | None = None,
+        dead_letters: int | None = None,
+    ) -> None:
         self._queue = queue
         self._processes = processes
+        self._dead_letters = dead_letters
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges; a family of which nothing is known is left out, an alarm on its absence sees that."""
@@ -29,6 +35,9 @@ class Standing(Collector):
             yield from _of_queue(self._queue)
         if self._processes is not None:
             yield from _of_processes(self._processes)
+        if self._dead_letters is not None:
+            about = f"Deliveries that were given up; no more than {DEAD_LETTERS_COUNTED} are counted"
+            yield GaugeMetricFamily("tidings_dead_letters", about, value=self._dead_letters)
 
 
 def _of_queue(queue: QueueStanding) -> Iterator[GaugeMetricFamily]:

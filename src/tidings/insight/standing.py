@@ -19,6 +19,8 @@ ANSWERS_WITHIN = 3.0
 SEEN_WITHIN = timedelta(seconds=30)
 #: a worker whose timers stand still for so long is stuck, in seconds; they go round twice a second
 STUCK_AFTER = 30.0
+#: dead letters that are counted at most: whether there are some, and become more
+DEAD_LETTERS_COUNTED = 1_000
 #: kinds of processes that send
 WORKERS = ("serve", "worker")
 
@@ -75,6 +77,12 @@ async def running(store: Store, clock: Clock) -> Sequence[Process]:
     """Return the processes that were seen lately. Raises BackendError when the database does not answer in time."""
     async with answered(), store.read() as tx:
         return await store.processes.seen(tx, clock.now() - SEEN_WITHIN)
+
+
+async def dead_letters(store: Store) -> int:
+    """Count dead letters, up to `DEAD_LETTERS_COUNTED`. Raises BackendError as `running`."""
+    async with answered(), store.read() as tx:
+        return await store.dead_letters.count(tx, most=DEAD_LETTERS_COUNTED)
 
 
 def is_stuck(process: Process) -> bool:

@@ -56,7 +56,7 @@ class DeadLetterFilter:
     """Which dead letters; what is None does not narrow."""
 
     ids: Sequence[str] | None = None
-    #: the error, as `by_error` shows it
+    #: the error, as `by_error` shows it, or what it says before a colon and the answer's own words
     error: str | None = None
     notification_id: str | None = None
     template_code: str | None = None
@@ -89,6 +89,10 @@ class DeadLetters(Protocol):
 
     async def by_error(self, tx: Transaction, which: DeadLetterFilter, *, limit: int) -> Sequence[ErrorGroup]:
         """Group by error, the most frequent first."""
+        ...
+
+    async def count(self, tx: Transaction, *, most: int) -> int:
+        """Count them, `most` at most."""
         ...
 
     async def replay(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import CTE, ColumnElement, Select, TextClause, func, select, text, update
+from sqlalchemy import CTE, ColumnElement, Select, TextClause, func, or_, select, text, update
 
 from tidings.model.delivery import DeliveryState
 from tidings.model.notification import NotificationState
@@ -78,6 +78,10 @@ class SqlDeadLetters:
         )
         return [ErrorGroup(*row) for row in await of(tx).execute(query)]
 
+    async def count(self, tx: Transaction, *, most: int) -> int:
+        some = select(_d.id).where(_DEAD).limit(most).subquery()
+        return await of(tx).scalar(select(func.count()).select_from(some)) or 0
+
     async def replay(
         self, tx: Transaction, which: DeadLetterFilter, *, due_at: datetime, limit: int, now: datetime
     ) -> Sequence[str]:
@@ -118,7 +122,7 @@ def _matches(which: DeadLetterFilter) -> list[ColumnElement[bool] | TextClause]:
     if which.ids is not None:
         found.append(_d.id.in_(json_ids(which.ids)))
     if which.error is not None:
-        found.append(_error == which.error)
+        found.append(_says(which.error))
     if which.notification_id is not None:
         found.append(_d.notification_id == which.notification_id)
     if which.template_code is not None:
@@ -132,6 +136,12 @@ def _matches(which: DeadLetterFilter) -> list[ColumnElement[bool] | TextClause]:
     if which.until is not None:
         found.append(_d.updated_at < which.until)
     return found
+
+
+def _says(error: str) -> ColumnElement[bool]:
+    """Compare with a whole error, or with what stands before the answer's own words, as in `answered 403: no entry`."""
+    begin = f"{error}: "
+    return or_(_error == error, func.substr(_error, 1, len(begin)) == begin)
 
 
 def _chosen(which: DeadLetterFilter, limit: int, *more: ColumnElement[bool]) -> CTE:

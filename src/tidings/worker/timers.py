@@ -26,10 +26,12 @@ class Round:
 
 async def go_round(rounds: Sequence[Round], *, pause: float) -> None:
     """Do each round when it is due, looking every `pause` seconds, until cancelled. What fails is tried again."""
-    loop = asyncio.get_running_loop()
+    loop, me = asyncio.get_running_loop(), asyncio.current_task()
+    assert me is not None, "runs in a task"
     due = [loop.time() + one.every for one in rounds]
     outages = [Outage(one.name) for one in rounds]
-    while True:
+    # a library that swallows the cancellation must not keep the process from ending
+    while not me.cancelling():
         for index, one in enumerate(rounds):
             if loop.time() >= due[index]:
                 await _guarded(one, outages[index])

@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 #: seconds that writing the last outcomes may take, whatever the deadline: what is not written is sent again
 WRITES_WITHIN = 3.0
+#: seconds that a task may take to end that was told to
+CANCELS_WITHIN = 1.0
 #: seconds between removals of old jobs from the intake, which the server forgets to do while nothing comes
 TIDY_INTAKE_EVERY = 3600.0
 
@@ -95,27 +97,47 @@ class Worker:
 
         hurry: once set, sends in flight are not waited for any longer. Stopping again does nothing.
         """
-        await self.quiesce()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         lanes, others = self._lanes, self._others
         self._lanes, self._others = [], []
-        await _ended(lanes, deadline, hurry)
+        if lanes:
+            log.info("draining", in_flight=self._gate.in_flight, within_s=round(deadline, 1))
+        await self._quiesced(deadline)
+        await _ended(lanes, max(0.0, begun + deadline - loop.time()), hurry)
         if late := [task for task in lanes if not task.done()]:
             log.warning("sends_abandoned", lanes=len(late), deadline_s=round(deadline, 1))
         await _cancelled(lanes)
-        if others:
-            await self._write_last()
+        given_back = await self._write_last() if others else 0
         await _cancelled(others)
+        if lanes:
+            log.info("drained", given_back=given_back, after_s=round(loop.time() - begun, 1))
 
-    async def _write_last(self) -> None:
+    async def _quiesced(self, deadline: float) -> None:
+        """Quiesce; what holds up the queues must not hold up the end."""
+        quiescing = asyncio.create_task(self.quiesce(), name="quiesce")
+        await asyncio.wait([quiescing], timeout=deadline)
+        if not quiescing.done():
+            log.warning("queues_not_closed", within_s=round(deadline, 1))
+            quiescing.cancel()
+            # not for ever: whatever it hangs on may not hear of it
+            await asyncio.wait([quiescing], timeout=CANCELS_WITHIN)
+        else:
+            quiescing.result()
+
+    async def _write_last(self) -> int:
+        """Write the last outcomes, put the rest back; return how many deliveries that is."""
+        given_back = 0
         try:
             async with asyncio.timeout(WRITES_WITHIN):
                 # the outcomes first: what is not written when the rest is given back would be sent again
                 await self._recorder.flush()
-                await self._pipeline.give_back()
+                given_back = await self._pipeline.give_back()
                 await self._pipeline.settle_outbox()
         except (BackendError, TimeoutError) as error:
             problem = error.message if isinstance(error, BackendError) else "the database does not answer"
             log.error("not_all_written", unwritten=self._recorder.waiting, problem=problem)
+        return given_back
 
 
 async def _ended(tasks: list[asyncio.Task[None]], deadline: float, hurry: asyncio.Event | None) -> None:

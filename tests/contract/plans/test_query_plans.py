@@ -199,6 +199,12 @@ DEAD = [
     Case("dead letters", dead(None), "ix_deliveries_dead", in_order=("deliveries",)),
     Case("dead letters, late", dead(DELIVERY), "ix_deliveries_dead (id<?)"),
     Case(
+        "dead letters, counted",
+        lambda store, tx: store.dead_letters.count(tx, most=1000),
+        "ix_deliveries_dead",
+        in_order=("deliveries",),
+    ),
+    Case(
         "dead letters by error",
         lambda store, tx: store.dead_letters.by_error(tx, DeadLetterFilter(), limit=10),
         "ix_deliveries_dead",

@@ -76,6 +76,9 @@ async def test_filters_narrow_the_list_and_the_groups(site: Installation) -> Non
     assert await found(userId="fil-ben") == {"fil-ben"}
     assert await found(until=middle.isoformat()) == {"fil-ana", "fil-ben"}
     assert await found(templateCode="MESSAGE", channel="webpush", error=FORBIDDEN) == {"fil-ana", "fil-ben"}
+    # what stands before the answer's own words will do; a part of it is another error
+    assert await found(error=FORBIDDEN.partition(": ")[0]) == {"fil-ana", "fil-ben"}
+    assert await found(error=FORBIDDEN[:-1]) == await found(error="the push service") == set()
     assert await found(templateCode="NEW_EVENT") == await found(channel="email") == await found(error="no") == set()
     path = f"/api/dead-letters/errors?{urlencode({'since': start.isoformat()})}"
     groups = (await site.api.expect(200, "GET", path)).read(Json)["items"]
@@ -178,7 +181,7 @@ async def test_what_is_cancelled_or_expired_stays_dead_and_is_counted(site: Inst
     found = await survey(site, ids=ids)
     assert (found["matching"], found["replayable"], found["cancelled"], found["until"]) == (2, 0, 1, None)
     answer = await replay(site, ids=ids)
-    assert answer == {"replayed": 0, "until": None, "expired": 1, "cancelled": 1, "more": False}
+    assert answer == {"replayed": 0, "until": None, "expired": 1, "cancelled": 1, "more": False, "unknownIds": []}
     assert len(await listed(site, notificationId=one)) == len(await listed(site, notificationId=late)) == 1
 
 
@@ -188,9 +191,9 @@ async def test_what_is_discarded_is_off_the_list_and_its_story_stays(site: Insta
     one = await refused(site, *people)
     body = {"notificationId": one, "limit": 2}
     first = (await site.api.expect(200, "POST", "/api/dead-letters/discard", body)).read(Json)
-    assert first == {"discarded": 2, "more": True}
+    assert first == {"discarded": 2, "more": True, "unknownIds": []}
     second = (await site.api.expect(200, "POST", "/api/dead-letters/discard", body)).read(Json)
-    assert second == {"discarded": 1, "more": False}
+    assert second == {"discarded": 1, "more": False, "unknownIds": []}
     assert await listed(site, notificationId=one) == []
     assert (await site.api.progress(one)).by_state == {"discarded": 3}
     assert (await replay(site, notificationId=one))["replayed"] == 0
@@ -269,6 +272,7 @@ BAD_ORDERS: dict[str, tuple[Json, str]] = {
     "no ids": ({"ids": []}, "ids"),
     "many ids": ({"ids": ["x"] * 1_001}, "ids"),
     "an empty id": ({"ids": [""]}, "ids[0]"),
+    "no id": ({"ids": ["nonsense"]}, "ids[0]"),
     "a local time": ({"since": LOCAL}, "since"),
     "an error that is long": ({"error": "x" * 301}, "error"),
 }
@@ -300,4 +304,27 @@ async def test_words_of_no_dead_letter_find_none(site: Installation) -> None:
     for query in ("notificationId=nonsense", "userId=nobody", "channel=pigeon"):
         found = (await site.api.expect(200, "GET", f"/api/dead-letters?{query}")).read(Json)
         assert found == {"items": [], "nextCursor": None}
-    assert (await replay(site, ids=["nonsense", "0"]))["replayed"] == 0
+
+
+async def test_ids_of_no_dead_letter_are_named(site: Installation) -> None:
+    await site.sign_up("named-ana")
+    one = await refused(site, "named-ana")
+    [dead] = [item["id"] for item in await listed(site, notificationId=one)]
+    assert (await survey(site, ids=[one, dead]))["unknownIds"] == [one], "a notification is no dead letter"
+    await site.push.control.behave()
+    answer = await replay(site, ids=[dead, one])
+    assert (answer["replayed"], answer["unknownIds"]) == (1, [one])
+    await site.api.finished(one)
+    body = {"ids": [dead]}
+    gone = (await site.api.expect(200, "POST", "/api/dead-letters/discard", body)).read(Json)
+    assert gone == {"discarded": 0, "more": False, "unknownIds": [dead]}
+    odd = await site.api.call("POST", "/api/dead-letters/replay", {"ids": [dead, "nonsense"]})
+    assert not _unnamed(odd, "ids[1]", "nonsense")
+
+
+async def test_a_misspelt_filter_does_not_mean_everything(site: Installation) -> None:
+    answer = await site.api.call("GET", "/api/dead-letters?erorr=x&limit=1")
+    assert not _unnamed(answer, "erorr", "a misspelt filter")
+    assert "known are: limit, cursor, error, notificationId" in answer.read(Json)["errors"][0]["message"]
+    answer = await site.api.call("GET", "/api/notifications?priority=x")
+    assert not _unnamed(answer, "priority", "no filter")

@@ -5,6 +5,7 @@ A second signal, and sends that hang, are in `test_processes.py`.
 
 import asyncio
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -79,6 +80,11 @@ async def test_a_stop_ends_what_is_in_flight_and_the_next_sends_the_rest(small: 
     # what was begun was ended and written down; what was claimed and not begun is free for others
     assert states == {"delivered": taken, "pending": len(PEOPLE) - taken}
     assert 4 <= taken < len(PEOPLE), "the stop came too late to be one in the middle"
+    log = sender.log.read_text()
+    assert "draining" in log
+    # whoever watches the stop sees that it came to its end, and that the rest is with others
+    assert "drained" in log
+    assert re.search(rf"given_back\W+{len(PEOPLE) - taken}\b", log)
     await site.push.control.behave()
     if site.scaled:
         async with Member("worker", site.api.data_dir, settings=_own(sender)):

@@ -58,6 +58,13 @@ async def test_each_process_shows_what_all_have_sent(site: Installation) -> None
 
     await eventually(all_agree)
 
+    async def dead_letter_is_shown() -> bool:
+        text = (await site.workers[0].expect(200, "GET", "/metrics", token=None)).body.decode()
+        found = [family for family in text_string_to_metric_families(text) if family.name == "tidings_dead_letters"]
+        return [sample.value >= 1 for family in found for sample in family.samples] == [True]
+
+    await eventually(dead_letter_is_shown)
+
 
 async def test_no_counter_falls_and_nothing_is_counted_twice_when_a_sender_is_killed(site: Installation) -> None:
     own = {name: value for name, value in site.api.environment.items() if name.startswith("TIDINGS_")}

@@ -47,7 +47,16 @@ async def test_a_hung_database_hangs_nobody(call: Any, monkeypatch: pytest.Monke
     ready = await call("GET", "/health/ready", key=None)
     assert (ready.status, ready.json["status"]) == (503, "unavailable")
     assert ready.json["database"] == "the database did not answer within 0.05 s"
-    assert (await call("GET", "/health/queue", key=None)).status == 503
+    queue = await call("GET", "/health/queue", key=None)
+    problem = "the database did not answer within 0.05 s"
+    assert (queue.status, queue.json["status"], queue.json["problem"]) == (503, "unknown", problem)
+    assert queue.json["behindSeconds"] is None
+    monkeypatch.setattr(call.runtime.store.processes, "seen", never)
+    worker = await call("GET", "/health/worker", key=None)
+    assert (worker.status, worker.json) == (503, {"status": "unknown", "problem": problem, "workers": []})
+    call.runtime.pipeline.attended = True
+    worker = await call("GET", "/health/worker", key=None)
+    assert (worker.status, worker.json) == (200, {"status": "ok", "problem": problem, "workers": []})
     assert 'tidings_up{backend="database"} 0.0' in (await call("GET", "/metrics", key=None)).body.decode()
 
 
@@ -108,7 +117,7 @@ async def test_lanes_are_told_apart(call: Any) -> None:
 async def test_without_any_worker_nothing_is_sent(call: Any) -> None:
     await beat(call, "api")
     reply = await call("GET", "/health/worker", key=None)
-    assert (reply.status, reply.json) == (503, {"status": "none", "workers": []})
+    assert (reply.status, reply.json) == (503, {"status": "none", "problem": None, "workers": []})
 
 
 async def test_one_worker_is_enough(call: Any) -> None:

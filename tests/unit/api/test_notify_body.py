@@ -64,8 +64,8 @@ def test_an_audience_composes() -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({}, ""),
-        ({"userId": "u1", "userIds": ["u2"]}, ""),
+        ({}, "audience"),
+        ({"userId": "u1", "userIds": ["u2"]}, "audience"),
         ({"userIds": []}, "userIds"),
         ({"userIds": ["u1", ""]}, "userIds[1]"),
         ({"userIds": ["u"] * 10_001}, "userIds"),

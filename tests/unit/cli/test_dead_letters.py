@@ -115,7 +115,7 @@ def test_what_is_replayed_comes_due_at_the_rate(answer: Command, data: Path) -> 
 
 def test_what_is_discarded_is_off_the_list(answer: Command, data: Path) -> None:
     ids = [one["id"] for one in answer("list")]
-    assert answer("discard", "--id", ids[0], "--id", ids[2], "--yes") == {"discarded": 2}
+    assert answer("discard", "--id", ids[0], "--id", ids[2], "--yes") == {"discarded": 2, "unknownIds": []}
     assert states(data) == {"ana": "discarded", "ben": "refused", "cleo": "discarded"}
 
 

@@ -84,6 +84,24 @@ class DeadLettersContract:
             await store.deliveries.record(tx, [tried(due, Refused("no", None), at=LATER)], LATER)
         assert [(one.status, one.attempts) for one in await listed(store)] == [(None, 2)]
 
+    async def test_they_are_counted_up_to_so_many(self, store: Store) -> None:
+        await planned_scene(store, "ana")
+        await dead_scene(store, "ana", "ben", "cleo")
+        async with store.read() as tx:
+            assert [await store.dead_letters.count(tx, most=most) for most in (100, 3, 2)] == [3, 3, 2]
+
+    async def test_what_an_answer_says_may_be_left_out_of_its_error(self, store: Store) -> None:
+        await dead_scene(store, "ana")
+        await dead_scene(store, "ben", outcome=TOO_LARGE)
+
+        async def found(error: str) -> list[str]:
+            return [one.user_id for one in await listed(store, DeadLetterFilter(error=error))]
+
+        assert await found("Apple answered 403") == ["ana"]
+        assert await found(TOO_LARGE.why) == ["ben"]
+        for other in ("Apple answered 40", "apple answered 403", "Apple answered 403:", "Apple answered %", ""):
+            assert await found(other) == [], other
+
     async def test_what_is_under_way_delivered_or_expired_is_none(self, store: Store) -> None:
         await planned_scene(store, "ana")
         await dead_scene(store, "ben", outcome=Refused("too late", None, expired=True))
