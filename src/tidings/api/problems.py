@@ -140,8 +140,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     code = _FRAMEWORK_CODES.get(error.status_code, "http_error")
+    listed = " GET /openapi.json lists what there is." if request.app.openapi_url else ""
     detail = {
-        "no_route": f"There is nothing at {path}. GET /openapi.json lists what there is.",
+        "no_route": f"There is nothing at {path}.{listed}",
         "method_not_allowed": f"{request.method} is not known at {path}.",
     }.get(code, str(error.detail))
     return _response(_problem(error.status_code, code, detail, path), dict(error.headers or {}))

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Parameter
 
-from tidings.errors import ConfigError, Invalid, TidingsError
+from tidings.errors import BackendError, ConfigError, Invalid, TidingsError
 
 #: command → (where it lives, one line of help); lazily imported, so that `tidings --help` stays fast
 COMMANDS = {
@@ -62,6 +62,8 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(f"{message if message.endswith('...') else message.removesuffix('.')}; see {see}", 2)
     except (ConfigError, Invalid) as error:
         return _fail(error.message, 2)
+    except BackendError as error:
+        return _fail(f"{error.message}; tidings doctor looks at what TIDINGS_DATABASE and TIDINGS_REDIS name", 1)
     except TidingsError as error:
         return _fail(error.message, 1)
     except KeyboardInterrupt:

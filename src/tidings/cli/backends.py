@@ -90,10 +90,14 @@ def redis(settings: Settings) -> Iterator[Finding]:
 async def _redis(url: str) -> list[Finding]:
     from redis.asyncio import Redis
     from redis.exceptions import RedisError
+    from redis.exceptions import TimeoutError as RedisTimeout
 
     client = Redis.from_url(url, socket_connect_timeout=ANSWERS_WITHIN, socket_timeout=ANSWERS_WITHIN)
     try:
         info = await client.info()
+    except RedisTimeout as error:
+        what = f"says nothing for {ANSWERS_WITHIN:g} s: it hangs, or a firewall swallows what is sent"
+        raise ConfigError("TIDINGS_REDIS", what) from error
     except RedisError as error:
         raise ConfigError("TIDINGS_REDIS", f"does not answer: {type(error).__name__}") from error
     finally:

@@ -65,6 +65,7 @@ async def test_answers_of_the_api_are_not_kept(call: Any) -> None:
 async def test_unknown_routes_and_methods_are_problems(call: Any) -> None:
     missing = await call("GET", "/api/nothing")
     assert (missing.status, missing.json["code"], missing.json["instance"]) == (404, "no_route", "/api/nothing")
+    assert "/openapi.json" in missing.json["detail"]
     wrong = await call("PATCH", "/api/notifications")
     assert (wrong.status, wrong.json["code"]) == (405, "method_not_allowed")
     assert "allow" in wrong.headers

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tidings.cli import backends
 from tidings.cli.app import COMMANDS, run
 from tidings.testing.valkey import ValkeyServer
 
@@ -191,6 +192,23 @@ def test_doctor_finds_backends_that_do_not_answer(
     problems = {f["check"]: f["message"] for f in json.loads(printed)["checks"] if f["level"] == "problem"}
     assert "TIDINGS_DATABASE" in problems["database"]
     assert "TIDINGS_REDIS" in problems["redis"]
+    assert run(["users", "list"]) == 1
+    error = capsys.readouterr().err
+    assert "tidings doctor looks at what TIDINGS_DATABASE" in error
+    assert "canary" not in error
+
+
+def test_doctor_tells_a_redis_that_hangs_from_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(backends, "ANSWERS_WITHIN", 0.2)
+    with ValkeyServer() as valkey:
+        monkeypatch.setenv("TIDINGS_REDIS", valkey.url)
+        valkey.pause()
+        assert run(["doctor", "--json"]) == 1
+        valkey.resume()
+    problems = {f["check"]: f["message"] for f in json.loads(capsys.readouterr().out)["checks"]}
+    assert "says nothing for 0.2 s: it hangs" in problems["redis"]
 
 
 def test_doctor_is_content_with_good_backends(
