@@ -4,7 +4,7 @@ import os
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from tidings.demo import devices
 from tidings.model.user import User
 from tidings.runtime import Runtime
 from tidings.settings import Settings
+from tidings.testing.disk import Disk
 from tidings.testing.mock_push import MockPushOptions, SpawnedMockPush, spawn
 from tidings.testing.server import ADMIN_KEY, SECRET_KEY, USER_SECRET, TidingsServer
 
@@ -120,6 +121,23 @@ def audit(push: SpawnedMockPush) -> Audit:
         return Books(receipts, states, counts, integrity, len(dangling))
 
     return read
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Disk]]:
+    """Make a file system of so many MB to fill, where this user may mount one."""
+    made: list[Disk] = []
+
+    def mounted(size_mb: int) -> Disk:
+        try:
+            made.append(Disk(tmp_path / "disk", size_mb))
+        except OSError as error:
+            pytest.skip(str(error))
+        return made[-1]
+
+    yield mounted
+    for disk in made:
+        disk.unmount()
 
 
 @pytest.fixture

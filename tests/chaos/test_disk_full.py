@@ -1,53 +1,37 @@
 """The disk of `tidings serve` is full: nothing is promised, reading works, and it goes on by itself later."""
 
-import errno
 import sqlite3
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tidings.testing.disk import Disk
 from tidings.testing.mock_push import SpawnedMockPush
 from tidings.testing.server import TidingsServer, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Figures = Callable[[str, object], None]
+SmallDisk = Callable[[int], Disk]
 PEOPLE = [f"u{number}" for number in range(10)]
 SIZE_MB = 64
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MB, where this user may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", str(folder)]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command, so no small file system to fill")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"a file system of {SIZE_MB} MB cannot be mounted here: {error.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 async def test_a_full_disk_promises_nothing_and_is_forgiven(
-    small_disk: Path, tmp_path: Path, push: SpawnedMockPush, figures: Figures
+    small_disk: SmallDisk, tmp_path: Path, push: SpawnedMockPush, figures: Figures
 ) -> None:
     await push.control.reset()
     settings = {"TIDINGS_PUSH_EXTRA_HOSTS": push.origin.removeprefix("http://"), "TIDINGS_USER_LIMIT": "0"}
-    server = TidingsServer(small_disk / "data", settings=settings, log=tmp_path / "log")
+    disk = small_disk(SIZE_MB)
+    server = TidingsServer(disk.folder / "data", settings=settings, log=tmp_path / "log")
     async with server:
         await _sign_up(server, push)
         promised = [await _told(server, "before", PEOPLE[0])]
-        filler = small_disk / "filler"
-        figures("MB filled", round(_fill(filler) / 1e6, 1))
+        figures("MB filled", round(disk.fill() / 1e6, 1))
         statuses: Counter[int] = Counter()
         # what the database file and its log had as room of their own is used up first
         while statuses[503] < 5:
@@ -64,7 +48,7 @@ async def test_a_full_disk_promises_nothing_and_is_forgiven(
         await server.expect(200, "GET", f"/api/users/{PEOPLE[0]}")
         await server.expect(200, "GET", "/health/live", token=None)
         pid = server.pid
-        filler.unlink()
+        disk.free()
         promised.append(await eventually(lambda: _accepted(server, "after", PEOPLE[1]), within=20, pause=0.2))
         for notification in promised:
             assert (await server.finished(notification, within=60)).by_state == {"delivered": 1}
@@ -81,20 +65,6 @@ async def test_a_full_disk_promises_nothing_and_is_forgiven(
     assert len(receipts) == len(promised)
     figures("duplicates", receipts.total() - len(receipts))
     assert receipts.total() == len(receipts)
-
-
-def _fill(path: Path) -> int:
-    """Write until there is no room left; return the number of bytes."""
-    written = 0
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12):
-            try:
-                while True:
-                    written += file.write(b"\0" * size)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-    return written
 
 
 async def _sign_up(server: TidingsServer, push: SpawnedMockPush) -> None:

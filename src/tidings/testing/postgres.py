@@ -17,9 +17,9 @@ MAX_CONNECTIONS = 300
 class PostgresServer:
     """One server with a data folder of its own, on a loopback port and a unix socket. `with` starts and removes it."""
 
-    def __init__(self, *, settings: tuple[str, ...] = ()) -> None:
-        """settings: more of `postgresql.conf`, such as `log_statement=all`."""
-        self._folder = Path(tempfile.mkdtemp(prefix="tidings-pg-"))
+    def __init__(self, *, settings: tuple[str, ...] = (), within: Path | None = None) -> None:
+        """settings: more of `postgresql.conf`, such as `log_statement=all`; within: folder for its own folder."""
+        self._folder = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=within))
         self._settings = settings
         self._port = _free_port()
         self._server: Any = None

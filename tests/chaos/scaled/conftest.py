@@ -57,7 +57,7 @@ async def populated(pushes: Sequence[SpawnedMockPush], tmp_path_factory: pytest.
     made: dict[tuple[int, int, int], str] = {}
 
     async def template(postgres: PostgresServer, people: int, hosts: int) -> str:
-        key = (id(postgres), people, hosts)
+        key = (postgres.port, people, hosts)
         if key not in made:
             url = postgres.fresh()
             await _populate(url, tmp_path_factory.mktemp("crowd"), pushes[:hosts], people)

@@ -1,19 +1,16 @@
 """PostgreSQL is restarted hard, and connections to it are cut, under load: 503 meanwhile, and no promise is broken."""
 
 import asyncio
-import itertools
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import pytest
 
 from tidings.errors import BackendError
 from tidings.testing.fleet import Member
+from tidings.testing.load import Load
 from tidings.testing.mock_push import Rule
 from tidings.testing.postgres import PostgresServer
 from tidings.testing.scene import Scene, all_final, notify, to_one
@@ -32,38 +29,6 @@ def own_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of this file's own, with everything on that keeps a confirmed commit."""
     with PostgresServer() as server:
         yield server
-
-
-@dataclass
-class Load:
-    """Clients that go on asking, each call under a key of its own, repeated until it is answered with a 2xx."""
-
-    api: Member
-    people: list[str]
-    keys: Iterator[int] = field(default_factory=itertools.count)
-    #: key → notification
-    promised: dict[str, str] = field(default_factory=dict)
-    statuses: Counter[int] = field(default_factory=Counter)
-    without_retry_after: int = 0
-    over: bool = False
-
-    async def client(self) -> None:
-        while not self.over:
-            number = next(self.keys)
-            await self._until_promised(f"key-{number}", self.people[number % len(self.people)])
-
-    async def _until_promised(self, key: str, user: str) -> None:
-        while key not in self.promised:
-            answer = await self.api.call("POST", "/api/notifications", to_one(user), headers={"Idempotency-Key": key})
-            self.statuses[answer.status] += 1
-            match answer.status:
-                case 202:
-                    self.promised[key] = answer.read(dict[str, Any])["id"]
-                case 503:
-                    self.without_retry_after += "retry-after" not in answer.headers
-                    await asyncio.sleep(0.1)
-                case status:
-                    raise AssertionError(f"{status}: {answer.body[:500]!r}")
 
 
 async def _restart(scene: Scene) -> None:
@@ -107,7 +72,7 @@ async def run(scene: Scene, figures: Figures, blow: Callable[[Scene], Awaitable[
             promised = len(load.promised)
             await blow(scene)
             struck = time.monotonic()
-            await eventually(partial(_more_promised, load, promised + 4), within=60)
+            await eventually(partial(load.has_promised, promised + 4), within=60)
             back.append(round(time.monotonic() - struck, 1))
         # the database is there: whatever still waits is sent
         assert await all_final(api, broadcast, within=150) == {"delivered": people}
@@ -168,7 +133,3 @@ async def _accepted(api: Member, user: str) -> str | None:
     with suppress(AssertionError, BackendError):
         return await notify(api, to_one(user), key="meanwhile-0")
     return None
-
-
-async def _more_promised(load: Load, number: int) -> bool:
-    return len(load.promised) >= number

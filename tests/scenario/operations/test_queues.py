@@ -151,3 +151,21 @@ async def counts(site: Installation, lane: str) -> dict[str, int]:
     counted = {ours: int(found[own]) for own, ours in OWN.items()}
     counted["waiting"] += int(found["prioritized"])
     return counted
+
+
+@pytest.mark.parametrize("site", ["fleet"], indirect=True)
+async def test_what_others_broke_on_the_intake_says_nothing_of_the_lanes(site: Installation) -> None:
+    key = f"{PREFIX}:{{tidings-intake}}:prioritized"
+    site.valkey.command("SET", key, "no sorted set")
+    try:
+        shown = (await site.api.expect(200, "GET", "/api/queues")).read(Json)
+        assert (shown["status"], shown["away"], shown["intake"]) == ("ok", None, None)
+        assert all(lane["waiting"] is not None for lane in shown["lanes"])
+        await site.api.expect(200, "GET", "/health/queue", token=None)
+    finally:
+        site.valkey.command("DEL", key)
+    await eventually(lambda: _intake_is_known(site))
+
+
+async def _intake_is_known(site: Installation) -> bool:
+    return bool(await intake(site))
