@@ -15,6 +15,8 @@ from tidings.worker.timers import Round, go_round
 
 #: seconds between looks at the outbox: what other processes committed waits this long
 RELAY_EVERY = 0.5
+#: … where they tell a shared queue themselves: only what died in between, or found the queue away, is left for us
+RELAY_LEFT_EVERY = 1.0
 #: seconds until a cancellation in another process is learned of
 CANCELLATIONS_EVERY = 1.0
 #: seconds between removals from the outbox of what the queue has
@@ -57,7 +59,7 @@ class Rounds:
     async def run(self) -> None:
         """Go round until cancelled."""
         quick = [
-            Round(RELAY_EVERY, self._relay),
+            Round(RELAY_LEFT_EVERY if self._pipeline.queue.shared else RELAY_EVERY, self._relay),
             Round(CANCELLATIONS_EVERY, self._cancellations),
             Round(SETTLE_EVERY, self._pipeline.settle_outbox),
             Round(RETRIES_EVERY, self._retries),

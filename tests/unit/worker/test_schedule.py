@@ -48,3 +48,20 @@ async def test_a_clock_that_jumps_back_stops_it_for_one_interval_at_most(store: 
     await one.run_if_due()
     clock.advance(EVERY)
     assert await one.run_if_due()
+
+
+async def test_who_waits_for_the_next_run_asks_nobody(store: SqlStore) -> None:
+    clock, runs = FrozenClock(), Runs()
+    one, other = (Scheduled(store, clock, "process", EVERY, runs) for _ in range(2))
+    await one.run_if_due()
+    await one.run_if_due()
+    asked = store.statements
+    for _ in range(10):
+        clock.advance(EVERY / 12)
+        assert not await one.run_if_due()
+    assert store.statements == asked
+    clock.advance(EVERY)
+    assert await other.run_if_due()
+    assert not await one.run_if_due(), "it asks again once its time has come"
+    clock.advance(EVERY)
+    assert await one.run_if_due()
