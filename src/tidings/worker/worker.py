@@ -12,6 +12,7 @@ from tidings.flow.record.recorder import Recorder
 from tidings.model.priority import LANES
 from tidings.runtime import Runtime
 from tidings.worker.consume import Consumer
+from tidings.worker.ending import cancelled, within
 from tidings.worker.intake import Intake
 from tidings.worker.rounds import Rounds
 from tidings.worker.timers import Round, go_round
@@ -20,8 +21,6 @@ log = structlog.get_logger(__name__)
 
 #: seconds that writing the last outcomes may take, whatever the deadline: what is not written is sent again
 WRITES_WITHIN = 3.0
-#: seconds that a task may take to end that was told to
-CANCELS_WITHIN = 1.0
 #: seconds between removals of old jobs from the intake, which the server forgets to do while nothing comes
 TIDY_INTAKE_EVERY = 3600.0
 
@@ -103,40 +102,33 @@ class Worker:
         self._lanes, self._others = [], []
         if lanes:
             log.info("draining", in_flight=self._gate.in_flight, within_s=round(deadline, 1))
-        await self._quiesced(deadline)
+        try:
+            await within(deadline, self.quiesce())
+        except TimeoutError:
+            log.warning("queues_not_closed", deadline_s=round(deadline, 1))
         await _ended(lanes, max(0.0, begun + deadline - loop.time()), hurry)
         if late := [task for task in lanes if not task.done()]:
             log.warning("sends_abandoned", lanes=len(late), deadline_s=round(deadline, 1))
-        await _cancelled(lanes)
+        await cancelled(lanes)
         given_back = await self._write_last() if others else 0
-        await _cancelled(others)
+        await cancelled(others)
         if lanes:
             log.info("drained", given_back=given_back, after_s=round(loop.time() - begun, 1))
 
-    async def _quiesced(self, deadline: float) -> None:
-        """Quiesce; what holds up the queues must not hold up the end."""
-        quiescing = asyncio.create_task(self.quiesce(), name="quiesce")
-        await asyncio.wait([quiescing], timeout=deadline)
-        if not quiescing.done():
-            log.warning("queues_not_closed", within_s=round(deadline, 1))
-            quiescing.cancel()
-            # not for ever: whatever it hangs on may not hear of it
-            await asyncio.wait([quiescing], timeout=CANCELS_WITHIN)
-        else:
-            quiescing.result()
-
     async def _write_last(self) -> int:
         """Write the last outcomes, put the rest back; return how many deliveries that is."""
-        given_back = 0
         try:
-            async with asyncio.timeout(WRITES_WITHIN):
-                # the outcomes first: what is not written when the rest is given back would be sent again
-                await self._recorder.flush()
-                given_back = await self._pipeline.give_back()
-                await self._pipeline.settle_outbox()
+            return await within(WRITES_WITHIN, self._last_writes())
         except (BackendError, TimeoutError) as error:
             problem = error.message if isinstance(error, BackendError) else "the database does not answer"
             log.error("not_all_written", unwritten=self._recorder.waiting, problem=problem)
+            return 0
+
+    async def _last_writes(self) -> int:
+        # the outcomes first: what is not written when the rest is given back would be sent again
+        await self._recorder.flush()
+        given_back = await self._pipeline.give_back()
+        await self._pipeline.settle_outbox()
         return given_back
 
 
@@ -153,10 +145,4 @@ async def _ended(tasks: list[asyncio.Task[None]], deadline: float, hurry: asynci
 
     waits = [asyncio.create_task(all_ended()), asyncio.create_task(rushed())]
     await asyncio.wait(waits, timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
-    await _cancelled(waits)
-
-
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await cancelled(waits)

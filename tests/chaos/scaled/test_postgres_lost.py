@@ -22,6 +22,8 @@ Stage = Callable[..., Awaitable[Scene]]
 Figures = Callable[[str, object], None]
 #: of both workers: what one blow may send twice, if outcomes are lost with it
 TWICE_AT_MOST = 2 * (50 + 50)
+#: seconds that a stop may take, and what it may take longer where the database hangs, on a slow machine
+DRAIN, SLACK = 1.0, 11.0
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,33 @@ async def test_while_the_database_is_away_nothing_is_promised(
     books.check_counts()
     assert set(books.counts) == {first, again}
     assert books.duplicates == 0
+
+
+async def test_a_stop_while_the_database_hangs_comes_to_its_end(
+    stage: Stage, own_postgres: PostgresServer, figures: Figures
+) -> None:
+    scene = await stage(300, on=own_postgres)
+    await scene.push.control.behave(Rule(delay_ms=50))
+    async with scene.fleet("api", "worker", "worker", TIDINGS_DRAIN_SECONDS=str(DRAIN)) as fleet:
+        broadcast = await notify(fleet[0])
+        await scene.taken(50)
+        scene.postgres.pause()
+        began = time.monotonic()
+        try:
+            codes = await asyncio.gather(*(member.stop() for member in fleet))
+        finally:
+            scene.postgres.resume()
+        figures("seconds to the end", took := round(time.monotonic() - began, 1))
+        said = [member.log.read_text() for member in fleet]
+    assert codes == [0, 0, 0]
+    # to be told to end, to write the last outcomes, and to say good-bye: each has its own few seconds
+    assert took < DRAIN + SLACK
+    assert not any("Traceback" in text for text in said)
+    async with scene.fleet("api", "worker") as (api, _):
+        assert await all_final(api, broadcast, within=150) == {"delivered": 300}
+    books = await scene.books()
+    figures("duplicates", f"{books.duplicates}, promised ≤ {TWICE_AT_MOST}")
+    books.check(scene.people, at_most_twice=TWICE_AT_MOST)
 
 
 async def _accepted(api: Member, user: str) -> str | None:
