@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents. The one table from error to HTTP status is here."""
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -175,6 +176,12 @@ class CatchUnexpected:
 
         try:
             await self.app(scope, receive, watch)
+        except asyncio.CancelledError:
+            # a stop waits only so long for requests; what was begun is rolled back
+            if started:
+                raise
+            stopped = BackendError("The process stops before it could answer; ask again.", retry_after=1.0)
+            await answer(stopped, scope["path"])(scope, receive, send)
         except ClientDisconnect:
             log.debug("client went away", path=scope["path"])
         except TidingsError as error:

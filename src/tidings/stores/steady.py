@@ -23,7 +23,7 @@ ANSWER_WITHIN = "tidings_answer_within"
 #: engine option: True where transactions only read
 READING = "postgresql_readonly"
 #: seconds that somebody who was cancelled waits for the answer at most, where answers are limited at all
-PATIENCE = 5.0
+PATIENCE = 1.0
 
 
 async def finished(

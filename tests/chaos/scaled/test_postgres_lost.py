@@ -140,6 +140,8 @@ async def test_a_stop_while_the_database_hangs_comes_to_its_end(
         broadcast = await notify(fleet[0])
         await scene.taken(50)
         scene.postgres.pause()
+        hanging = [asyncio.create_task(fleet[0].call("POST", "/api/notifications", to_one("u00001"))) for _ in range(3)]
+        hanging.append(asyncio.create_task(fleet[0].call("GET", f"/api/notifications/{broadcast}")))
         began = time.monotonic()
         try:
             codes = await asyncio.gather(*(member.stop() for member in fleet))
@@ -148,9 +150,11 @@ async def test_a_stop_while_the_database_hangs_comes_to_its_end(
         figures("seconds to the end", took := round(time.monotonic() - began, 1))
         said = [member.log.read_text() for member in fleet]
     assert codes == [0, 0, 0]
+    answers = await asyncio.gather(*hanging)
+    assert [(answer.status, "retry-after" in answer.headers) for answer in answers] == [(503, True)] * 4
     # to be told to end, to write the last outcomes, and to say good-bye: each has its own few seconds
     assert took < DRAIN + SLACK
-    assert not any("Traceback" in text for text in said)
+    assert not any("Traceback" in text for text in said), said
     async with scene.fleet("api", "worker") as (api, _):
         assert await all_final(api, broadcast, within=150) == {"delivered": 300}
     books = await scene.books()
