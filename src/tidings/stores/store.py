@@ -1,7 +1,8 @@
 """The SQL store: connections, transactions, and one object per kind of row."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -31,6 +32,8 @@ from tidings.stores.upserts import upsert
 from tidings.stores.users import SqlUsers
 
 _EPOCH = "queue_epoch"
+#: seconds that closing the connections may take
+CLOSES_WITHIN = 2.0
 
 
 class SqlStore:
@@ -129,7 +132,10 @@ class SqlStore:
 
     async def close(self) -> None:
         for engine in {self._writer, self._reader}:
-            await engine.dispose()
+            # a server that hangs answers no good-bye: its connections end with the process
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSES_WITHIN):
+                    await engine.dispose()
 
     def _count(
         self, _connection: object, _cursor: object, statement: str, _parameters: object, _context: object, _many: bool

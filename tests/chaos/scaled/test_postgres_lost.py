@@ -162,6 +162,17 @@ async def test_a_stop_while_the_database_hangs_comes_to_its_end(
     books.check(scene.people, at_most_twice=TWICE_AT_MOST)
 
 
+async def test_an_idle_process_ends_while_the_database_hangs(stage: Stage, own_postgres: PostgresServer) -> None:
+    scene = await stage(20, on=own_postgres)
+    async with scene.fleet("api", "worker", TIDINGS_DRAIN_SECONDS=str(DRAIN)) as fleet:
+        await all_final(fleet[0], await notify(fleet[0], to_one(scene.people[0])))
+        scene.postgres.pause()
+        try:
+            assert await asyncio.gather(*(member.stop(DRAIN + SLACK) for member in fleet)) == [0, 0]
+        finally:
+            scene.postgres.resume()
+
+
 async def _accepted(api: Member, user: str) -> str | None:
     with suppress(AssertionError, BackendError):
         return await notify(api, to_one(user), key="meanwhile-0")
