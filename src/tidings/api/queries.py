@@ -6,6 +6,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
+from tidings.edge.faults import MAX_FAULTS
 from tidings.errors import Fault, Invalid
 
 
@@ -20,7 +21,7 @@ async def known_only(request: Request) -> None:
     known = dict.fromkeys(_names(route.dependant))
     if known and (unknown := [name for name in request.query_params if name not in known]):
         why = f"is not known here; known are: {', '.join(known)}"
-        raise Invalid.of([Fault(name, why) for name in unknown])
+        raise Invalid.of([Fault(name, why) for name in unknown[:MAX_FAULTS]])
 
 
 def _names(dependant: Dependant) -> Iterator[str]:

@@ -97,7 +97,9 @@ class Hearing:
                 if self._subscribed and self._asked is None and now >= asked_at + BEAT:
                     await self._ask(pubsub, now)
                     asked_at = silent_from = now
-                message = await pubsub.get_message(timeout=BEAT)
+                # its own limit is for the reading alone; a lost connection it opens anew first, however long that takes
+                async with asyncio.timeout(QUIET):
+                    message = await pubsub.get_message(timeout=BEAT)
                 if message is not None:
                     self._heard(message["type"], message["data"])
                 if self._subscribed and self._asked is None:

@@ -30,11 +30,13 @@ async def go_round(rounds: Sequence[Round], *, pause: float) -> None:
     assert me is not None, "runs in a task"
     due = [loop.time() + one.every for one in rounds]
     outages = [Outage(one.name) for one in rounds]
-    # a library that swallows the cancellation must not keep the process from ending
-    while not me.cancelling():
+    while True:
         for index, one in enumerate(rounds):
             if loop.time() >= due[index]:
                 await _guarded(one, outages[index])
+                # a library that swallows the cancellation must not keep the process from ending
+                if me.cancelling():
+                    return
                 due[index] = loop.time() + one.every
         await asyncio.sleep(pause)
 

@@ -41,6 +41,7 @@ class Worker:
         self._clock = runtime.clock
         self._rounds = Rounds(runtime, sender, recorder)
         self._consumers = [Consumer(lane, runtime.pipeline, sender) for lane in LANES]
+        self._stopped = False
         self._lanes: list[asyncio.Task[None]] = []
         self._others: list[asyncio.Task[None]] = []
 
@@ -100,12 +101,17 @@ class Worker:
         begun = loop.time()
         lanes, others = self._lanes, self._others
         self._lanes, self._others = [], []
+        if self._stopped:
+            return
+        self._stopped = True
         if lanes:
             log.info("draining", in_flight=self._gate.in_flight, within_s=round(deadline, 1))
         try:
             await within(deadline, self.quiesce())
         except TimeoutError:
             log.warning("queues_not_closed", deadline_s=round(deadline, 1))
+        except Exception:  # whatever it is: the outcomes are still to be written
+            log.exception("queues_not_closed")
         await _ended(lanes, max(0.0, begun + deadline - loop.time()), hurry)
         if late := [task for task in lanes if not task.done()]:
             log.warning("sends_abandoned", lanes=len(late), deadline_s=round(deadline, 1))

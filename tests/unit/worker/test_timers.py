@@ -36,7 +36,7 @@ async def test_a_round_that_swallows_the_cancellation_does_not_keep_it_going() -
         except asyncio.CancelledError:
             return
 
-    going = asyncio.create_task(go_round([Round(0.0, deaf)], pause=0.0))
+    going = asyncio.create_task(go_round([Round(0.0, deaf)], pause=60.0))
     await begun.wait()
     going.cancel()
     done, _ = await asyncio.wait([going], timeout=10)
