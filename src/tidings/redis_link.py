@@ -36,10 +36,10 @@ def connection_options(url: str, *, decode: bool = True) -> dict[str, Any]:
         # a producer may write what it likes; a byte that is no UTF-8 must not stop a lane
         "encoding_errors": "replace",
         "protocol": 2,
-        # Every command has its deadline in `within`. The client's own ends a blocking fetch too early (facts: queue,
-        # 1), and with any at all it writes inside of `asyncio.wait_for`, which on Python 3.11 swallows a cancellation
-        # that comes as the writing ends (cpython issue 86296): a deadline passes unnoticed, a loop that was told to end
-        # goes on.
+        # Every command has its deadline in `within`, the subscription of the caches its own. The client's own ends a
+        # blocking fetch too early (facts: queue, 1), and with any at all it writes inside of `asyncio.wait_for`, which
+        # on Python 3.11 swallows a cancellation that comes as the writing ends (cpython issue 86296): a deadline passes
+        # unnoticed, a loop that was told to end goes on.
         "socket_timeout": None,
         "socket_connect_timeout": PATIENT,
         # a fetch that is repeated unseen would leave jobs with nobody; who may repeat a command does so itself

@@ -43,7 +43,7 @@ class Chosen(Body):
 
     #: of the dead letters themselves
     ids: Annotated[list[DeadLetterId], Field(min_length=1, max_length=1_000)] | None = None
-    #: as shown, with or without what follows a colon
+    #: as shown, or what it says before a colon
     error: Annotated[str, Field(max_length=300)] | None = None
     notification_id: Id | None = None
     template_code: Word | None = None

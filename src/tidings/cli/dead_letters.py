@@ -29,7 +29,7 @@ class Which:
     """Which dead letters: all that fit everything that is said."""
 
     error: Annotated[
-        str | None, Parameter(help="With this error as it is shown, with or without what follows a colon.")
+        str | None, Parameter(help="With this error as it is shown, or with what it says before a colon.")
     ] = None
     notification: Annotated[str | None, Parameter(help="Of this notification.")] = None
     template: Annotated[str | None, Parameter(help="Of notifications with this template code.")] = None

@@ -83,7 +83,12 @@ class Replayed:
 
 
 async def survey(store: Store, tx: Transaction, which: DeadLetterFilter, *, pace: Pace, now: datetime) -> Survey:
-    """Count what a filter means and what a replay would do, without doing it."""
+    """Count what a filter means and what a replay would do, without doing it; say which of its ids mean nothing."""
+    counted = await _counted(store, tx, which, pace=pace, now=now)
+    return replace(counted, unknown_ids=await unknown(store, tx, which))
+
+
+async def _counted(store: Store, tx: Transaction, which: DeadLetterFilter, *, pace: Pace, now: datetime) -> Survey:
     counted = expired = cancelled = replayable = 0
     sample: Sequence[DeadLetter] = ()
     before: str | None = None
@@ -103,9 +108,7 @@ async def survey(store: Store, tx: Transaction, which: DeadLetterFilter, *, pace
         counted += len(page)
         before = page[-1].id if page else None
     until = pace.after(now, (replayable - 1) // pace.step * pace.step) if replayable else None
-    return Survey(
-        counted, more, replayable, expired, cancelled, until, sample, unknown_ids=await unknown(store, tx, which)
-    )
+    return Survey(counted, more, replayable, expired, cancelled, until, sample)
 
 
 async def replay_page(
@@ -153,7 +156,7 @@ async def unknown(store: Store, tx: Transaction, which: DeadLetterFilter) -> Seq
 
 async def left(store: Store, tx: Transaction, which: DeadLetterFilter, *, begun: datetime, now: datetime) -> Survey:
     """Count what a replay that began at an instant has left dead."""
-    return await survey(store, tx, _dead_before(which, begun), pace=_AT_ONCE, now=now)
+    return await _counted(store, tx, _dead_before(which, begun), pace=_AT_ONCE, now=now)
 
 
 async def discard_page(

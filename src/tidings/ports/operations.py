@@ -56,7 +56,7 @@ class DeadLetterFilter:
     """Which dead letters; what is None does not narrow."""
 
     ids: Sequence[str] | None = None
-    #: the error, as `by_error` shows it, or what it says before a colon and the answer's own words
+    #: the error, as `by_error` shows it, or what it says before one of its colons
     error: str | None = None
     notification_id: str | None = None
     template_code: str | None = None

@@ -139,7 +139,7 @@ def _matches(which: DeadLetterFilter) -> list[ColumnElement[bool] | TextClause]:
 
 
 def _says(error: str) -> ColumnElement[bool]:
-    """Compare with a whole error, or with what stands before the answer's own words, as in `answered 403: no entry`."""
+    """Compare with a whole error, or with what it says before a colon, as in `answered 403: no entry`."""
     begin = f"{error}: "
     return or_(_error == error, func.substr(_error, 1, len(begin)) == begin)
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy import CursorResult, Dialect, Executable, ScalarResult
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from tidings.ending import seen
 from tidings.errors import BackendError
 from tidings.stores.faults import meaning, translated
 
@@ -39,7 +40,7 @@ async def finished(
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         # whatever comes of it now, nobody asks
-        task.add_done_callback(_seen)
+        task.add_done_callback(seen)
         await asyncio.wait({task}, timeout=None if limit is None else PATIENCE)
         if not task.done() and cut is not None:
             cut()
@@ -48,11 +49,6 @@ async def finished(
     finally:
         if limit is not None:
             limit.cancel()
-
-
-def _seen(task: "asyncio.Future[Any]") -> None:
-    if not task.cancelled():
-        task.exception()
 
 
 @asynccontextmanager

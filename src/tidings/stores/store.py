@@ -1,12 +1,12 @@
 """The SQL store: connections, transactions, and one object per kind of row."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tidings.ending import within
 from tidings.model.template import Category
 from tidings.ports.pack import AudienceKind
 from tidings.ports.store import Transaction
@@ -134,8 +134,7 @@ class SqlStore:
         for engine in {self._writer, self._reader}:
             # a server that hangs answers no good-bye: its connections end with the process
             with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSES_WITHIN):
-                    await engine.dispose()
+                await within(CLOSES_WITHIN, engine.dispose())
 
     def _count(
         self, _connection: object, _cursor: object, statement: str, _parameters: object, _context: object, _many: bool

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidings.testing.scene import to_one
+from tidings.testing.oracle import Books
+from tidings.testing.scene import all_final, to_one
 from tidings.testing.server import TidingsServer
 
 
@@ -22,11 +23,37 @@ class Load:
     promised: dict[str, str] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
     without_retry_after: int = 0
-    over: bool = False
+    _clients: list[asyncio.Task[None]] = field(default_factory=list)
+    _over: bool = False
 
-    async def client(self) -> None:
-        """Ask, one call after the other, until it is over. Raises AssertionError for an answer that is neither."""
-        while not self.over:
+    def begin(self, clients: int = 4) -> None:
+        """Let so many clients ask, each one call after the other."""
+        self._clients = [asyncio.create_task(self._client()) for _ in range(clients)]
+
+    async def kept(self) -> None:
+        """End it, and assert that each promise is kept, and that there was no answer but 202 and 503."""
+        self._over = True
+        await asyncio.gather(*self._clients)
+        for notification in self.promised.values():
+            assert await all_final(self.api, notification, within=150) == {"delivered": 1}
+        assert self.without_retry_after == 0
+
+    def check(self, books: Books, broadcast: str, *, at_most_twice: int) -> None:
+        """Assert that a broadcast to all people and what was promised are there, whole, and nothing else is.
+
+        at_most_twice: the promised bound of messages sent again.
+        """
+        people = len(self.people)
+        books.check_counts()
+        # one notification for each key, whatever was lost on the way
+        assert set(books.counts) == {broadcast, *self.promised.values()}
+        assert len(set(self.promised.values())) == len(self.promised)
+        assert books.states == {"delivered": people + len(self.promised)}
+        assert len(books.receipts) == people + len(self.promised)
+        assert books.duplicates <= at_most_twice
+
+    async def _client(self) -> None:
+        while not self._over:
             number = next(self.keys)
             await self._until_promised(f"key-{number}", self.people[number % len(self.people)])
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import structlog
 
+from tidings.ending import cancelled, within
 from tidings.errors import BackendError
 from tidings.insight import counters
 from tidings.model.ids import new_id
 from tidings.ports.clock import Clock
 from tidings.ports.operations import Process
 from tidings.ports.store import Store
-from tidings.worker.ending import cancelled, within
 from tidings.worker.outage import Outage
 
 log = structlog.get_logger(__name__)

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from tidings.ending import cancelled, within
 from tidings.errors import BackendError
 from tidings.runtime import Runtime
-from tidings.worker.ending import cancelled, within
 from tidings.worker.heartbeat import beating
 from tidings.worker.rounds import EPOCH_EVERY, KEYS_EVERY, SETTLE_EVERY
 from tidings.worker.timers import Round, go_round

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import structlog
 
+from tidings.ending import cancelled, within
 from tidings.errors import BackendError
 from tidings.flow.deliver.gate import Gate
 from tidings.flow.deliver.send import Sender
@@ -12,7 +13,6 @@ from tidings.flow.record.recorder import Recorder
 from tidings.model.priority import LANES
 from tidings.runtime import Runtime
 from tidings.worker.consume import Consumer
-from tidings.worker.ending import cancelled, within
 from tidings.worker.intake import Intake
 from tidings.worker.rounds import Rounds
 from tidings.worker.timers import Round, go_round
@@ -97,13 +97,12 @@ class Worker:
 
         hurry: once set, sends in flight are not waited for any longer. Stopping again does nothing.
         """
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        lanes, others = self._lanes, self._others
-        self._lanes, self._others = [], []
         if self._stopped:
             return
         self._stopped = True
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        lanes, others = self._lanes, self._others
         if lanes:
             log.info("draining", in_flight=self._gate.in_flight, within_s=round(deadline, 1))
         try:

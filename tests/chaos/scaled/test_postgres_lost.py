@@ -67,7 +67,7 @@ async def run(scene: Scene, figures: Figures, blow: Callable[[Scene], Awaitable[
         api, pids = fleet[0], [member.pid for member in fleet]
         broadcast = await notify(api)
         load = Load(api, list(scene.people))
-        clients = [asyncio.create_task(load.client()) for _ in range(4)]
+        load.begin()
         back = []
         for number in range(1, blows + 1):
             await scene.taken(people * number // (blows + 1))
@@ -78,27 +78,17 @@ async def run(scene: Scene, figures: Figures, blow: Callable[[Scene], Awaitable[
             back.append(round(time.monotonic() - struck, 1))
         # the database is there: whatever still waits is sent
         assert await all_final(api, broadcast, within=150) == {"delivered": people}
-        load.over = True
-        await asyncio.gather(*clients)
-        for notification in load.promised.values():
-            assert await all_final(api, notification, within=150) == {"delivered": 1}
+        await load.kept()
         assert [member.pid for member in fleet] == pids
         assert all(member.running for member in fleet)
         said = [member.log.read_text() for member in fleet]
     figures("answers", dict(load.statuses))
     figures("seconds until requests were accepted again", back)
-    assert load.without_retry_after == 0
     assert max(back) < 10
     assert not any("Traceback" in text for text in said), "an outage is no bug"
     books = await scene.books()
     figures("duplicates", f"{books.duplicates}, promised ≤ {blows * TWICE_AT_MOST}")
-    books.check_counts()
-    # one notification for each key, whatever was lost on the way
-    assert set(books.counts) == {broadcast, *load.promised.values()}
-    assert len(set(load.promised.values())) == len(load.promised)
-    assert books.states == {"delivered": people + len(load.promised)}
-    assert len(books.receipts) == people + len(load.promised)
-    assert books.duplicates <= blows * TWICE_AT_MOST
+    load.check(books, broadcast, at_most_twice=blows * TWICE_AT_MOST)
 
 
 async def test_while_the_database_is_away_nothing_is_promised(

@@ -168,6 +168,14 @@ async def test_a_batch_answers_per_line(call: Any) -> None:
     assert len((await call("GET", "/api/notifications")).json["items"]) == 2
 
 
+async def test_lines_that_are_called_json_get_the_hint(call: Any) -> None:
+    reply = await call("POST", "/api/notifications/batch", body=msgspec.json.encode(BODY) + b"\r\n" + b"{}")
+    assert (reply.status, reply.json["code"]) == (400, "malformed_json")
+    assert "want Content-Type: application/x-ndjson" in reply.json["detail"]
+    reply = await call("POST", "/api/notifications/batch", body=b"{")
+    assert "Content-Type" not in reply.json["detail"]
+
+
 async def test_a_repeated_batch_is_accepted_once(call: Any) -> None:
     raw = b"\n".join([msgspec.json.encode(BODY)] * 450)
     headers = NDJSON | {"Idempotency-Key": "b1"}

@@ -13,7 +13,7 @@ async def cancelled(tasks: Sequence[asyncio.Task[Any]]) -> bool:
     """Cancel tasks; return whether they have ended within `CANCELS_WITHIN`, however they did."""
     for task in tasks:
         task.cancel()
-        task.add_done_callback(_seen)
+        task.add_done_callback(seen)
     if not tasks:
         return True
     _, late = await asyncio.wait(tasks, timeout=CANCELS_WITHIN)
@@ -33,11 +33,11 @@ async def within(seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
     finally:
         # late, or nobody waits for it any more
         task.cancel()
-        task.add_done_callback(_seen)
+        task.add_done_callback(seen)
     raise TimeoutError
 
 
-def _seen(task: asyncio.Future[Any]) -> None:
-    """Take the error of a task, which nobody else asks for."""
+def seen(task: asyncio.Future[Any]) -> None:
+    """Take the error of a task that nobody else asks for: a callback for when it is done."""
     if not task.cancelled():
         task.exception()
