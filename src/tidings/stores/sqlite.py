@@ -5,6 +5,7 @@ SQLite allows one writer at a time; a pool of exactly one writing connection mak
 process instead of colliding, and `BEGIN IMMEDIATE` takes the lock up front so that nothing fails half-way.
 """
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 READERS = 4
 BUSY_TIMEOUT_MS = 10_000
 
+#: how often a connection asks for WAL while others make the same new file
+_WAL_TRIES = 20
+
 _PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
-    f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
     "PRAGMA temp_store=MEMORY",
     "PRAGMA cache_size=-16000",
 )
@@ -71,8 +73,29 @@ def _configure(engine: Engine, begin: Callable[[Connection], object]) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _entry: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        _to_wal(cursor)
         for pragma in _PRAGMAS:
             cursor.execute(pragma)
         cursor.close()
 
     event.listen(engine, "begin", begin)
+
+
+def _to_wal(cursor: Any) -> None:
+    """Put the file into WAL mode, also while other processes do so or write to a new file.
+
+    SQLite does not wait there, whatever `busy_timeout` says: of two connections that want to change the mode it
+    refuses one at once, because each would wait for the other. To take the whole file for a moment does wait.
+    """
+    for _ in range(_WAL_TRIES):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            cursor.execute("BEGIN EXCLUSIVE")
+            cursor.execute("ROLLBACK")
+        else:
+            return
+    cursor.execute("PRAGMA journal_mode=WAL")
