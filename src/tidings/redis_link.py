@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -25,12 +25,12 @@ def connection_options(url: str, *, decode: bool = True) -> dict[str, Any]:
     """Return the options of the client for a URL, apart from what the URL itself says.
 
     `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS, `unix:///path/to/socket?db=0`; options of the
-    client may follow as a query (`?ssl_ca_certs=/etc/ca.pem`). decode: answers are text, not bytes.
-    Raises ConfigError for any other form of URL.
+    client may follow as a query (`?ssl_ca_certs=/etc/ca.pem`), except for those returned here, which they would
+    override. decode: answers are text, not bytes. Raises ConfigError for any other form of URL.
     """
-    scheme = urlsplit(url).scheme
+    scheme, _, _, query, _ = urlsplit(url)
     if scheme not in ("redis", "rediss", "unix"):
-        raise ConfigError("redis", "is no Redis; write redis://host:6379/0, rediss://… or unix:///path")
+        raise ConfigError("TIDINGS_REDIS", "is no Redis; write redis://host:6379/0, rediss://… or unix:///path")
     options: dict[str, Any] = {
         "decode_responses": decode,
         # a producer may write what it likes; a byte that is no UTF-8 must not stop a lane
@@ -48,6 +48,10 @@ def connection_options(url: str, *, decode: bool = True) -> dict[str, Any]:
     }
     if scheme != "unix":
         options["socket_keepalive"] = True
+    if taken := options.keys() & parse_qs(query, keep_blank_values=True).keys():
+        raise ConfigError(
+            "TIDINGS_REDIS", f"sets {', '.join(sorted(taken))}, which is not for the URL to say; leave it out"
+        )
     return options
 
 
@@ -60,7 +64,7 @@ class RedisLink:
         try:
             self.client: Redis = Redis.from_url(url, **connection_options(url, decode=decode))
         except ValueError as error:
-            raise ConfigError("redis", f"is not understood: {error}") from None
+            raise ConfigError("TIDINGS_REDIS", f"is not understood: {error}") from None
 
     @asynccontextmanager
     async def within(self, seconds: float) -> AsyncIterator[Redis]:

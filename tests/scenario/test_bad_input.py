@@ -125,7 +125,9 @@ CORPUS = {
     "a patch that empties the title": Bad("PATCH", "/api/events/{event}", {"title": None}, fields=("title",)),
     "an event that is not there": Bad("PATCH", "/api/events/nothing", {"venue": "Hall"}, 404, code="event_not_found"),
     "an event with a huge id": Bad("PATCH", "/api/events/" + "9" * 5_000, {"venue": "Hall"}, 404),
-    "an event with NUL in its id": Bad("PATCH", "/api/events/a%00b", {"venue": "Hall"}, 404),
+    "an event with NUL in its id": Bad("PATCH", "/api/events/a%00b", {"venue": "Hall"}, fields=("id",)),
+    "a NUL in a filter": Bad("GET", "/api/notifications?category=a%00&userId=%00", None, fields=("category", "userId")),
+    "a NUL in a cursor": Bad("GET", "/api/events?cursor=%00", None, fields=("cursor",)),
     # users
     "an unknown locale": user("locale", locale="xx-YY"),
     "a locale with a path": user("locale", locale="../../etc"),

@@ -24,7 +24,7 @@ from tidings.api import (
 from tidings.api.guards import AnswerHeaders, BodyGuard
 from tidings.api.host import ApiHost
 from tidings.api.measure import Measure, Metrics
-from tidings.api.queries import known_only
+from tidings.api.queries import understood
 from tidings.api.served import Served
 from tidings.insight.shared import SharedMetrics
 from tidings.settings import Settings
@@ -51,7 +51,7 @@ def create_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
         openapi_url="/openapi.json",
         redirect_slashes=False,
         middleware=_middleware(runtime.settings, metrics),
-        dependencies=[Depends(known_only)],
+        dependencies=[Depends(understood)],
     )
     problems.install(app)
     host = ApiHost(runtime)

@@ -131,9 +131,7 @@ def router(host: ApiHost, metrics: Metrics) -> APIRouter:
 async def _readiness(host: ApiHost) -> Readiness:
     database = schema = queue = disk = "ok"
     try:
-        async with answered():
-            await host.store.ping()
-            schema = await host.runtime.schema_fault() or "ok"
+        schema = await answered(_schema(host))
     except BackendError as error:
         database, schema = error.message, "unknown"
     try:
@@ -146,6 +144,11 @@ async def _readiness(host: ApiHost) -> Readiness:
     served = database == schema == disk == "ok"
     status = "unavailable" if not served else "ok" if queue == "ok" else "degraded"
     return Readiness(status=status, database=database, migrations=schema, queue=queue, disk=disk)
+
+
+async def _schema(host: ApiHost) -> str:
+    await host.store.ping()
+    return await host.runtime.schema_fault() or "ok"
 
 
 def _free(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""What stands behind the question mark: a misspelt filter must not mean everything."""
+"""What an address may say: a misspelt filter must not mean everything, a NUL can be kept by no database."""
 
 from collections.abc import Iterator
 
@@ -10,11 +10,13 @@ from tidings.edge.faults import MAX_FAULTS
 from tidings.errors import Fault, Invalid
 
 
-async def known_only(request: Request) -> None:
-    """Refuse a parameter that the route does not know. Routes that take none do not look, for proxies add their own.
+async def understood(request: Request) -> None:
+    """Refuse a parameter that the route does not know, and the character NUL in any.
 
-    Raises Invalid naming each one and what the route knows.
+    Routes that take no parameters do not look for unknown ones, because proxies add their own. Raises Invalid naming
+    each one, and what the route knows.
     """
+    _without_nul(request)
     route = request.scope.get("route")
     if not request.query_params or not isinstance(route, APIRoute):
         return
@@ -22,6 +24,14 @@ async def known_only(request: Request) -> None:
     if known and (unknown := [name for name in request.query_params if name not in known]):
         why = f"is not known here; known are: {', '.join(known)}"
         raise Invalid.of([Fault(name, why) for name in unknown[:MAX_FAULTS]])
+
+
+def _without_nul(request: Request) -> None:
+    # the id of what an address is about is the field `id` of what stands there, `user_id` its name in templates only
+    parts = (("id" if name.endswith("_id") else name, part) for name, part in request.path_params.items())
+    named = [*parts, *request.query_params.multi_items()]
+    if broken := dict.fromkeys(name for name, value in named if "\0" in str(value)):
+        raise Invalid.of([Fault(name, "must not contain the character NUL") for name in list(broken)[:MAX_FAULTS]])
 
 
 def _names(dependant: Dependant) -> Iterator[str]:

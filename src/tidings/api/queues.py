@@ -1,5 +1,7 @@
 """How the queue stands, lane by lane (MISSION M20). No row of a delivery is counted."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal
 
 from fastapi import APIRouter, Depends
@@ -10,6 +12,7 @@ from tidings.edge.answers import Shown
 from tidings.insight.standing import answered, queue_standing
 from tidings.model.priority import LANES, Lane
 from tidings.ports.queue import LaneStats
+from tidings.ports.store import Store
 
 #: tasks in the outbox that are looked at to tell what waits for its time
 LOOKED_AT = 10_000
@@ -86,8 +89,7 @@ async def queues_shown(runtime: Served) -> QueuesShown:
     """Return how the lanes stand. Raises BackendError when the database does not answer."""
     store, queue, clock = runtime.store, runtime.queue, runtime.clock
     standing = await queue_standing(store, queue, clock)
-    async with answered(), store.read() as tx:
-        later = await store.outbox.delayed(tx, clock.now(), most=LOOKED_AT)
+    later = await answered(_delayed(store, clock.now()))
     seen = queue.shared or runtime.pipeline.attended
     lanes = standing.lanes if seen else {}
     return QueuesShown(
@@ -99,6 +101,11 @@ async def queues_shown(runtime: Served) -> QueuesShown:
         lanes=[_shown(lane, lanes.get(lane), later.get(lane, 0), standing.lag.get(lane)) for lane in LANES],
         intake=None if standing.intake is None else _intake_shown(standing.intake, standing.intake_lag),
     )
+
+
+async def _delayed(store: Store, now: datetime) -> Mapping[Lane, int]:
+    async with store.read() as tx:
+        return await store.outbox.delayed(tx, now, most=LOOKED_AT)
 
 
 def _intake_shown(stats: LaneStats, lag: float) -> IntakeShown:

@@ -1,6 +1,8 @@
 """The standing that /metrics shows: asked at most every few seconds, however many ask."""
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
 import structlog
 
@@ -11,6 +13,7 @@ from tidings.insight.standing import dead_letters, queue_standing, running
 
 log = structlog.get_logger(__name__)
 
+_T = TypeVar("_T")
 #: seconds that an answer is good for: who polls /metrics does not poll the database
 GOOD_FOR = 5.0
 
@@ -34,9 +37,18 @@ class Standings:
 
     async def _ask(self) -> Standing:
         store, clock = self._host.store, self._host.clock
-        try:
-            queue = await queue_standing(store, self._host.runtime.queue, clock)
-            return Standing(queue, await running(store, clock), await dead_letters(store))
-        except BackendError as error:
-            log.debug("standing_unknown", problem=error.message)
-            return Standing()
+        queue, processes, letters = await asyncio.gather(
+            _known(queue_standing(store, self._host.runtime.queue, clock)),
+            _known(running(store, clock)),
+            _known(dead_letters(store)),
+        )
+        return Standing(queue, processes, letters)
+
+
+async def _known(question: Awaitable[_T]) -> _T | None:
+    """Return the answer, None = there is none: a question that takes too long says nothing about the others."""
+    try:
+        return await question
+    except BackendError as error:
+        log.debug("standing_unknown", problem=error.message)
+        return None

@@ -78,7 +78,7 @@ async def run(*, requests: int, clients: int, recipients: int, folder: Path | No
 
     recipients: told by the bulk requests of each kind. folder: where the data go (default: a temporary one). The
     database is a new SQLite file, or what `TIDINGS_DATABASE` and `TIDINGS_REDIS` name.
-    Raises ConfigError for a database that is in use, BackendError when the server does not start or refuses.
+    Raises ConfigError for a database that is in use, TidingsError when the server does not start or refuses.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
         async with backends(Path(data)) as chosen:

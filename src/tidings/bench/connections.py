@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
-from tidings.errors import BackendError
+from tidings.errors import TidingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def post(path: str, body: bytes, *, key: str, media_type: str = "application/jso
 async def call_all(base_url: str, requests: Sequence[bytes], *, clients: int) -> Answered:
     """Send all requests over `clients` connections, each the next one as soon as the last is answered.
 
-    Raises BackendError for an answer other than 2xx, or a connection that ends.
+    Raises TidingsError for an answer other than 2xx, or a connection that ends.
     """
     address = urlsplit(base_url)
     loop = asyncio.get_running_loop()
@@ -50,7 +50,7 @@ async def call_all(base_url: str, requests: Sequence[bytes], *, clients: int) ->
         async with asyncio.TaskGroup() as group:
             for connection in opened:
                 group.create_task(_caller(connection, left, took_ms))
-    except* BackendError as failed:
+    except* TidingsError as failed:
         raise failed.exceptions[0] from None
     finally:
         for connection in opened:
@@ -63,7 +63,7 @@ async def _caller(connection: "_Connection", left: Iterator[bytes], took_ms: lis
         started = time.perf_counter()
         status, body = await connection.call(request)
         if status // 100 != 2:
-            raise BackendError(f"the server answered {status}: {body[:500].decode(errors='replace')}")
+            raise TidingsError(f"the server answered {status}: {body[:500].decode(errors='replace')}")
         took_ms.append((time.perf_counter() - started) * 1000)
 
 
@@ -80,7 +80,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(BackendError(f"the server closed the connection: {exc or 'no answer'}"))
+            self._answer.set_exception(TidingsError(f"the server closed the connection: {exc or 'no answer'}"))
 
     async def call(self, request: bytes) -> tuple[int, bytes]:
         """Send a request and return status and body of the answer."""

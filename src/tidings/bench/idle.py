@@ -51,7 +51,7 @@ async def run(
     """Watch idle processes for some seconds.
 
     workers: sender processes beside the server (default 0), or on PostgreSQL `tidings worker` processes (default 1).
-    settle: seconds before. folder and the database as in `bench push`. Raises BackendError, ConfigError as that.
+    settle: seconds before. folder and the database as in `bench push`. Raises TidingsError, ConfigError as that.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
         async with backends(Path(data)) as chosen:

@@ -20,7 +20,7 @@ from tidings.bench.people import SINGLE, prepare, single
 from tidings.bench.progress import progress
 from tidings.bench.push import default_workers
 from tidings.bench.serving import Served, serving
-from tidings.errors import BackendError
+from tidings.errors import TidingsError
 from tidings.testing.mock_push import MockPushOptions, SpawnedMockPush, spawn
 
 #: notifications before the measured ones, and how many a second: connections, compiled templates
@@ -76,7 +76,7 @@ async def run(
     """Start a broadcast to `broadcast` users and send `urgent` urgent notifications meanwhile, `per_second` of them.
 
     workers, folder and the database as in `bench push`. When the broadcast ends first, the rest is not sent.
-    Raises BackendError when something does not start, a push does not arrive, or the broadcast is over too soon.
+    Raises TidingsError when something does not start, a push does not arrive, or the broadcast is over too soon.
     """
     idle = min(urgent, _IDLE)
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
@@ -112,7 +112,7 @@ async def _measured(
     try:
         await sink.control.wait_for(timeout=_PATIENCE, accepted=max(1, int(broadcast * _UNDERWAY)))
     except TimeoutError:
-        raise BackendError(f"the broadcast did not begin within {_PATIENCE:.0f} s") from None
+        raise TidingsError(f"the broadcast did not begin within {_PATIENCE:.0f} s") from None
     async with _watched(sink, broadcast) as over:
         began, started = (await sink.control.stats()).accepted, time.perf_counter()
         timed = await caller.send(urgent, "During the broadcast", over)
@@ -182,16 +182,16 @@ class _Caller:
                         group.create_task(one(number))
                         if tell is not None:
                             tell(place + 1)
-        except* BackendError as failed:
+        except* TidingsError as failed:
             raise failed.exceptions[0] from None
         if not sent:
-            raise BackendError("the broadcast was over before an urgent notification could be sent; raise --broadcast")
+            raise TidingsError("the broadcast was over before an urgent notification could be sent; raise --broadcast")
         received = await self._received(sent)
         took = [(received[user_id] - at) * 1000 for user_id, at in sent.items()]
         return Timed(len(sent), Latency.of(accept_ms), Latency.of(took))
 
     async def _received(self, sent: Mapping[str, float]) -> Mapping[str, float]:
-        """Return user → time of the first receipt. Raises BackendError when some are missing."""
+        """Return user → time of the first receipt. Raises TidingsError when some are missing."""
         ends = time.monotonic() + _PATIENCE
         while True:
             received: dict[str, float] = {}
@@ -199,7 +199,7 @@ class _Caller:
                 received.setdefault(device.removesuffix("-1"), at)
             if missing := [user_id for user_id in sent if user_id not in received]:
                 if time.monotonic() > ends:
-                    raise BackendError(f"{len(missing)} urgent notifications did not arrive within {_PATIENCE:.0f} s")
+                    raise TidingsError(f"{len(missing)} urgent notifications did not arrive within {_PATIENCE:.0f} s")
                 await asyncio.sleep(0.05)
                 continue
             return received

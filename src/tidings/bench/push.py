@@ -25,7 +25,7 @@ from tidings.bench.people import prepare, single
 from tidings.bench.processes import cost_of
 from tidings.bench.progress import progress
 from tidings.bench.serving import Served, serving
-from tidings.errors import BackendError
+from tidings.errors import TidingsError
 from tidings.testing.mock_push import MockPushOptions, SpawnedMockPush, spawn
 
 _RECORDED = "tidings_attempts_total"
@@ -87,7 +87,7 @@ async def run(
     workers: sender processes beside the server (0 = none; default: one less than there are cores), or on PostgreSQL
     `tidings worker` processes (default: as many as cores). folder: where the data go (default: a temporary one). The
     database is a new SQLite file, or what `TIDINGS_DATABASE` and `TIDINGS_REDIS` name.
-    Raises BackendError when something does not start or messages are missing, ConfigError for a database in use.
+    Raises TidingsError when something does not start or messages are missing, ConfigError for a database in use.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
         async with (
@@ -133,7 +133,7 @@ async def _broadcast(
     queries = await server.metric(_STATEMENTS) - statements
     stats = await sink.control.stats()
     if stats.distinct != recipients:
-        raise BackendError(f"{recipients} messages were recorded, but the push service got {stats.distinct}")
+        raise TidingsError(f"{recipients} messages were recorded, but the push service got {stats.distinct}")
     return Figures(
         recipients=recipients,
         messages=stats.accepted,
@@ -163,7 +163,7 @@ async def _until(server: Served, sink: SpawnedMockPush, before: float, recipient
             await _until_recorded(server, before + recipients)
     except TimeoutError:
         missing = before + recipients - await server.metric(_RECORDED)
-        raise BackendError(f"{missing:.0f} outcomes were not recorded within {patience:.0f} s") from None
+        raise TidingsError(f"{missing:.0f} outcomes were not recorded within {patience:.0f} s") from None
 
 
 async def _received(sink: SpawnedMockPush, recipients: int, patience: float) -> None:
@@ -202,7 +202,7 @@ async def _singles(server: Served, sink: SpawnedMockPush, count: int) -> Latency
         try:
             stats = await sink.control.wait_for(accepted=before + 1)
         except TimeoutError as error:
-            raise BackendError(f"single notification {number} did not reach the push service in time") from error
+            raise TidingsError(f"single notification {number} did not reach the push service in time") from error
         assert stats.last_at is not None, "one was just accepted"
         took.append((stats.last_at - sent) * 1000)
         await _until_recorded(server, recorded + number + 1)

@@ -13,7 +13,7 @@ from pyreqwest.exceptions import ConnectError
 
 from tidings.bench.backends import Backends
 from tidings.bench.processes import Cost, cost_of
-from tidings.errors import BackendError
+from tidings.errors import TidingsError
 
 API_KEY = "bench-key-for-a-server-on-loopback-only"
 _START_SECONDS = 60
@@ -32,13 +32,13 @@ class Served:
     client: Client
 
     async def request(self, method: str, path: str, body: object | None = None) -> Mapping[str, object]:
-        """Send JSON, return JSON. Raises BackendError when the answer is not 2xx."""
+        """Send JSON, return JSON. Raises TidingsError when the answer is not 2xx."""
         request = self.client.request(method, self.base_url + path).bearer_auth(API_KEY)
         if body is not None:
             request = request.body_json(body)
         response = await request.build().send()
         if response.status // 100 != 2:
-            raise BackendError(f"{method} {path} answered {response.status}: {await response.text()}")
+            raise TidingsError(f"{method} {path} answered {response.status}: {await response.text()}")
         answer: Mapping[str, object] = await response.json()
         return answer
 
@@ -66,7 +66,7 @@ async def serving(chosen: Backends, *, workers: int) -> AsyncIterator[Served]:
     """Run the processes for the length of the block; each logs to a file in the data folder.
 
     workers: `tidings worker` processes on PostgreSQL, sender processes of the server on SQLite.
-    Raises BackendError when one does not start.
+    Raises TidingsError when one does not start.
     """
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(ClientBuilder().timeout(timedelta(seconds=60)).build())
@@ -141,7 +141,7 @@ async def _ready(client: Client, url: str, started: _Started) -> None:
                 await asyncio.sleep(0.05)
     except TimeoutError:
         pass
-    raise BackendError(f"{started.name} did not start:\n{started.log_end}")
+    raise TidingsError(f"{started.name} did not start:\n{started.log_end}")
 
 
 def _free_port() -> int:

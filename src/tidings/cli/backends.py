@@ -92,7 +92,10 @@ async def _redis(url: str) -> list[Finding]:
     from redis.exceptions import RedisError
     from redis.exceptions import TimeoutError as RedisTimeout
 
-    client = Redis.from_url(url, socket_connect_timeout=ANSWERS_WITHIN, socket_timeout=ANSWERS_WITHIN)
+    from tidings.redis_link import connection_options
+
+    patient = {"socket_connect_timeout": ANSWERS_WITHIN, "socket_timeout": ANSWERS_WITHIN}
+    client = Redis.from_url(url, **(connection_options(url) | patient))
     try:
         info = await client.info()
     except RedisTimeout as error:

@@ -1,11 +1,12 @@
 """How the system stands: the lanes, the oldest accepted work, the running processes. A few cheap, bounded reads."""
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
+from tidings.ending import within
 from tidings.errors import BackendError
 from tidings.model.priority import LANES, Lane
 from tidings.ports.clock import Clock
@@ -13,6 +14,7 @@ from tidings.ports.operations import Process
 from tidings.ports.queue import LaneStats, Queue
 from tidings.ports.store import Store
 
+_T = TypeVar("_T")
 #: seconds that the database may take to answer a question about itself
 ANSWERS_WITHIN = 3.0
 #: a process that was not seen for so long has ended or is stuck; it says so every five seconds
@@ -62,7 +64,7 @@ async def queue_standing(store: Store, queue: Queue, clock: Clock) -> QueueStand
             intake = await queue.intake()
     except BackendError as error:
         lanes, away = {}, error.message
-    due = await _next_due(store)
+    due = await answered(_next_due(store))
     now = clock.now()
     return QueueStanding(
         lanes=lanes,
@@ -77,14 +79,12 @@ async def queue_standing(store: Store, queue: Queue, clock: Clock) -> QueueStand
 
 async def running(store: Store, clock: Clock) -> Sequence[Process]:
     """Return the processes that were seen lately. Raises BackendError when the database does not answer in time."""
-    async with answered(), store.read() as tx:
-        return await store.processes.seen(tx, clock.now() - SEEN_WITHIN)
+    return await answered(_seen(store, clock.now() - SEEN_WITHIN))
 
 
 async def dead_letters(store: Store) -> int:
     """Count dead letters, up to `DEAD_LETTERS_COUNTED`. Raises BackendError as `running`."""
-    async with answered(), store.read() as tx:
-        return await store.dead_letters.count(tx, most=DEAD_LETTERS_COUNTED)
+    return await answered(_dead_letters(store))
 
 
 def is_stuck(process: Process) -> bool:
@@ -93,19 +93,27 @@ def is_stuck(process: Process) -> bool:
     return isinstance(age, int | float) and age > STUCK_AFTER
 
 
-@asynccontextmanager
-async def answered() -> AsyncIterator[None]:
-    """Give the database `ANSWERS_WITHIN` seconds for what is in the block. Raises BackendError after that."""
+async def answered(question: Coroutine[Any, Any, _T]) -> _T:
+    """Give the database `ANSWERS_WITHIN` seconds for a question. Raises BackendError after that, and what it raises."""
     try:
-        async with asyncio.timeout(ANSWERS_WITHIN):
-            yield
+        return await within(ANSWERS_WITHIN, question)
     except TimeoutError as error:
         raise BackendError(f"the database did not answer within {ANSWERS_WITHIN:g} s") from error
 
 
 async def _next_due(store: Store) -> datetime | None:
-    async with answered(), store.read() as tx:
+    async with store.read() as tx:
         return await store.outbox.next_due(tx)
+
+
+async def _seen(store: Store, since: datetime) -> Sequence[Process]:
+    async with store.read() as tx:
+        return await store.processes.seen(tx, since)
+
+
+async def _dead_letters(store: Store) -> int:
+    async with store.read() as tx:
+        return await store.dead_letters.count(tx, most=DEAD_LETTERS_COUNTED)
 
 
 def _age(since: datetime | None, now: datetime) -> float:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
@@ -51,17 +51,31 @@ def run(
     """
     settings.refuse_for(role)
     logs.configure(settings.log_level, settings.log_format)
-    form = (
-        _work(settings, announce, shared)
-        if role is Role.WORKER
-        else _answer(settings, announce, shared, role, reuse_port)
-    )
+
+    def form(stop: Stop) -> Coroutine[Any, Any, int]:
+        if role is Role.WORKER:
+            return _work(settings, announce, shared, stop)
+        return _answer(settings, announce, shared, stop, role, reuse_port)
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(form)
+        return runner.run(_stoppable(form))
+
+
+async def _stoppable(form: Callable[[Stop], Coroutine[Any, Any, int]]) -> int:
+    """Run a form of a process. One that is told to stop while it starts gives up starting, which is an end in order."""
+    stop = Stop()
+    with stop.by_signals():
+        try:
+            return await form(stop)
+        except asyncio.CancelledError:
+            if not stop.asked.is_set():
+                raise
+            _log.info("stopped_while_starting")
+            return 0
 
 
 async def _answer(
-    settings: Settings, announce: Announce, shared: SharedMetrics | None, role: Role, reuse_port: bool
+    settings: Settings, announce: Announce, shared: SharedMetrics | None, stop: Stop, role: Role, reuse_port: bool
 ) -> int:
     """Answer HTTP, and send as well if that is the role."""
     from tidings.api.app import create_app
@@ -91,10 +105,10 @@ async def _answer(
             await stack.enter_async_context(keeping(runtime))
         app = create_app(runtime, shared)
         server = HttpServer(app, listener, lambda: announce(settings), deadline=settings.drain_seconds)
-        return await _until_stopped(settings, worker, server)
+        return await _until_stopped(settings, stop, worker, server)
 
 
-async def _work(settings: Settings, announce: Announce, shared: SharedMetrics | None) -> int:
+async def _work(settings: Settings, announce: Announce, shared: SharedMetrics | None, stop: Stop) -> int:
     """Send, and answer about health alone where a port for that was named."""
     settings = settings.ensure_secrets()
     _warn(settings)
@@ -114,22 +128,21 @@ async def _work(settings: Settings, announce: Announce, shared: SharedMetrics | 
 
             app = create_health_app(runtime, shared)
             server = HttpServer(app, listener, lambda: announce(settings), deadline=settings.drain_seconds)
-        return await _until_stopped(settings, worker, server)
+        return await _until_stopped(settings, stop, worker, server)
 
 
-async def _until_stopped(settings: Settings, worker: Worker | None, server: HttpServer | None) -> int:
+async def _until_stopped(settings: Settings, stop: Stop, worker: Worker | None, server: HttpServer | None) -> int:
     """Go on until a signal, or until the workers end, which nobody may outlive; then drain both side by side."""
-    stop = Stop()
     settle()
-    with stop.by_signals():
-        watch = asyncio.create_task(_watch(worker, stop), name="watch the worker")
-        drain = asyncio.create_task(_drain(worker, stop, settings.drain_seconds), name="drain")
-        if server is not None:
-            await server.run_until(stop.asked, stop.hurry)
-        await drain
-        failed = watch.done() and not watch.cancelled() and watch.result()
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
+    stop.started()
+    watch = asyncio.create_task(_watch(worker, stop), name="watch the worker")
+    drain = asyncio.create_task(_drain(worker, stop, settings.drain_seconds), name="drain")
+    if server is not None:
+        await server.run_until(stop.asked, stop.hurry)
+    await drain
+    failed = watch.done() and not watch.cancelled() and watch.result()
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
     return 1 if failed else 0
 
 

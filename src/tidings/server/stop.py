@@ -16,14 +16,21 @@ class Stop:
         #: whoever waits for something does not wait any longer
         self.hurry = asyncio.Event()
         self._since = 0.0
+        self._starting: asyncio.Task[object] | None = None
 
     def ask(self) -> None:
         """Ask for an end; asking twice is asking for it at once."""
         if self.asked.is_set():
             self.hurry.set()
-        else:
-            self._since = asyncio.get_running_loop().time()
-            self.asked.set()
+            return
+        self._since = asyncio.get_running_loop().time()
+        self.asked.set()
+        if self._starting is not None:
+            self._starting.cancel()
+
+    def started(self) -> None:
+        """From now on whoever is asked to end does so by itself."""
+        self._starting = None
 
     def left(self, seconds: float) -> float:
         """Return how much of the time that an end may take is left."""
@@ -31,7 +38,8 @@ class Stop:
 
     @contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Listen to the signals for the length of the block."""
+        """Listen to the signals for the length of the block; until `started` they cancel the task that it is in."""
+        self._starting = asyncio.current_task()
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.ask)
@@ -40,6 +48,6 @@ class Stop:
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
-                # what was asked for has been done and only connections are left to close: nobody needs to hurry us,
-                # and an end in order must not look like a death
+                # what was asked for has been done: nobody needs to hurry us, and an end in order must not look like
+                # a death
                 signal.signal(number, signal.SIG_IGN)

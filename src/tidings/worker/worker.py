@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from tidings.ending import cancelled, within
+from tidings.ending import cancelled, seen, within
 from tidings.errors import BackendError
 from tidings.flow.deliver.gate import Gate
 from tidings.flow.deliver.send import Sender
@@ -105,12 +105,7 @@ class Worker:
         lanes, others = self._lanes, self._others
         if lanes:
             log.info("draining", in_flight=self._gate.in_flight, within_s=round(deadline, 1))
-        try:
-            await within(deadline, self.quiesce())
-        except TimeoutError:
-            log.warning("queues_not_closed", deadline_s=round(deadline, 1))
-        except Exception:  # whatever it is: the outcomes are still to be written
-            log.exception("queues_not_closed")
+        await self._quiesced(deadline, hurry)
         await _ended(lanes, max(0.0, begun + deadline - loop.time()), hurry)
         if late := [task for task in lanes if not task.done()]:
             log.warning("sends_abandoned", lanes=len(late), deadline_s=round(deadline, 1))
@@ -119,6 +114,17 @@ class Worker:
         await cancelled(others)
         if lanes:
             log.info("drained", given_back=given_back, after_s=round(loop.time() - begun, 1))
+
+    async def _quiesced(self, deadline: float, hurry: asyncio.Event | None) -> None:
+        closing = asyncio.create_task(self.quiesce())
+        await _ended([closing], deadline, hurry)
+        if not closing.done():
+            log.warning("queues_not_closed", deadline_s=round(deadline, 1))
+            closing.cancel()
+            closing.add_done_callback(seen)
+        elif error := closing.exception():
+            # whatever it is: the outcomes are still to be written
+            log.error("queues_not_closed", exc_info=error)
 
     async def _write_last(self) -> int:
         """Write the last outcomes, put the rest back; return how many deliveries that is."""

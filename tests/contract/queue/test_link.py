@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tidings.errors import ConfigError
 from tidings.redis_link import RedisLink
 
 
@@ -29,3 +30,16 @@ async def test_no_cancellation_is_swallowed(redis_url: str, fresh: bool) -> None
         passes += 1
     await link.close()
     assert cancelled > 3
+
+
+@pytest.mark.parametrize("asked", ["socket_timeout=5", "db=1&retry=&decode_responses=0"])
+async def test_the_url_does_not_bring_back_what_bites(asked: str) -> None:
+    """The client lets a URL override what it is given."""
+    with pytest.raises(ConfigError, match=r"TIDINGS_REDIS: sets .*leave it out"):
+        RedisLink(f"redis://127.0.0.1:1/0?{asked}")
+
+
+async def test_the_url_may_say_the_rest() -> None:
+    link = RedisLink("redis://127.0.0.1:1?db=3&health_check_interval=30")
+    assert link.client.connection_pool.connection_kwargs["db"] == 3
+    await link.close()

@@ -16,7 +16,7 @@ from tidings.ports.operations import Process
 BODY = {"audience": {"kind": "everyone"}, "templateCode": "MESSAGE", "variables": {"title": "Hi", "body": "You"}}
 
 
-async def never(*_: object) -> None:
+async def never(*_: object, **__: object) -> None:
     await asyncio.Event().wait()
 
 
@@ -58,6 +58,16 @@ async def test_a_hung_database_hangs_nobody(call: Any, monkeypatch: pytest.Monke
     worker = await call("GET", "/health/worker", key=None)
     assert (worker.status, worker.json) == (200, {"status": "ok", "problem": problem, "workers": []})
     assert 'tidings_up{backend="database"} 0.0' in (await call("GET", "/metrics", key=None)).body.decode()
+
+
+async def test_a_slow_count_hides_nothing_else(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    await beat(call, "worker")
+    monkeypatch.setattr(standing, "ANSWERS_WITHIN", 0.5)
+    monkeypatch.setattr(call.runtime.store.dead_letters, "count", never)
+    text = (await call("GET", "/metrics", key=None)).body.decode()
+    assert 'tidings_up{backend="database"} 1.0' in text
+    assert 'tidings_processes{kind="worker"} 1.0' in text
+    assert "tidings_dead_letters" not in text
 
 
 async def test_without_the_queue_requests_are_served(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

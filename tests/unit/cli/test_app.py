@@ -198,6 +198,15 @@ def test_doctor_finds_backends_that_do_not_answer(
     assert "canary" not in error
 
 
+def test_doctor_says_what_a_redis_url_may_not_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIDINGS_REDIS", "redis://127.0.0.1:1/0?socket_timeout=5")
+    assert run(["doctor", "--json"]) == 1
+    problems = {f["check"]: f["message"] for f in json.loads(capsys.readouterr().out)["checks"]}
+    assert problems["redis"].startswith("TIDINGS_REDIS: sets socket_timeout, which")
+
+
 def test_doctor_tells_a_redis_that_hangs_from_one_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tidings.errors import BackendError, ConfigError, Invalid
+from tidings.errors import ConfigError, Invalid, TidingsError
 from tidings.testing.mock_push import MockPush, MockPushClient, MockPushOptions, Rule, spawn
 from tidings.testing.mock_push.base64url import encode
 
@@ -62,7 +62,7 @@ async def test_a_spawned_service_is_asked_over_http(
         await control.reset()
         assert (await control.stats()).received == 0
         assert (await client.send(own.push())).status == 201
-    with pytest.raises(BackendError):
+    with pytest.raises(TidingsError):
         await MockPushClient(service.origin).stats()
 
 

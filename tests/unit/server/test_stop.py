@@ -11,6 +11,7 @@ from tidings.server.stop import Stop
 async def main():
     stop = Stop()
     with stop.by_signals():
+        stop.started()
         os.kill(os.getpid(), signal.SIGTERM)
         await stop.asked.wait()
         assert not stop.hurry.is_set()

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from tidings.errors import BackendError, Invalid
+from tidings.errors import Invalid, TidingsError
 from tidings.testing.mock_push.behaviour import Rule
 from tidings.testing.mock_push.control import Received
 from tidings.testing.mock_push.devices import SubscriptionJson
@@ -36,7 +36,7 @@ class _Times(msgspec.Struct, frozen=True):
 
 
 class MockPushClient:
-    """The control API of one service. Every call raises BackendError when the service does not answer."""
+    """The control API of one service. Every call raises TidingsError when the service does not answer."""
 
     def __init__(self, origin: str, *, tls: ssl.SSLContext | None = None) -> None:
         """Arguments: origin — as the service printed it; tls — context that trusts its certificate."""
@@ -111,7 +111,7 @@ class MockPushClient:
         if status == 400:
             raise Invalid(msgspec.json.decode(answer)["message"])
         if status >= 300:
-            raise BackendError(f"{method} {path} was answered with {status}: {answer[:200]!r}")
+            raise TidingsError(f"{method} {path} was answered with {status}: {answer[:200]!r}")
         return answer
 
     def _exchange(self, method: str, path: str, body: bytes, timeout: float) -> tuple[int, bytes]:
@@ -128,7 +128,7 @@ class MockPushClient:
             response = connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise BackendError(f"the mock push service at {self.origin} does not answer: {error}") from error
+            raise TidingsError(f"the mock push service at {self.origin} does not answer: {error}") from error
         finally:
             connection.close()
 

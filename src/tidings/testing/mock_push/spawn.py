@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tidings.errors import BackendError
+from tidings.errors import TidingsError
 from tidings.testing.mock_push.client import MockPushClient
 from tidings.testing.mock_push.server import MockPushOptions
 
@@ -38,7 +38,7 @@ async def spawn(
 
     It ends with the block, and also when this process dies: its standard input is a pipe from here.
     Arguments: options; tls — context that trusts the service's certificate, for the control calls.
-    Raises BackendError when it does not start within 20 s.
+    Raises TidingsError when it does not start within 20 s.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -83,7 +83,7 @@ async def _origin_of(process: asyncio.subprocess.Process) -> str:
             line = await process.stdout.readline()
         return msgspec.json.decode(line, type=_Ready).origin
     except (TimeoutError, msgspec.DecodeError):
-        raise BackendError("the mock push service did not start; its own message is on standard error") from None
+        raise TidingsError("the mock push service did not start; its own message is on standard error") from None
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
