@@ -10,6 +10,7 @@ from tidings.api.host import ApiHost
 from tidings.errors import BackendError
 from tidings.insight.gauges import Standing
 from tidings.insight.standing import dead_letters, queue_standing, running
+from tidings.ports.queue import Queue
 
 log = structlog.get_logger(__name__)
 
@@ -36,13 +37,19 @@ class Standings:
         return self._last
 
     async def _ask(self) -> Standing:
-        store, clock = self._host.store, self._host.clock
-        queue, processes, letters = await asyncio.gather(
-            _known(queue_standing(store, self._host.runtime.queue, clock)),
+        store, clock, lanes = self._host.store, self._host.clock, self._host.runtime.queue
+        queue_up, queue, processes, letters = await asyncio.gather(
+            _known(_answers(lanes)),
+            _known(queue_standing(store, lanes, clock)),
             _known(running(store, clock)),
             _known(dead_letters(store)),
         )
-        return Standing(queue, processes, letters)
+        return Standing(queue, processes, letters, queue_up=bool(queue_up))
+
+
+async def _answers(queue: Queue) -> bool:
+    await queue.ping()
+    return True
 
 
 async def _known(question: Awaitable[_T]) -> _T | None:

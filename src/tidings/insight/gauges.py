@@ -20,16 +20,20 @@ class Standing(Collector):
         queue: QueueStanding | None = None,
         processes: Sequence[Process] | None = None,
         dead_letters: int | None = None,
+        *,
+        queue_up: bool = False,
     ) -> None:
+        """queue_up: whether the queue answers, which `queue` cannot tell while the database does not."""
         self._queue = queue
         self._processes = processes
         self._dead_letters = dead_letters
+        self._queue_up = queue_up
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges; a family of which nothing is known is left out, an alarm on its absence sees that."""
         up = GaugeMetricFamily("tidings_up", "Whether a backend answers", labels=["backend"])
         up.add_metric(["database"], float(self._queue is not None))
-        up.add_metric(["queue"], float(self._queue is not None and self._queue.away is None))
+        up.add_metric(["queue"], float(self._queue_up))
         yield up
         if self._queue is not None:
             yield from _of_queue(self._queue)
