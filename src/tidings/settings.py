@@ -143,6 +143,8 @@ class Settings(BaseSettings):
     retention_days: int = Field(90, ge=0, le=36_500)
     #: seconds that a stop may take: what is in flight by then is given up, and sent again by another worker
     drain_seconds: float = Field(6.0, ge=0.1, le=600)
+    #: how far `tidings worker` steps back for the other programs of its machine, as of nice(1); 0 = not at all
+    worker_nice: int = Field(10, ge=0, le=19)
     #: port on which `tidings worker` answers /health and /metrics; 0 = none
     worker_port: int = Field(0, ge=0, le=65535)
     #: how long a worker owns what it claimed, in seconds

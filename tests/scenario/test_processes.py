@@ -1,6 +1,7 @@
 """Several processes on one PostgreSQL and one Redis: they share the work, their figures, and the bad days."""
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -95,6 +96,12 @@ async def test_a_worker_answers_about_itself_and_nothing_else(fleet: tuple[Membe
     assert [one["kind"] for one in shown["workers"]] == ["worker", "worker"]
     await worker.expect(200, "GET", "/health/live", token=None)
     await worker.expect(404, "GET", "/api/notifications")
+
+
+async def test_a_worker_steps_back_for_the_others_of_its_machine(fleet: tuple[Member, Member, Member]) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    given = [os.getpriority(os.PRIO_PROCESS, one.pid) for one in fleet]
+    assert given == [own, min(19, own + 10), min(19, own + 10)]
 
 
 async def test_one_scrape_shows_what_all_did_also_the_dead(place: Place, fleet: tuple[Member, Member, Member]) -> None:

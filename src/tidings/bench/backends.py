@@ -11,7 +11,7 @@ from tidings.errors import ConfigError
 from tidings.runtime import Runtime
 from tidings.settings import Settings
 
-_NAMED = ("TIDINGS_DATABASE", "TIDINGS_REDIS", "TIDINGS_DATABASE_POOL")
+_NAMED = ("TIDINGS_DATABASE", "TIDINGS_REDIS", "TIDINGS_DATABASE_POOL", "TIDINGS_WORKER_NICE")
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,11 @@ def run(
     settings.refuse_for(role)
     logs.configure(settings.log_level, settings.log_format)
 
+    if role is Role.WORKER and settings.worker_nice:
+        # before there are threads and sender processes, which take it over: a broadcast fills every processor it is
+        # given, and the database and the API that share the machine must not wait for its time slices
+        os.nice(settings.worker_nice)
+
     def form(stop: Stop) -> Coroutine[Any, Any, int]:
         if role is Role.WORKER:
             return _work(settings, announce, shared, stop)
