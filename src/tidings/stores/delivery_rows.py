@@ -5,7 +5,21 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Integer, Row, Text, bindparam, column, exists, insert, literal, select, tuple_, update
+from sqlalchemy import (
+    FromClause,
+    Integer,
+    Row,
+    Select,
+    Text,
+    bindparam,
+    column,
+    exists,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 
 from tidings.errors import ConfigError
 from tidings.model.delivery import Attempted, DeliveryState, Due, Planned, Skipped, SkipReason
@@ -38,42 +52,55 @@ _LATE_SKIPS = {SkipReason.CANCELLED: DeliveryState.CANCELLED, SkipReason.EXPIRED
 #: longest `why` kept, in characters
 WHY = 300
 
-#: everything that must be looked at again just before sending (MISSION B8), in one statement
-_DUE = (
-    select(
-        _d.id,
-        _d.notification_id,
-        _d.user_id,
-        _d.channel,
-        _d.attempts,
-        _d.created_at.label("planned_at"),
-        notifications.c.state.label("notification_state"),
-        users.c.locale,
-        users.c.timezone,
-        preferences.c.enabled,
-        *DEVICE,
-    )
-    .select_from(
-        deliveries.join(notifications, notifications.c.id == _d.notification_id)
-        .outerjoin(users, users.c.id == _d.user_id)
-        .outerjoin(
-            push_subscriptions,
-            (push_subscriptions.c.id == _d.target_id) & (push_subscriptions.c.user_id == _d.user_id),
+
+def _due_of(found: FromClause) -> Select[*tuple[Any, ...]]:
+    """Return everything that must be looked at again just before sending (MISSION B8) of some deliveries."""
+    it = found.c
+    return (
+        select(
+            it.id,
+            it.notification_id,
+            it.user_id,
+            it.channel,
+            it.attempts,
+            it.created_at.label("planned_at"),
+            notifications.c.state.label("notification_state"),
+            users.c.locale,
+            users.c.timezone,
+            preferences.c.enabled,
+            *DEVICE,
         )
-        .outerjoin(
-            preferences,
-            (preferences.c.user_id == _d.user_id)
-            & (preferences.c.category == notifications.c.category)
-            & (preferences.c.channel == _d.channel),
+        .select_from(
+            found.join(notifications, notifications.c.id == it.notification_id)
+            .outerjoin(users, users.c.id == it.user_id)
+            .outerjoin(
+                push_subscriptions,
+                (push_subscriptions.c.id == it.target_id) & (push_subscriptions.c.user_id == it.user_id),
+            )
+            .outerjoin(
+                preferences,
+                (preferences.c.user_id == it.user_id)
+                & (preferences.c.category == notifications.c.category)
+                & (preferences.c.channel == it.channel),
+            )
         )
+        .order_by(it.id)
     )
-    .order_by(_d.id)
-)
+
+
 _claimed = json_rows("rows", _d.id, _d.notification_id)
-#: the same for the rows given, per dialect: SQLite finds them by id, PostgreSQL by their key, in their partitions
+# Apart, because of all in one PostgreSQL may go from the rows given to their notification and from there to all of its
+# deliveries: a broadcast that is read once for each of its own rows, where it believes that a notification has one.
+_by_key = (
+    select(_d.id, _d.notification_id, _d.user_id, _d.channel, _d.target_id, _d.attempts, _d.created_at)
+    .where(tuple_(_d.id, _d.notification_id).in_(select(_claimed.c.id, _claimed.c.notification_id)))
+    .cte("found")
+    .prefix_with("MATERIALIZED")
+)
+#: what is due, for the rows given, per dialect: SQLite finds them by id, PostgreSQL by their key, in their partitions
 DUE_OF = {
-    "postgresql": _DUE.where(tuple_(_d.id, _d.notification_id).in_(select(_claimed.c.id, _claimed.c.notification_id))),
-    "sqlite": _DUE.where(_d.id.in_(select(_claimed.c.id))),
+    "postgresql": _due_of(_by_key),
+    "sqlite": _due_of(deliveries).where(_d.id.in_(select(_claimed.c.id))),
 }
 
 _new = json_rows(
