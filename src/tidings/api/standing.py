@@ -44,6 +44,8 @@ class Standings:
             _known(running(store, clock)),
             _known(dead_letters(store)),
         )
+        # one that answers a ping may still refuse to say how its lanes stand
+        queue_up = queue_up and (queue is None or queue.away is None)
         return Standing(queue, processes, letters, queue_up=bool(queue_up))
 
 

@@ -82,7 +82,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
     assert settings.redis is not None, "asked where there is one"
     try:
         yield from asyncio.run(_redis(settings.redis))
-    except (TidingsError, OSError, TimeoutError) as error:
+    except (TidingsError, OSError, TimeoutError, ValueError) as error:
         reason = error.message if isinstance(error, TidingsError) else str(error) or "no answer"
         yield Finding("problem", "redis", f"{reason}; correct TIDINGS_REDIS, or start Redis there")
 

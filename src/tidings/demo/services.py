@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from tidings.credentials import mint_api_key
-from tidings.errors import BackendError, ConfigError
+from tidings.errors import ConfigError, TidingsError
 from tidings.secret_files import secret_from_file
 from tidings.settings import Settings
 from tidings.testing.mock_push.server import MockPushOptions
@@ -34,7 +34,7 @@ async def services(settings: Settings) -> AsyncIterator[Settings]:
                     "bootstrap_key": settings.bootstrap_key or _key(settings),
                 }
             )
-    except BackendError as error:
+    except TidingsError as error:
         if started:
             raise
         raise ConfigError(

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -56,12 +57,11 @@ def run(
         # before there are threads and sender processes, which take it over: a broadcast fills every processor it is
         # given, and the database and the API that share the machine must not wait for its time slices
         os.nice(settings.worker_nice)
-
-    def form(stop: Stop) -> Coroutine[Any, Any, int]:
-        if role is Role.WORKER:
-            return _work(settings, announce, shared, stop)
-        return _answer(settings, announce, shared, stop, role, reuse_port)
-
+    form = (
+        partial(_work, settings, announce, shared)
+        if role is Role.WORKER
+        else partial(_answer, settings, announce, shared, role, reuse_port)
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_stoppable(form))
 
@@ -73,14 +73,14 @@ async def _stoppable(form: Callable[[Stop], Coroutine[Any, Any, int]]) -> int:
         try:
             return await form(stop)
         except asyncio.CancelledError:
-            if not stop.asked.is_set():
+            if not stop.given_up:
                 raise
             _log.info("stopped_while_starting")
             return 0
 
 
 async def _answer(
-    settings: Settings, announce: Announce, shared: SharedMetrics | None, stop: Stop, role: Role, reuse_port: bool
+    settings: Settings, announce: Announce, shared: SharedMetrics | None, role: Role, reuse_port: bool, stop: Stop
 ) -> int:
     """Answer HTTP, and send as well if that is the role."""
     from tidings.api.app import create_app

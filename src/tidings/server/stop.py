@@ -22,11 +22,16 @@ class Stop:
         """Ask for an end; asking twice is asking for it at once."""
         if self.asked.is_set():
             self.hurry.set()
-            return
-        self._since = asyncio.get_running_loop().time()
-        self.asked.set()
+        else:
+            self._since = asyncio.get_running_loop().time()
+            self.asked.set()
         if self._starting is not None:
             self._starting.cancel()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether an end was asked for before the process had started."""
+        return self.asked.is_set() and self._starting is not None
 
     def started(self) -> None:
         """From now on whoever is asked to end does so by itself."""
@@ -48,6 +53,7 @@ class Stop:
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
-                # what was asked for has been done: nobody needs to hurry us, and an end in order must not look like
-                # a death
-                signal.signal(number, signal.SIG_IGN)
+                if self.asked.is_set():
+                    # what was asked for has been done: nobody needs to hurry us, and an end in order must not look
+                    # like a death
+                    signal.signal(number, signal.SIG_IGN)

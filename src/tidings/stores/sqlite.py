@@ -88,14 +88,12 @@ def _to_wal(cursor: Any) -> None:
     SQLite does not wait there, whatever `busy_timeout` says: of two connections that want to change the mode it
     refuses one at once, because each would wait for the other. To take the whole file for a moment does wait.
     """
-    for _ in range(_WAL_TRIES):
+    for left in reversed(range(_WAL_TRIES)):
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
+            return
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
+            if not left or "locked" not in str(error):
                 raise
             cursor.execute("BEGIN EXCLUSIVE")
             cursor.execute("ROLLBACK")
-        else:
-            return
-    cursor.execute("PRAGMA journal_mode=WAL")

@@ -117,14 +117,16 @@ class Worker:
 
     async def _quiesced(self, deadline: float, hurry: asyncio.Event | None) -> None:
         closing = asyncio.create_task(self.quiesce())
-        await _ended([closing], deadline, hurry)
-        if not closing.done():
-            log.warning("queues_not_closed", deadline_s=round(deadline, 1))
+        closing.add_done_callback(seen)
+        try:
+            await _ended([closing], deadline, hurry)
+            if not closing.done() or closing.cancelled():
+                log.warning("queues_not_closed", deadline_s=round(deadline, 1))
+            elif error := closing.exception():
+                # whatever it is: the outcomes are still to be written
+                log.error("queues_not_closed", exc_info=error)
+        finally:
             closing.cancel()
-            closing.add_done_callback(seen)
-        elif error := closing.exception():
-            # whatever it is: the outcomes are still to be written
-            log.error("queues_not_closed", exc_info=error)
 
     async def _write_last(self) -> int:
         """Write the last outcomes, put the rest back; return how many deliveries that is."""

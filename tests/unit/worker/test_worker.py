@@ -27,3 +27,24 @@ async def test_a_second_signal_is_heard_while_the_queues_close(tmp_path: Path, m
         finally:
             monkeypatch.undo()
     assert done
+
+
+async def test_a_queue_that_ends_cancelled_takes_no_outcomes_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def leaks() -> None:
+        raise asyncio.CancelledError
+
+    async with Runtime.open(Settings(data_dir=tmp_path), role=Role.SERVE) as runtime, working(runtime) as worker:
+        written = asyncio.Event()
+        give_back = runtime.pipeline.give_back
+
+        async def gives_back() -> int:
+            written.set()
+            return await give_back()
+
+        monkeypatch.setattr(runtime.pipeline, "give_back", gives_back)
+        monkeypatch.setattr(runtime.queue, "close", leaks)
+        await worker.stop(5.0)
+        monkeypatch.undo()
+    assert written.is_set()
