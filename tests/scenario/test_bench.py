@@ -3,14 +3,18 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from pyreqwest.client import ClientBuilder
 
-from tidings.bench import idle, lanes, push, queue
+from tidings.bench import idle, lanes, push, queue, serving
+from tidings.bench.backends import Backends
+from tidings.settings import Settings
 from tidings.testing.postgres import PostgresServer
 from tidings.testing.server import eventually
 from tidings.testing.valkey import ValkeyServer
@@ -106,6 +110,24 @@ async def test_a_benchmark_that_is_stopped_ends_its_processes_and_erases_its_dat
         assert await process.wait() == 130
     assert not Path(f"/proc/{child}").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_whoever_waits_for_a_start_ends_when_told_to_at_whatever_moment(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, stdin=asyncio.subprocess.PIPE)
+    starts = serving._Started("nobody", process, Backends(tmp_path, {}, Settings(data_dir=tmp_path)))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        async with ClientBuilder().build() as client:
+            for number in range(400):
+                waiting = asyncio.create_task(serving._ready(client, url, starts))
+                for _ in range(number % 100):
+                    await asyncio.sleep(0)
+                waiting.cancel()
+                done, _ = await asyncio.wait([waiting], timeout=10)
+                assert done, f"the cancellation after {number % 100} passes of the event loop was swallowed"
+    process.kill()
+    await process.wait()
 
 
 async def test_json_is_one_document_on_standard_output(tmp_path: Path) -> None:

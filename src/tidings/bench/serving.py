@@ -137,7 +137,9 @@ async def _ready(client: Client, url: str, started: _Started) -> None:
                     if answer.status == 200:
                         return
                 except ConnectError:
-                    pass
+                    # cancelled as the answer comes, pyreqwest gives the answer and says nothing of the cancellation
+                    if (own := asyncio.current_task()) is not None and own.cancelling():
+                        raise asyncio.CancelledError from None
                 await asyncio.sleep(0.05)
     except TimeoutError:
         pass
