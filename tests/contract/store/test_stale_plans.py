@@ -32,34 +32,34 @@ async def test_a_first_broadcast_is_claimed_and_recorded_by_its_keys(postgres_st
             async with store.begin() as tx:
                 # from here on the server believes that every notification has one delivery
                 await of(tx).execute(text("ANALYZE"))
-    batch_id = new_id(NOW)
-    async with store.begin() as tx:
-        await store.notifications.add(tx, broadcast := a_notification())
-        planned = [
-            a_planned(broadcast, "single-1", new_id(NOW), batch_id=batch_id if number < BATCH else new_id(NOW))
-            for number in range(CROWD)
-        ]
-        await store.deliveries.add(tx, planned, [], NOW)
+    batch_id = await _broadcast(store, "single-1")
     await _claimed(store, [batch_id], most=10 * BATCH)
 
 
 async def test_a_claim_is_looked_up_by_its_keys_in_whatever_order_tables_are_joined(postgres_store: SqlStore) -> None:
     """A planner that believes that notifications have one delivery each may go from a claim to those of all of it."""
-    store, batch_id = postgres_store, new_id(NOW)
+    store = postgres_store
     await planned_scene(store, "ana")
-    async with store.begin() as tx:
-        await store.notifications.add(tx, broadcast := a_notification())
-        planned = [
-            a_planned(broadcast, "ana", new_id(NOW), batch_id=batch_id if number < BATCH else new_id(NOW))
-            for number in range(CROWD)
-        ]
-        await store.deliveries.add(tx, planned, [], NOW)
+    batch_id = await _broadcast(store, "ana")
     async with store.begin() as tx:
         await of(tx).execute(text("SET LOCAL join_collapse_limit = 1"))
         before = await _read(tx)
         claimed = await store.deliveries.claim(tx, [batch_id], token=new_id(NOW), now=NOW, lease_until=NOW + LEASE)
         assert len(claimed) == BATCH
         _check(before, await _read(tx), 10 * BATCH)
+
+
+async def _broadcast(store: SqlStore, user: str) -> str:
+    """Add one of `CROWD` deliveries; return the batch of the first `BATCH` of them."""
+    batch_id = new_id(NOW)
+    async with store.begin() as tx:
+        await store.notifications.add(tx, broadcast := a_notification())
+        planned = [
+            a_planned(broadcast, user, new_id(NOW), batch_id=batch_id if number < BATCH else new_id(NOW))
+            for number in range(CROWD)
+        ]
+        await store.deliveries.add(tx, planned, [], NOW)
+    return batch_id
 
 
 async def _claimed(store: SqlStore, batch_ids: Sequence[str], *, most: int | None = None) -> None:

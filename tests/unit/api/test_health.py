@@ -72,6 +72,13 @@ async def test_a_slow_count_hides_nothing_else(call: Any, monkeypatch: pytest.Mo
     assert "tidings_dead_letters" not in text
 
 
+async def test_a_queue_that_only_answers_pings_is_not_up(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call.runtime.queue, "stats", away)
+    text = (await call("GET", "/metrics", key=None)).body.decode()
+    assert 'tidings_up{backend="database"} 1.0' in text
+    assert 'tidings_up{backend="queue"} 0.0' in text
+
+
 async def test_without_the_queue_requests_are_served(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call.runtime.queue, "ping", away)
     ready = await call("GET", "/health/ready", key=None)
