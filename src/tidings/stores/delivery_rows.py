@@ -29,7 +29,6 @@ from tidings.model.outcome import Deferred, Delivered, Gone, Refused
 from tidings.model.subscription import PushSubscription
 from tidings.stores.json_rows import instant, json_rows
 from tidings.stores.schema import (
-    SENDING,
     Instant,
     attempts,
     deliveries,
@@ -133,14 +132,15 @@ _outcome = json_rows(
     column("new_due_at", Instant),
     column("new_attempts", Integer),
 )
-#: outcomes, fenced: only a row that still holds this very lease takes it
+#: Outcomes, fenced: only a row that still holds this very lease takes it, and only what is being sent holds one. To ask
+#: for the state as well would let PostgreSQL go through the index of all that is being sent, and of all that was: an
+#: entry is only forgotten when nobody looks at the past any more, and a backup does for as long as it takes.
 RECORD = (
     update(deliveries)
     .where(
         _d.id == _outcome.c.id,
         _d.notification_id == _outcome.c.notification_id,
         _d.lease_token == _outcome.c.lease,
-        SENDING,
     )
     .values(
         state=_outcome.c.new_state,

@@ -32,7 +32,7 @@ async def test_a_first_broadcast_is_claimed_and_recorded_by_its_keys(postgres_st
             async with store.begin() as tx:
                 # from here on the server believes that every notification has one delivery
                 await of(tx).execute(text("ANALYZE"))
-    batch_id = await _broadcast(store, "single-1")
+    [batch_id] = await _broadcast(store, "single-1", [new_id(NOW)])
     await _claimed(store, [batch_id], most=10 * BATCH)
 
 
@@ -40,7 +40,7 @@ async def test_a_claim_is_looked_up_by_its_keys_in_whatever_order_tables_are_joi
     """A planner that believes that notifications have one delivery each may go from a claim to those of all of it."""
     store = postgres_store
     await planned_scene(store, "ana")
-    batch_id = await _broadcast(store, "ana")
+    [batch_id] = await _broadcast(store, "ana", [new_id(NOW)])
     async with store.begin() as tx:
         await of(tx).execute(text("SET LOCAL join_collapse_limit = 1"))
         before = await _read(tx)
@@ -49,17 +49,46 @@ async def test_a_claim_is_looked_up_by_its_keys_in_whatever_order_tables_are_joi
         _check(before, await _read(tx), 10 * BATCH)
 
 
-async def _broadcast(store: SqlStore, user: str) -> str:
-    """Add one of `CROWD` deliveries; return the batch of the first `BATCH` of them."""
-    batch_id = new_id(NOW)
+async def test_outcomes_are_written_by_their_keys_while_a_backup_looks_at_the_past(postgres_store: SqlStore) -> None:
+    """As long as somebody sees an old state of the tables, indexes of what changes hold all that it ever was."""
+    store = postgres_store
+    await planned_scene(store, "ana")
+    batches = [new_id(NOW) for _ in range(20)]
+    await _broadcast(store, "ana", batches)
+    async with store.read() as backup:
+        await of(backup).execute(text("SELECT count(*) FROM deliveries"))
+        for batch_id in batches:
+            before = await _entries_read(store)
+            await _claimed(store, [batch_id])
+            read = await _entries_read(store) - before
+    assert read <= 10 * BATCH, (
+        f"{read} entries of indexes were read to claim {BATCH} deliveries and write what came of it"
+    )
+
+
+async def _entries_read(store: SqlStore) -> int:
+    """Return how many entries of the indexes of deliveries were read so far, by all connections."""
+    async with store.begin() as tx:
+        # what a connection counts it tells now and then, unless it is asked to
+        await of(tx).execute(text("SELECT pg_stat_force_next_flush()"))
+    async with store.begin() as tx:
+        count: int = await of(tx).scalar(
+            text("SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname LIKE 'deliveries%'")
+        )
+        return count
+
+
+async def _broadcast(store: SqlStore, user: str, batches: Sequence[str]) -> Sequence[str]:
+    """Add one of `CROWD` deliveries, `BATCH` of them in each of the batches; return these."""
+    named = [batch_id for batch_id in batches for _ in range(BATCH)]
     async with store.begin() as tx:
         await store.notifications.add(tx, broadcast := a_notification())
         planned = [
-            a_planned(broadcast, user, new_id(NOW), batch_id=batch_id if number < BATCH else new_id(NOW))
+            a_planned(broadcast, user, new_id(NOW), batch_id=named[number] if number < len(named) else new_id(NOW))
             for number in range(CROWD)
         ]
         await store.deliveries.add(tx, planned, [], NOW)
-    return batch_id
+    return batches
 
 
 async def _claimed(store: SqlStore, batch_ids: Sequence[str], *, most: int | None = None) -> None:
