@@ -92,7 +92,10 @@ async def test_idle_processes_ask_little_of_the_machine(backends: str, tmp_path:
     assert 0 < figures.queries_per_second < 200
 
 
-async def test_a_benchmark_that_is_stopped_ends_its_processes_and_erases_its_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+async def test_a_benchmark_that_is_stopped_ends_its_processes_and_erases_its_data(
+    tmp_path: Path, told: signal.Signals
+) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tidings.cli", "bench", "idle", "--seconds", "600"),
@@ -105,7 +108,7 @@ async def test_a_benchmark_that_is_stopped_ends_its_processes_and_erases_its_dat
 
     await eventually(started, within=60)
     [child] = _children(process.pid)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(told)
     async with asyncio.timeout(30):
         assert await process.wait() == 130
     assert not Path(f"/proc/{child}").exists()

@@ -118,15 +118,18 @@ def idle(
 
 
 def _measured(work: Coroutine[object, object, FiguresT]) -> FiguresT:
-    """Run a benchmark; at Ctrl-C and at SIGTERM it ends its processes and erases its data first."""
+    """Run a benchmark; at Ctrl-C, SIGTERM and SIGHUP it ends its processes and erases its data first."""
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        # its processes are in sessions of their own and hear nothing of a terminal that is closed
+        told = (signal.SIGTERM, signal.SIGHUP)
+        before = {one: signal.signal(one, lambda *_: signal.raise_signal(signal.SIGINT)) for one in told}
         try:
             return runner.run(work)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
 
 def _show(figures: Figures, *, json: bool) -> None:
