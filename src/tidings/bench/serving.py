@@ -116,8 +116,8 @@ async def _process(chosen: Backends, name: str, command: str, *options: str) -> 
             env=variables,
             # a `.env` or `tidings.toml` of whoever runs the benchmark must not reach it
             cwd=chosen.data_dir,
-            # as a service manager starts it: Linux shares processors among sessions first, and in one of them a
-            # request would wait behind the broadcast that the workers send
+            # as a service manager starts it: where nothing else groups processes, Linux shares processors among
+            # sessions first, and in one of them a request would wait behind the broadcast that the workers send
             start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,

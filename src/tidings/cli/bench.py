@@ -122,14 +122,29 @@ def _measured(work: Coroutine[object, object, FiguresT]) -> FiguresT:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        # its processes are in sessions of their own and hear nothing of a terminal that is closed
-        told = (signal.SIGTERM, signal.SIGHUP)
-        before = {one: signal.signal(one, lambda *_: signal.raise_signal(signal.SIGINT)) for one in told}
         try:
-            return runner.run(work)
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
+            return runner.run(_stoppable(work))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+
+async def _stoppable(work: Coroutine[object, object, FiguresT]) -> FiguresT:
+    """Cancel the work at the first signal; it is ending at those that follow.
+
+    Its processes are in sessions of their own, and hear nothing of a terminal that is closed.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "called in a task"
+
+    def stop() -> None:
+        if not task.cancelling():
+            task.cancel()
+
+    for told in (signal.SIGTERM, signal.SIGHUP):
+        # nohup has it ignored
+        if signal.getsignal(told) is not signal.SIG_IGN:
+            loop.add_signal_handler(told, stop)
+    return await work
 
 
 def _show(figures: Figures, *, json: bool) -> None:

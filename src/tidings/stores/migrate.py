@@ -6,7 +6,7 @@ PostgreSQL each migration is a transaction, because an index on a table in use i
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,14 +114,23 @@ def _make_weeks(connection: Connection, now: datetime) -> None:
     with connection.begin():
         missing = at_once(partitions.missing(at, now))
     for table, week in missing:
-        try:
-            with connection.begin():
-                at_once(partitions.make(at, table, week))
-        except DBAPIError as error:
-            if not is_locked(error):
-                raise
-            # until the next hourly round its rows would go to the default partition, which is as good, only slower
-            log.warning("partition_postponed", partition=week.of_table(table))
+        # until the next hourly round its rows would go to the default partition, which is as good, only slower
+        _unless_locked(connection, partitions.make(at, table, week), week.of_table(table))
+    with connection.begin():
+        untold = at_once(partitions.untold(at))
+    for name in untold:
+        _unless_locked(connection, partitions.tell(at, name), name)
+
+
+def _unless_locked(connection: Connection, work: Coroutine[Any, Any, None], partition: str) -> None:
+    """Do something about a partition now, or leave it to the next hourly round."""
+    try:
+        with connection.begin():
+            at_once(work)
+    except DBAPIError as error:
+        if not is_locked(error):
+            raise
+        log.warning("partition_postponed", partition=partition)
 
 
 def _scripts() -> ScriptDirectory:

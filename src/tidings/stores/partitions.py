@@ -11,17 +11,24 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Self
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from tidings.stores.connection import SqlConnection
 from tidings.stores.id_times import earliest_id
 
 #: table → the id it is partitioned by
 KEYS = {"deliveries": "notification_id", "skips": "notification_id", "attempts": "delivery_id"}
-#: Table → column → share of its rows that have a value of their own: the planner believes it, whatever was counted last
-#: (PostgreSQL manual, ALTER TABLE, `n_distinct`). In a quiet week each notification has one delivery. Believing that,
-#: it has deliveries looked up by their notification alone: a broadcast is read once for each of its rows (decision 13).
-BELIEVED = {"deliveries": {"notification_id": -0.01}}
+#: What ANALYZE stores of `notification_id` instead of what it counts (PostgreSQL manual, ALTER TABLE): distinct values
+#: as a fraction of all rows, negated; so a hundred deliveries for each notification. Where it has counted one, the
+#: planner takes the index of recipients to be as good as the key, which reads a broadcast once for each of its rows
+#: (decision 13).
+_TOLD = "n_distinct=-0.01"
+_UNTOLD = text(
+    "SELECT CAST(CAST(inhrelid AS regclass) AS text) FROM pg_inherits JOIN pg_attribute ON attrelid = inhrelid "
+    "WHERE inhparent = to_regclass('deliveries') AND attname = 'notification_id' "
+    "AND (CAST(:told AS text) = ANY(attoptions)) IS NOT TRUE ORDER BY 1"
+).bindparams(told=_TOLD)
+_COUNTED = text("SELECT reltuples > 0 FROM pg_class WHERE oid = to_regclass(:name)")
 #: weeks made before they come; a worker makes more every hour, and each start of a process does
 WEEKS_AHEAD = 4
 #: how long a statement that stops all others may wait for its turn
@@ -95,8 +102,8 @@ async def make(connection: SqlConnection, table: str, week: Week) -> None:
     name, rest, key = week.of_table(table), f"{table}_default", KEYS[table]
     since, until = week.first_id, week.next.first_id
     await connection.execute(text(f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE)"))
-    for column, share in BELIEVED.get(table, {}).items():
-        await connection.execute(text(f"ALTER TABLE {name} ALTER COLUMN {column} SET (n_distinct = {share})"))
+    if table == "deliveries":
+        await connection.execute(_telling(name))
     await connection.execute(text(f"LOCK TABLE ONLY {rest} IN ACCESS EXCLUSIVE MODE"))
     await connection.execute(
         text(
@@ -108,3 +115,29 @@ async def make(connection: SqlConnection, table: str, week: Week) -> None:
     await connection.execute(
         text(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{since}') TO ('{until}')")
     )
+
+
+async def untold(connection: SqlConnection) -> Sequence[str]:
+    """Return the partitions whose planner was not told how many deliveries a notification has, quoted where need be.
+
+    That is the default one at first, and each week made by a process of an older version.
+    """
+    return (await connection.scalars(_UNTOLD)).all()
+
+
+async def tell(connection: SqlConnection, partition: str) -> None:
+    """Tell the planner of one of the `untold`, and have it counted again if it was counted before.
+
+    For a transaction of its own. Nobody waits for it. Raises as `make`.
+    """
+    await connection.execute(LOCK_TIMEOUT)
+    if await connection.scalar(text("SELECT to_regclass(:name) IS NULL").bindparams(name=partition)):
+        # dropped meanwhile
+        return
+    await connection.execute(_telling(partition))
+    if await connection.scalar(_COUNTED.bindparams(name=partition)):
+        await connection.execute(text(f"ANALYZE {partition} (notification_id)"))
+
+
+def _telling(partition: str) -> TextClause:
+    return text(f"ALTER TABLE {partition} ALTER COLUMN notification_id SET ({_TOLD})")

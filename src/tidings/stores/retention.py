@@ -61,6 +61,8 @@ async def tidy(store: Store, now: datetime, keep: timedelta, *, most: int = MOST
     async with store.read() as tx:
         partitioned = of(tx).dialect.name == "postgresql"
         missing = await partitions.missing(of(tx), now) if partitioned else []
+        untold = await partitions.untold(of(tx)) if partitioned else []
+    await _in_turn(store, [partial(partitions.tell, partition=name) for name in untold])
     made = await _in_turn(store, [partial(partitions.make, table=table, week=week) for table, week in missing])
     if not keep:
         return Tidied(made, 0, 0, 0)

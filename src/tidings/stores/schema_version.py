@@ -41,7 +41,7 @@ def status(connection: Connection) -> Status:
 
 
 def is_ready(connection: Connection, now: datetime | None = None) -> bool:
-    """Say whether there is nothing to do at a start: neither a migration, nor a partition of the weeks that come.
+    """Say whether there is nothing to do at a start: no migration, no partition to be made, none to be told of.
 
     now: which week it is, None = by this machine's clock. Leaves no transaction open.
     """
@@ -50,6 +50,7 @@ def is_ready(connection: Connection, now: datetime | None = None) -> bool:
             return False
         if connection.dialect.name != "postgresql":
             return True
-        return not at_once(partitions.missing(Blocking(connection), now or datetime.now(UTC)))
+        at = Blocking(connection)
+        return not at_once(partitions.missing(at, now or datetime.now(UTC))) and not at_once(partitions.untold(at))
     finally:
         connection.rollback()
