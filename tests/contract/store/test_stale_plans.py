@@ -93,16 +93,11 @@ async def test_a_week_made_by_an_older_version_is_told_of_with_the_next_round(po
     async with store.begin() as tx:
         await partitions.make(of(tx), "deliveries", Week.of(NOW))
         await of(tx).execute(text("ALTER TABLE deliveries_2026_w47 ALTER COLUMN notification_id RESET (n_distinct)"))
-    await planned_scene(store, "ana")
-    async with store.begin() as tx:
-        await of(tx).execute(text("ANALYZE deliveries_2026_w47"))
     async with store.read() as tx:
         assert await partitions.untold(of(tx)) == ["deliveries_2026_w47"]
     await retention.tidy(store, NOW, timedelta())
-    believed = text("SELECT n_distinct FROM pg_stats WHERE tablename = :name AND attname = 'notification_id'")
     async with store.read() as tx:
         assert await partitions.untold(of(tx)) == []
-        assert await of(tx).scalar(believed.bindparams(name="deliveries_2026_w47")) == pytest.approx(-0.01)
 
 
 async def test_outcomes_are_written_by_their_keys_while_a_backup_looks_at_the_past(postgres_store: SqlStore) -> None:
