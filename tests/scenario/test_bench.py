@@ -92,12 +92,17 @@ async def test_idle_processes_ask_little_of_the_machine(backends: str, tmp_path:
     assert 0 < figures.queries_per_second < 200
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    ("told", "ignored"),
+    [(signal.SIGTERM, ""), (signal.SIGHUP, ""), (signal.SIGTERM, "INT")],
+    ids=["SIGTERM", "SIGHUP", "SIGTERM, in the background of a script"],
+)
 async def test_a_benchmark_that_is_stopped_ends_its_processes_and_erases_its_data(
-    tmp_path: Path, told: signal.Signals
+    tmp_path: Path, told: signal.Signals, ignored: str
 ) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
     process = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-c", f"trap '' {ignored}; exec \"$@\"" if ignored else 'exec "$@"', "sh"),
         *(sys.executable, "-m", "tidings.cli", "bench", "idle", "--seconds", "600"),
         env={**environment, "TMPDIR": str(tmp_path)},
         stderr=asyncio.subprocess.DEVNULL,

@@ -28,6 +28,7 @@ _UNTOLD = text(
     "WHERE inhparent = to_regclass('deliveries') AND attname = 'notification_id' "
     "AND (CAST(:told AS text) = ANY(attoptions)) IS NOT TRUE ORDER BY 1"
 ).bindparams(told=_TOLD)
+#: whether a table was counted while it had rows; nothing for one that is not there
 _COUNTED = text("SELECT reltuples > 0 FROM pg_class WHERE oid = to_regclass(:name)")
 #: weeks made before they come; a worker makes more every hour, and each start of a process does
 WEEKS_AHEAD = 4
@@ -128,14 +129,15 @@ async def untold(connection: SqlConnection) -> Sequence[str]:
 async def tell(connection: SqlConnection, partition: str) -> None:
     """Tell the planner of one of the `untold`, and have it counted again if it was counted before.
 
-    For a transaction of its own. Nobody waits for it. Raises as `make`.
+    For a transaction of its own. No reader or writer waits for it. Raises as `make`.
     """
     await connection.execute(LOCK_TIMEOUT)
-    if await connection.scalar(text("SELECT to_regclass(:name) IS NULL").bindparams(name=partition)):
+    counted = await connection.scalar(_COUNTED.bindparams(name=partition))
+    if counted is None:
         # dropped meanwhile
         return
     await connection.execute(_telling(partition))
-    if await connection.scalar(_COUNTED.bindparams(name=partition)):
+    if counted:
         await connection.execute(text(f"ANALYZE {partition} (notification_id)"))
 
 

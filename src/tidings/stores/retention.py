@@ -55,8 +55,9 @@ class Tidied:
 async def tidy(store: Store, now: datetime, keep: timedelta, *, most: int = MOST) -> Tidied:
     """Make the partitions of the weeks that come, and delete notifications older than `keep` with all about them.
 
-    keep: zero = for ever. most: rows deleted one by one, after which the rest waits for the next call. PostgreSQL
-    keeps up to a week more. Runs in many short transactions; two callers at once do no harm.
+    What an older process made is told of (`partitions.tell`). keep: zero = for ever. most: rows deleted one by one,
+    after which the rest waits for the next call. PostgreSQL keeps up to a week more. Runs in many short transactions;
+    two callers at once do no harm.
     """
     async with store.read() as tx:
         partitioned = of(tx).dialect.name == "postgresql"

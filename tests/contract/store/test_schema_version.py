@@ -5,6 +5,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidings.stores import migrate, partitions, schema_version
@@ -37,6 +38,11 @@ async def test_a_database_is_ready_once_it_is_migrated(postgres_url: str) -> Non
 async def _check(writer: AsyncEngine) -> None:
     async with writer.connect() as connection:
         assert not await connection.run_sync(schema_version.is_ready)
+        await connection.run_sync(prepare)
+        assert await connection.run_sync(schema_version.is_ready)
+        await connection.execute(text("ALTER TABLE deliveries_default ALTER COLUMN notification_id RESET (n_distinct)"))
+        await connection.commit()
+        assert not await connection.run_sync(schema_version.is_ready), "the planner was not told of a partition"
         await connection.run_sync(prepare)
         assert await connection.run_sync(schema_version.is_ready)
         later = NOW + timedelta(weeks=partitions.WEEKS_AHEAD)
