@@ -1,6 +1,7 @@
 """The HTTP application: middleware from the outside in, one router per resource, the packs' routes."""
 
 from fastapi import Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -22,9 +23,10 @@ from tidings.api import (
     users_bulk,
 )
 from tidings.api.guards import AnswerHeaders, BodyGuard
+from tidings.api.health_checks import HealthChecks
 from tidings.api.host import ApiHost
 from tidings.api.measure import Measure, Metrics
-from tidings.api.queries import understood
+from tidings.api.queries import refused, understood
 from tidings.api.served import Served
 from tidings.insight.shared import SharedMetrics
 from tidings.settings import Settings
@@ -53,7 +55,8 @@ def create_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
         middleware=_middleware(runtime.settings, metrics),
         dependencies=[Depends(understood)],
     )
-    problems.install(app)
+    problems.install(app, where_to_look=" GET /openapi.json lists what there is.")
+    app.add_exception_handler(RequestValidationError, refused)
     host = ApiHost(runtime)
     # batch and process before notifications, bulk and me before users: the fixed word first, then the id
     for routes in (
@@ -73,7 +76,7 @@ def create_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
     for pack in runtime.packs:
         if pack.router is not None:
             app.include_router(pack.router(host), prefix="/api")
-    app.include_router(health.router(host, metrics))
+    app.include_router(health.router(HealthChecks(runtime, metrics)))
     if runtime.settings.demo:
         from tidings.api import demo
 

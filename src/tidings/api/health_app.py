@@ -1,27 +1,45 @@
-"""What a process answers that only sends: health and metrics. Apart from the API, whose routes it need not load."""
+"""What a process answers that only sends: health and metrics, without the framework of the API.
 
-from fastapi import FastAPI
+A worker need not carry FastAPI and what answers WebSockets: together they were 9 MB of it.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from tidings.api import health, problems
+from tidings.api import problems
 from tidings.api.guards import AnswerHeaders
-from tidings.api.host import ApiHost
+from tidings.api.health_checks import HealthChecks
 from tidings.api.measure import Measure, Metrics
 from tidings.api.served import Served
 from tidings.insight.shared import SharedMetrics
 
 
-def create_health_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
+def create_health_app(runtime: Served, shared: SharedMetrics | None = None) -> Starlette:
     """Return what a process without the API answers: its health and the metrics; arguments as `create_app`."""
     metrics = Metrics(shared)
-    app = FastAPI(
-        title="Tidings worker",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
+    checks = HealthChecks(runtime, metrics)
+    app = Starlette(
+        routes=[
+            _route("/health/live", checks.live),
+            _route("/health/ready", checks.ready),
+            _route("/health/queue", checks.queue),
+            _route("/health/worker", checks.worker),
+            _route("/metrics", checks.prometheus),
+        ],
         middleware=[Middleware(Measure, metrics), Middleware(AnswerHeaders), Middleware(problems.CatchUnexpected)],
     )
+    app.router.redirect_slashes = False
     problems.install(app)
-    app.include_router(health.router(ApiHost(runtime), metrics))
     return app
+
+
+def _route(path: str, check: Callable[[], Awaitable[Response]]) -> Route:
+    async def answer(_: Request) -> Response:
+        return await check()
+
+    return Route(path, answer)

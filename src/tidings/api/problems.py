@@ -3,19 +3,18 @@
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from uuid import uuid4
 
 import msgspec
 import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tidings.edge.faults import path_of, sentence
 from tidings.errors import (
     BackendError,
     ConfigError,
@@ -115,11 +114,10 @@ def answer(error: TidingsError, instance: str | None = None) -> Response:
     return _response(problem_of(error, instance), headers_of(error))
 
 
-def install(app: FastAPI) -> None:
-    """Make every error that leaves a route a problem document."""
+def install(app: Starlette, *, where_to_look: str = "") -> None:
+    """Make every error that leaves a route a problem document. where_to_look: added to what says that a route is not"""
     app.add_exception_handler(TidingsError, _on_tidings_error)
-    app.add_exception_handler(RequestValidationError, _on_parameters)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(HTTPException, partial(_on_http_exception, where_to_look))
 
 
 async def _on_tidings_error(request: Request, error: Exception) -> Response:
@@ -129,21 +127,12 @@ async def _on_tidings_error(request: Request, error: Exception) -> Response:
     return answer(error, request.url.path)
 
 
-async def _on_parameters(request: Request, error: Exception) -> Response:
-    """Path and query parameters that the framework refuses."""
-    assert isinstance(error, RequestValidationError)
-    # each is told where it stands, query or path, and then its name
-    faults = [Fault(path_of(one["loc"][1:]), sentence(one)) for one in error.errors()]
-    return answer(Invalid.of(faults), request.url.path)
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
+async def _on_http_exception(where_to_look: str, request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     code = _FRAMEWORK_CODES.get(error.status_code, "http_error")
-    listed = " GET /openapi.json lists what there is." if request.app.openapi_url else ""
     detail = {
-        "no_route": f"There is nothing at {path}.{listed}",
+        "no_route": f"There is nothing at {path}.{where_to_look}",
         "method_not_allowed": f"{request.method} is not known at {path}.",
     }.get(code, str(error.detail))
     return _response(_problem(error.status_code, code, detail, path), dict(error.headers or {}))

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.responses import Response
 
-from tidings.edge.faults import MAX_FAULTS
+from tidings.api import problems
+from tidings.edge.faults import MAX_FAULTS, path_of, sentence
 from tidings.errors import Fault, Invalid
 
 
@@ -24,6 +27,14 @@ async def understood(request: Request) -> None:
     if known and (unknown := [name for name in request.query_params if name not in known]):
         why = f"is not known here; known are: {', '.join(known)}"
         raise Invalid.of([Fault(name, why) for name in unknown[:MAX_FAULTS]])
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """Answer for a parameter of path or query whose value the framework refuses."""
+    assert isinstance(error, RequestValidationError)
+    # each is told where it stands, query or path, and then its name
+    faults = [Fault(path_of(one["loc"][1:]), sentence(one)) for one in error.errors()]
+    return problems.answer(Invalid.of(faults), request.url.path)
 
 
 def _without_nul(request: Request) -> None:

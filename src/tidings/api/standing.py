@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import structlog
 
-from tidings.api.host import ApiHost
+from tidings.api.served import Served
 from tidings.errors import BackendError
 from tidings.insight.gauges import Standing
 from tidings.insight.standing import dead_letters, queue_standing, running
@@ -22,8 +22,8 @@ GOOD_FOR = 5.0
 class Standings:
     """Remembers the last answer."""
 
-    def __init__(self, host: ApiHost) -> None:
-        self._host = host
+    def __init__(self, served: Served) -> None:
+        self._served = served
         self._last = Standing()
         self._asked_at: float | None = None
         self._asking = asyncio.Lock()
@@ -37,7 +37,7 @@ class Standings:
         return self._last
 
     async def _ask(self) -> Standing:
-        store, clock, lanes = self._host.store, self._host.clock, self._host.runtime.queue
+        store, clock, lanes = self._served.store, self._served.clock, self._served.queue
         queue_up, queue, processes, letters = await asyncio.gather(
             _known(_answers(lanes)),
             _known(queue_standing(store, lanes, clock)),

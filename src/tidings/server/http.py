@@ -18,10 +18,22 @@ class HttpServer(uvicorn.Server):
     At a stop WebSockets are closed with 1012, "service restart": clients come back, to whoever is there by then.
     """
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, ready: Callable[[], None], *, deadline: float) -> None:
-        """Take what to serve, and what to call once it is. deadline: seconds for requests in progress at the stop."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        ready: Callable[[], None],
+        *,
+        deadline: float,
+        websockets: bool = True,
+    ) -> None:
+        """Take what to serve, and what to call once it is.
+
+        deadline: seconds for requests in progress at the stop. websockets: False where there are none to be answered,
+        which need not load what answers them.
+        """
         # uvicorn counts whole seconds
-        super().__init__(_config(app, max(1, round(min(deadline, REQUESTS_DEADLINE)))))
+        super().__init__(_config(app, max(1, round(min(deadline, REQUESTS_DEADLINE))), websockets=websockets))
         self._listener = listener
         self._ready = ready
 
@@ -52,11 +64,12 @@ class HttpServer(uvicorn.Server):
         setattr(self, flag, True)
 
 
-def _config(app: ASGIApp, graceful_seconds: int) -> uvicorn.Config:
+def _config(app: ASGIApp, graceful_seconds: int, *, websockets: bool) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="none",  # the loop runs already
         http="httptools",
+        ws="auto" if websockets else "none",
         lifespan="off",  # the runtime is opened and closed here
         log_config=None,
         access_log=False,

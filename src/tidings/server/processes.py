@@ -1,6 +1,6 @@
 """The three forms of a process, and how each ends: everything in one, HTTP alone, sending alone.
 
-What only one form needs is imported there: the HTTP side takes a tenth of a worker's memory.
+What only one form needs is imported there: the API takes memory that a worker need not have.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ async def _work(settings: Settings, announce: Announce, shared: SharedMetrics | 
             from tidings.server.http import HttpServer
 
             app = create_health_app(runtime, shared)
-            server = HttpServer(app, listener, lambda: announce(settings), deadline=settings.drain_seconds)
+            server = HttpServer(
+                app, listener, lambda: announce(settings), deadline=settings.drain_seconds, websockets=False
+            )
         return await _until_stopped(settings, stop, worker, server)
 
 

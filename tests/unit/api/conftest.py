@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from tidings.api.app import create_app
 from tidings.credentials import sign_user_token
@@ -57,7 +57,7 @@ class Reply:
 class Client:
     """Calls an ASGI application."""
 
-    app: FastAPI
+    app: ASGIApp
     runtime: Runtime
     clock: StoppedClock
     address: str = "192.0.2.1"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tidings.api import health
+from tidings.api import health_checks
 from tidings.errors import BackendError
 from tidings.insight import standing
 from tidings.model.ids import new_id
@@ -105,7 +105,7 @@ async def test_a_schema_that_is_behind_is_not_ready(call: Any, monkeypatch: pyte
 
 
 async def test_a_full_disk_is_not_ready(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_free", lambda _: 1000)
+    monkeypatch.setattr(health_checks, "_free", lambda _: 1000)
     ready = await call("GET", "/health/ready", key=None)
     assert ready.status == 503
     assert ready.json["disk"].startswith("1000 bytes are free at ")
