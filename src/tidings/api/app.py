@@ -1,7 +1,6 @@
 """The HTTP application: middleware from the outside in, one router per resource, the packs' routes."""
 
 from fastapi import Depends, FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -17,6 +16,7 @@ from tidings.api import (
     problems,
     process,
     push,
+    queries,
     queues,
     templates,
     users,
@@ -26,7 +26,6 @@ from tidings.api.guards import AnswerHeaders, BodyGuard
 from tidings.api.health_checks import HealthChecks
 from tidings.api.host import ApiHost
 from tidings.api.measure import Measure, Metrics
-from tidings.api.queries import refused, understood
 from tidings.api.served import Served
 from tidings.insight.shared import SharedMetrics
 from tidings.settings import Settings
@@ -53,10 +52,10 @@ def create_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
         openapi_url="/openapi.json",
         redirect_slashes=False,
         middleware=_middleware(runtime.settings, metrics),
-        dependencies=[Depends(understood)],
+        dependencies=[Depends(queries.understood)],
     )
     problems.install(app, where_to_look=" GET /openapi.json lists what there is.")
-    app.add_exception_handler(RequestValidationError, refused)
+    queries.install(app)
     host = ApiHost(runtime)
     # batch and process before notifications, bulk and me before users: the fixed word first, then the id
     for routes in (

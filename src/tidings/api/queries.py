@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -11,6 +11,11 @@ from starlette.responses import Response
 from tidings.api import problems
 from tidings.edge.faults import MAX_FAULTS, path_of, sentence
 from tidings.errors import Fault, Invalid
+
+
+def install(app: FastAPI) -> None:
+    """Make a problem document of a value that the framework refuses in a path or a query."""
+    app.add_exception_handler(RequestValidationError, _refused)
 
 
 async def understood(request: Request) -> None:
@@ -29,8 +34,7 @@ async def understood(request: Request) -> None:
         raise Invalid.of([Fault(name, why) for name in unknown[:MAX_FAULTS]])
 
 
-async def refused(request: Request, error: Exception) -> Response:
-    """Answer for a parameter of path or query whose value the framework refuses."""
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # each is told where it stands, query or path, and then its name
     faults = [Fault(path_of(one["loc"][1:]), sentence(one)) for one in error.errors()]

@@ -1,9 +1,10 @@
 """One notification × one user × one channel × one target, and what became of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+import msgspec
 
 from tidings.model.outcome import Outcome
 from tidings.model.priority import Lane, Priority
@@ -45,8 +46,7 @@ class SkipReason(StrEnum):
     RATE_LIMITED = "rate_limited"
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(msgspec.Struct, frozen=True):
     """One user of an audience page with what planning needs to know about them."""
 
     user_id: str
@@ -58,8 +58,7 @@ class Recipient:
     targets: Mapping[str, Sequence[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True):
     """A delivery as planned, about to be stored."""
 
     id: str
@@ -76,8 +75,7 @@ class Planned:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(msgspec.Struct, frozen=True):
     """A recipient (on one channel) who gets nothing, and why. Kept, never silent."""
 
     notification_id: str
@@ -85,11 +83,10 @@ class Skipped:
     channel: str
     reason: SkipReason
     #: the inputs of the decision, JSON values only
-    detail: Mapping[str, object] = field(default_factory=dict)
+    detail: Mapping[str, object] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """A claimed delivery with what is needed to send it, looked up at the moment of sending."""
 
     id: str
@@ -115,8 +112,7 @@ class Due:
     cancelled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """What deliver hands to a channel."""
 
     delivery_id: str
@@ -129,8 +125,7 @@ class Message:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Attempted:
+class Attempted(msgspec.Struct, frozen=True):
     """One try at a delivery with its outcome, ready to be recorded."""
 
     delivery_id: str

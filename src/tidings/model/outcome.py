@@ -1,12 +1,12 @@
 """What a channel returns for one send. Expected results are values: callers `match` on them, nothing is raised."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+
+class Delivered(msgspec.Struct, frozen=True):
     """The provider took the message."""
 
     why: str = "accepted by the provider"
@@ -14,8 +14,7 @@ class Delivered:
     status: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Deferred:
+class Deferred(msgspec.Struct, frozen=True):
     """Not now: try again at `until`."""
 
     until: datetime
@@ -25,8 +24,7 @@ class Deferred:
     spends_attempt: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """This message will never be taken. The target stays."""
 
     why: str
@@ -37,8 +35,7 @@ class Refused:
     expired: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(msgspec.Struct, frozen=True):
     """The target is dead: `delete` it, or stop using it and ask the client to subscribe again (`rebind`)."""
 
     why: str

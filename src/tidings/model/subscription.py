@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+import msgspec
+
 
 class SubscriptionState(StrEnum):
     ACTIVE = "active"
@@ -13,8 +15,7 @@ class SubscriptionState(StrEnum):
     REBIND = "rebind"
 
 
-@dataclass(frozen=True, slots=True)
-class PushSubscription:
+class PushSubscription(msgspec.Struct, frozen=True):
     """One browser on one device that agreed to be pushed to (W3C Push API `PushSubscription`)."""
 
     id: str

@@ -1,12 +1,12 @@
 """Push subscriptions: unique by endpoint, sealed at rest, removed softly first."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from hmac import compare_digest
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import delete, func, insert, select, update
 
 from tidings.model.subscription import PushSubscription, SubscriptionState
@@ -39,7 +39,7 @@ class SqlSubscriptions:
             await of(tx).execute(insert(push_subscriptions), self._row(subscription, now))
             return Registration.NEW, subscription
         outcome = Registration.KNOWN if known.user_id == subscription.user_id else Registration.MOVED
-        renewed = replace(subscription, id=known.id, created_at=known.created_at)
+        renewed = structs.replace(subscription, id=known.id, created_at=known.created_at)
         await of(tx).execute(update(push_subscriptions).where(_s.id == known.id).values(self._row(renewed, now)))
         return outcome, renewed
 

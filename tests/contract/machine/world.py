@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from msgspec import structs
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.contract.machine.faulty import FaultyStore
@@ -135,7 +136,7 @@ class World:
         """Let a user's browsers subscribe, perhaps again."""
         async with self.store.begin() as tx:
             for number in range(DEVICES[name]):
-                device = replace(a_subscription(name, f"{name}-{number}"), id=new_id(self.clock.now()))
+                device = structs.replace(a_subscription(name, f"{name}-{number}"), id=new_id(self.clock.now()))
                 await self.store.subscriptions.register(tx, device, replaces=None, now=self.clock.now())
 
     async def begin_anew(self, place: int) -> Process:

@@ -11,6 +11,7 @@ import http_ece
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from msgspec import structs
 from py_vapid import Vapid02
 
 from tidings.channels.webpush import EndpointPolicy, WebPushChannel, generate_key, plugin
@@ -169,7 +170,7 @@ async def test_a_key_added_later_is_used(channel: WebPushChannel, service: tuple
     _, port = service
     later = generate_key(datetime(2026, 2, 1, tzinfo=UTC))
     sent = message(channel, port)
-    sent = replace(sent, target=replace(sent.target, vapid_key_id=later.id))
+    sent = structs.replace(sent, target=structs.replace(sent.target, vapid_key_id=later.id))
     refused = await channel.send(sent)
     assert isinstance(refused, Refused)
     assert refused.alert
@@ -189,7 +190,7 @@ async def test_a_stored_subscription_that_is_wrong_is_refused(
 ) -> None:
     push, port = service
     sent = message(channel, port)
-    outcome = await channel.send(replace(sent, target=replace(sent.target, **change)))  # type: ignore[arg-type]
+    outcome = await channel.send(structs.replace(sent, target=structs.replace(sent.target, **change)))
     assert isinstance(outcome, Refused)
     assert outcome.why.startswith(why)
     assert push.seen == []
@@ -198,7 +199,7 @@ async def test_a_stored_subscription_that_is_wrong_is_refused(
 async def test_a_message_too_long_for_one_record_is_refused(
     channel: WebPushChannel, service: tuple[PushService, int]
 ) -> None:
-    outcome = await channel.send(replace(message(channel, service[1]), payload=bytes(3994)))
+    outcome = await channel.send(structs.replace(message(channel, service[1]), payload=bytes(3994)))
     assert isinstance(outcome, Refused)
 
 

@@ -1,9 +1,9 @@
 """How a message becomes a request."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 from tidings.channels.webpush.payload import topic_for
 from tidings.channels.webpush.request import request_for
@@ -28,7 +28,7 @@ MESSAGE = Message("d-1", "n-1", TARGET, b"{}", Priority.NORMAL, NOW + timedelta(
     ],
 )
 def test_ttl_is_what_is_left_within_what_services_take(left: timedelta, ttl: int) -> None:
-    assert request_for(replace(MESSAGE, expires_at=NOW + left), NOW).ttl == ttl
+    assert request_for(structs.replace(MESSAGE, expires_at=NOW + left), NOW).ttl == ttl
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def test_ttl_is_what_is_left_within_what_services_take(left: timedelta, ttl: int
     [(Priority.URGENT, "high"), (Priority.HIGH, "high"), (Priority.NORMAL, "normal"), (Priority.LOW, "low")],
 )
 def test_urgency_follows_priority(priority: Priority, urgency: str) -> None:
-    assert request_for(replace(MESSAGE, priority=priority), NOW).urgency == urgency
+    assert request_for(structs.replace(MESSAGE, priority=priority), NOW).urgency == urgency
 
 
 def test_a_retry_keeps_its_topic_and_carries_the_targets_own_key() -> None:
-    first, second = request_for(MESSAGE, NOW), request_for(replace(MESSAGE, attempt=2), NOW)
+    first, second = request_for(MESSAGE, NOW), request_for(structs.replace(MESSAGE, attempt=2), NOW)
     assert first.topic == second.topic == topic_for("n-1")
     assert second.attempt == 2
     assert first.key_id == "key-1"

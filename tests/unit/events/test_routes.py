@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message
 
-from tidings.api import problems
+from tidings.api import problems, queries
 from tidings.errors import Forbidden
 from tidings.packs.events import pack
 from tidings.ports.clock import Clock
@@ -103,6 +103,7 @@ def app(store: SqlStore, notifier: "RecordingNotifier", clock: "StandingClock") 
     assert pack.router is not None
     made = FastAPI()
     problems.install(made)
+    queries.install(made)
     made.include_router(pack.router(HostOfTest(store, notifier, clock)), prefix="/api")
     return made
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 from tidings.flow.deliver import stragglers
 from tidings.flow.deliver.gate import Gate
@@ -95,7 +96,7 @@ def sending(catalog: Catalog, wording: MinijinjaWording, clock: FrozenClock) -> 
 def job_to(host: str) -> Job:
     due = a_due(NOTIFICATION)
     assert due.target is not None
-    due = replace(due, target=replace(due.target, endpoint=f"https://{host}/push/x"))
+    due = structs.replace(due, target=structs.replace(due.target, endpoint=f"https://{host}/push/x"))
     return Job(due, NOTIFICATION, Category("NEWS", "News"), True)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 
 from tidings.flow.plan.plan import Plan, batches_of, plan
 from tidings.flow.target.preview import LOOKED_AT, Tally
@@ -25,7 +26,7 @@ def planned(
     category: Category = NEWS,
     batch_size: int = 200,
 ) -> Plan:
-    reachable = [replace(one, targets={"webpush": devices.get(one.user_id, ())}) for one in people]
+    reachable = [structs.replace(one, targets={"webpush": devices.get(one.user_id, ())}) for one in people]
     return plan(
         reachable,
         notification,

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 
 from tidings.flow.deliver.recheck import AUDIENCE_TRUSTED_FOR, is_stale, objection
 from tidings.flow.record.settle import settled
@@ -28,29 +29,29 @@ SECOND = timedelta(seconds=1)
     ("due", "notification", "category", "in_audience", "reason"),
     [
         (DUE, NOTIFICATION, NEWS, True, None),
-        (replace(DUE, preference=True), NOTIFICATION, replace(NEWS, opt_in=True), True, None),
-        (replace(DUE, preference=False), NOTIFICATION, replace(NEWS, mandatory=True), True, None),
-        (replace(DUE, cancelled=True), EXPIRED, NEWS, False, SkipReason.CANCELLED),
-        (replace(DUE, locale=None), EXPIRED, NEWS, True, SkipReason.EXPIRED),
-        (replace(DUE, locale=None, timezone=None), NOTIFICATION, NEWS, False, SkipReason.USER_ERASED),
+        (structs.replace(DUE, preference=True), NOTIFICATION, replace(NEWS, opt_in=True), True, None),
+        (structs.replace(DUE, preference=False), NOTIFICATION, replace(NEWS, mandatory=True), True, None),
+        (structs.replace(DUE, cancelled=True), EXPIRED, NEWS, False, SkipReason.CANCELLED),
+        (structs.replace(DUE, locale=None), EXPIRED, NEWS, True, SkipReason.EXPIRED),
+        (structs.replace(DUE, locale=None, timezone=None), NOTIFICATION, NEWS, False, SkipReason.USER_ERASED),
         (DUE, NOTIFICATION, NEWS, False, SkipReason.LEFT_AUDIENCE),
         (DUE, NOTIFICATION, replace(NEWS, mandatory=True), False, SkipReason.LEFT_AUDIENCE),
-        (replace(DUE, target=None), NOTIFICATION, NEWS, True, SkipReason.NO_DEVICE),
+        (structs.replace(DUE, target=None), NOTIFICATION, NEWS, True, SkipReason.NO_DEVICE),
         (
-            replace(DUE, target=replace(DUE.target, state=SubscriptionState.GONE)),
+            structs.replace(DUE, target=structs.replace(DUE.target, state=SubscriptionState.GONE)),
             NOTIFICATION,
             NEWS,
             True,
             SkipReason.NO_DEVICE,
         ),
         (
-            replace(DUE, target=replace(DUE.target, state=SubscriptionState.REBIND)),
+            structs.replace(DUE, target=structs.replace(DUE.target, state=SubscriptionState.REBIND)),
             NOTIFICATION,
             NEWS,
             True,
             SkipReason.NO_DEVICE,
         ),
-        (replace(DUE, preference=False), NOTIFICATION, NEWS, True, SkipReason.PREFERENCE_OFF),
+        (structs.replace(DUE, preference=False), NOTIFICATION, NEWS, True, SkipReason.PREFERENCE_OFF),
         (DUE, NOTIFICATION, replace(NEWS, opt_in=True), True, SkipReason.NOT_OPTED_IN),
     ],
 )
@@ -71,7 +72,7 @@ def test_what_changed_since_planning_stops_a_delivery(
 def test_membership_is_looked_up_again_after_a_while_and_before_each_retry(
     attempts: int, age: timedelta, stale: bool
 ) -> None:
-    assert is_stale(replace(DUE, attempts=attempts), NOW + age - AUDIENCE_TRUSTED_FOR) is stale
+    assert is_stale(structs.replace(DUE, attempts=attempts), NOW + age - AUDIENCE_TRUSTED_FOR) is stale
 
 
 @pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Gone("410"), Deferred(NOW, "busy")])
@@ -84,7 +85,7 @@ def test_an_outcome_within_the_life_of_the_notification_stays(outcome: Outcome) 
 def test_a_retry_that_would_come_too_late_is_the_end(past: timedelta) -> None:
     attempted = tried(DUE, Deferred(NOW + timedelta(days=1) + past, "busy", 503))
     expected = Refused("expired before the next try; last answer: busy", 503, expired=True)
-    assert settled(attempted) == replace(attempted, outcome=expected)
+    assert settled(attempted) == structs.replace(attempted, outcome=expected)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from tidings.flow.deliver.gate import Gate
 from tidings.flow.deliver.renderings import Renderings
@@ -63,7 +64,7 @@ def job(due: Due | None = None, notification: Notification = NOTIFICATION, *, in
 
 
 async def test_a_message_carries_words_target_and_attempt(sending: Sending) -> None:
-    due = replace(a_due(NOTIFICATION), attempts=2)
+    due = structs.replace(a_due(NOTIFICATION), attempts=2)
     assert await sending.sender.send([job(due)]) == []
     [message] = sending.wire.sent
     assert (message.payload, message.attempt, message.target) == (b"Hello: World", 3, due.target)
@@ -85,7 +86,7 @@ async def test_no_more_are_sent_at_once_than_there_are_places(sending: Sending) 
     ("stopped", "reason"),
     [
         (job(in_audience=False), SkipReason.LEFT_AUDIENCE),
-        (job(replace(a_due(NOTIFICATION), cancelled=True)), SkipReason.CANCELLED),
+        (job(structs.replace(a_due(NOTIFICATION), cancelled=True)), SkipReason.CANCELLED),
         (job(notification=replace(NOTIFICATION, variables={})), SkipReason.RENDER_FAILED),
         (job(notification=replace(NOTIFICATION, template_code="GONE")), SkipReason.RENDER_FAILED),
     ],
@@ -100,7 +101,7 @@ async def test_what_must_not_go_out_is_skipped_with_its_reason_and_the_rest_goes
 
 
 async def test_a_bug_in_a_channel_defers_its_message_and_holds_up_no_other(sending: Sending) -> None:
-    poison = replace(a_due(NOTIFICATION), attempts=1)
+    poison = structs.replace(a_due(NOTIFICATION), attempts=1)
 
     def answer(message: Message) -> Outcome:
         if message.delivery_id == poison.id:

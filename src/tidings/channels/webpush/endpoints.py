@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
 
+import msgspec
+
 from tidings.errors import ConfigError, Invalid
 
 EXTRA_HOSTS_SETTING = "TIDINGS_PUSH_EXTRA_HOSTS"
@@ -25,8 +27,7 @@ _AUTHORITY = re.compile(r"(https?)://([^/?#]*)")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Scheme, host and port of an allowed endpoint."""
 
     scheme: str

@@ -4,12 +4,13 @@ The decisions are in `breaker`, `pace` and `returns`; here they are kept up to d
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from math import ceil
 
+import msgspec
 import structlog
+from msgspec import structs
 
 from tidings.channels.webpush.breaker import FAILURES, Breaker, Standing, admitted, noted
 from tidings.channels.webpush.endpoints import EndpointPolicy
@@ -33,8 +34,7 @@ _MOST_HOSTS = 512
 _MOST_DEVICES = 10_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Ticket:
+class Ticket(msgspec.Struct, frozen=True, eq=False):
     """One send that a host was asked for."""
 
     device: int
@@ -129,7 +129,7 @@ class Host:
             return sent.outcome
         # the host is to blame and not this message: it is tried until it expires
         again = self.not_now(priority, expires_at)
-        return replace(again, why=f"{sent.outcome.why}; {again.why}", status=sent.outcome.status)
+        return structs.replace(again, why=f"{sent.outcome.why}; {again.why}", status=sent.outcome.status)
 
     @property
     def is_idle(self) -> bool:

@@ -4,7 +4,7 @@ A host that answers slowly holds each place for long, and would end up with all 
 shrinks while it is slow, and grows back as it gets quick.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 #: bounds of a host's share of the places: never all, or one that hangs would stop the others. It begins with the
 #: least, and has the most after 65 quick answers
@@ -19,8 +19,7 @@ _WEIGHT = 0.1
 SILENCE = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """How quick a host is."""
 
     share: float = LEAST_SHARE

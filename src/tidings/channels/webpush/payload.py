@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from functools import lru_cache
 
 import msgspec
 
@@ -105,6 +106,7 @@ def shorten(text: str, limit: int) -> str:
     return text[:low].rstrip() + _ELLIPSIS if room >= 0 else ""
 
 
+@lru_cache(maxsize=256)  # a broadcast asks once for each message
 def topic_for(notification_id: str) -> str:
     """Return the `Topic` of a notification: 32 characters of the URL-safe alphabet (RFC 8030 §5.4).
 

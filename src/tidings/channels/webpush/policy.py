@@ -50,8 +50,7 @@ class Again:
     change: Change
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """What the policy must know about the try itself."""
 
     #: when the answer came

@@ -1,7 +1,8 @@
 """One push from plain text to outcome: check, sign, encrypt, post, judge."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from tidings.channels.webpush.answer import NoAnswer
 from tidings.channels.webpush.encryption import MAX_PLAINTEXT, encrypt
@@ -104,8 +105,7 @@ class Sender:
         return _Sealed(origin, headers, body)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sealed:
+class _Sealed(msgspec.Struct, frozen=True):
     """A request that may leave."""
 
     origin: Origin

@@ -1,8 +1,9 @@
 """What an answer says about the host that gave it, whoever the message was for. Pure."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+import msgspec
 
 from tidings.channels.webpush.answer import Answer, NoAnswer
 from tidings.channels.webpush.policy import Service, service_of, told_wait
@@ -24,8 +25,7 @@ class Kind(StrEnum):
     SHUT = "shut"
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(msgspec.Struct, frozen=True):
     """One exchange as the breaker sees it."""
 
     kind: Kind
@@ -33,8 +33,7 @@ class Sign:
     wait: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """What came of a push, and what it says about its host: None = nothing, the host was not asked."""
 
     outcome: Outcome

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import msgspec
 import structlog
 
 from tidings.errors import Invalid
@@ -32,8 +33,7 @@ LONGEST_SEND = timedelta(seconds=20)
 REMEMBERED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """One claimed delivery with its notification."""
 
     due: Due

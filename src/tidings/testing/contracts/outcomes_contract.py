@@ -1,9 +1,9 @@
 """Suite for `ports.store.Deliveries`, the part that people ask about: what is recorded, and how it reads back."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 
 from tidings.model.delivery import DeliveryState, Planned, Skipped, SkipReason
 from tidings.model.ids import new_id
@@ -142,7 +142,7 @@ class OutcomesContract:
         scene = await planned_scene(store, "ana", "ben")
         moved = scene.devices[0]
         async with store.begin() as tx:
-            new_owner = replace(moved, user_id="ben", id=new_id(NOW))
+            new_owner = structs.replace(moved, user_id="ben", id=new_id(NOW))
             await store.subscriptions.register(tx, new_owner, replaces=None, now=NOW)
             [trace] = await store.deliveries.trace(tx, scene.notification.id, user_id="ana", after=None, limit=9)
         assert trace.target_label is None

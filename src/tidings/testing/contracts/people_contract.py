@@ -3,6 +3,8 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from msgspec import structs
+
 from tidings.model.audience import everyone, users
 from tidings.model.delivery import Skipped, SkipReason
 from tidings.model.ids import new_id
@@ -138,8 +140,8 @@ class SubscriptionsContract:
     async def test_the_same_endpoint_again_is_known_and_takes_the_new_keys(self, store: Store) -> None:
         await self._people(store)
         first = a_subscription("ana")
-        again = replace(a_subscription("ana"), auth=b"n" * 16, device="Phone", created_at=LATER)
-        kept = replace(again, id=first.id, created_at=first.created_at)
+        again = structs.replace(a_subscription("ana"), auth=b"n" * 16, device="Phone", created_at=LATER)
+        kept = structs.replace(again, id=first.id, created_at=first.created_at)
         async with store.begin() as tx:
             await store.subscriptions.register(tx, first, replaces=None, now=NOW)
             outcome = await store.subscriptions.register(tx, again, replaces=None, now=LATER)
@@ -162,7 +164,7 @@ class SubscriptionsContract:
         async with store.begin() as tx:
             await store.subscriptions.register(tx, old, replaces=None, now=NOW)
             moved = await store.subscriptions.register(tx, a_subscription("ben"), replaces=None, now=NOW)
-            assert moved == (Registration.MOVED, replace(old, user_id="ben"))
+            assert moved == (Registration.MOVED, structs.replace(old, user_id="ben"))
             assert await store.subscriptions.of_user(tx, "ana") == []
 
     async def test_another_users_endpoint_without_its_keys_is_refused_and_nothing_changes(self, store: Store) -> None:
