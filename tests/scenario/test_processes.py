@@ -90,12 +90,14 @@ async def test_what_one_accepts_others_send(fleet: tuple[Member, Member, Member]
 
 
 async def test_a_worker_answers_about_itself_and_nothing_else(fleet: tuple[Member, Member, Member]) -> None:
-    _, worker, _ = fleet
+    api, worker, _ = fleet
     shown = (await worker.expect(200, "GET", "/health/worker", token=None)).read(Json)
     assert shown["status"] == "ok"
     assert [one["kind"] for one in shown["workers"]] == ["worker", "worker"]
     await worker.expect(200, "GET", "/health/live", token=None)
     await worker.expect(404, "GET", "/api/notifications")
+    libraries = [Path(f"/proc/{member.pid}/maps").read_text() for member in (api, worker)]
+    assert ["websockets/speedups" in loaded for loaded in libraries] == [True, False], "a worker need not carry them"
 
 
 async def test_a_worker_steps_back_for_the_others_of_its_machine(fleet: tuple[Member, Member, Member]) -> None:

@@ -54,7 +54,7 @@ def create_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
         middleware=_middleware(runtime.settings, metrics),
         dependencies=[Depends(queries.understood)],
     )
-    problems.install(app, where_to_look=" GET /openapi.json lists what there is.")
+    problems.install(app, hint="GET /openapi.json lists what there is.")
     queries.install(app)
     host = ApiHost(runtime)
     # batch and process before notifications, bulk and me before users: the fixed word first, then the id

@@ -1,6 +1,6 @@
 """What a process answers that only sends: health and metrics, without the framework of the API.
 
-A worker need not carry FastAPI and what answers WebSockets: together they were 9 MB of it.
+A worker need not carry FastAPI, which was 6 MB of it; `.importlinter` sees to that.
 """
 
 from collections.abc import Awaitable, Callable
@@ -39,7 +39,12 @@ def create_health_app(runtime: Served, shared: SharedMetrics | None = None) -> S
 
 
 def _route(path: str, check: Callable[[], Awaitable[Response]]) -> Route:
-    async def answer(_: Request) -> Response:
+    async def answer(request: Request) -> Response:
+        # the label in the metrics: not every version of Starlette says which route it took
+        request.scope["route"] = route
         return await check()
 
-    return Route(path, answer)
+    route = Route(path, answer)
+    # as in the API, without the HEAD that comes with GET here
+    route.methods = {"GET"}
+    return route

@@ -114,10 +114,10 @@ def answer(error: TidingsError, instance: str | None = None) -> Response:
     return _response(problem_of(error, instance), headers_of(error))
 
 
-def install(app: Starlette, *, where_to_look: str = "") -> None:
-    """Make every error that leaves a route a problem document. where_to_look: added to what says that a route is not"""
+def install(app: Starlette, *, hint: str = "") -> None:
+    """Make every error that leaves a route a problem document. hint: a sentence for the 404 of an unknown path."""
     app.add_exception_handler(TidingsError, _on_tidings_error)
-    app.add_exception_handler(HTTPException, partial(_on_http_exception, where_to_look))
+    app.add_exception_handler(HTTPException, partial(_on_http_exception, hint))
 
 
 async def _on_tidings_error(request: Request, error: Exception) -> Response:
@@ -127,12 +127,12 @@ async def _on_tidings_error(request: Request, error: Exception) -> Response:
     return answer(error, request.url.path)
 
 
-async def _on_http_exception(where_to_look: str, request: Request, error: Exception) -> Response:
+async def _on_http_exception(hint: str, request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     code = _FRAMEWORK_CODES.get(error.status_code, "http_error")
     detail = {
-        "no_route": f"There is nothing at {path}.{where_to_look}",
+        "no_route": f"There is nothing at {path}. {hint}".rstrip(),
         "method_not_allowed": f"{request.method} is not known at {path}.",
     }.get(code, str(error.detail))
     return _response(_problem(error.status_code, code, detail, path), dict(error.headers or {}))

@@ -1,6 +1,6 @@
 """The three forms of a process, and how each ends: everything in one, HTTP alone, sending alone.
 
-What only one form needs is imported there: the API takes memory that a worker need not have.
+What only one form needs is imported there: a worker loads no API, and without a port nothing of HTTP.
 """
 
 from __future__ import annotations

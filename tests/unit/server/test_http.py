@@ -24,7 +24,7 @@ SERVICE_RESTART = 1012
 class Door:
     """A server with a slow route and a socket, in this process."""
 
-    def __init__(self, *, deadline: float = 3.0) -> None:
+    def __init__(self, *, deadline: float = 3.0, websockets: bool = True) -> None:
         self.begun = asyncio.Event()
         self.goes_on = asyncio.Event()
         self.stop = Stop()
@@ -32,7 +32,7 @@ class Door:
         listener = bound("TIDINGS_PORT", "127.0.0.1", 0)
         self.port: int = listener.getsockname()[1]
         self.ready = asyncio.Event()
-        server = HttpServer(app, listener, self.ready.set, deadline=deadline)
+        server = HttpServer(app, listener, self.ready.set, deadline=deadline, websockets=websockets)
         self.running = asyncio.create_task(server.run_until(self.stop.asked, self.stop.hurry))
 
     async def _slow(self, _: Request) -> PlainTextResponse:
@@ -104,6 +104,18 @@ async def test_sockets_are_closed_with_service_restart() -> None:
     assert code == SERVICE_RESTART
     writer.close()
     await door.running
+
+
+async def test_without_sockets_nothing_is_upgraded_or_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door(websockets=False)
+    reader, writer = await door.asks("GET /socket HTTP/1.1\nHost: x\nUpgrade: websocket\nConnection: Upgrade\n\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404")
+    writer.close()
+    door.stop.ask()
+    await door.running
+    assert [record.message for record in caplog.records if record.name == "uvicorn.error"] == [
+        "Unsupported upgrade request."
+    ]
 
 
 async def test_time_for_an_end_runs_from_the_first_ask() -> None:
