@@ -374,6 +374,18 @@ class Machine(RuleBasedStateMachine):
     def nothing_is_sent_after_a_confirmed_cancellation(self) -> None:
         assert self.world.post.too_late() == []
 
+    @invariant()
+    def only_what_is_being_sent_holds_a_lease(self) -> None:
+        # outcomes are recorded by the lease alone
+        assert self.run(self._wrong_leases()) == []
+
+    async def _wrong_leases(self) -> Sequence[tuple[str, str | None]]:
+        columns = deliveries.c
+        async with self.world.store.read() as tx:
+            wrong = (columns.state == "sending") != columns.lease_token.is_not(None)
+            found = await of(tx).execute(select(columns.state, columns.lease_token).where(wrong))
+            return [(state, token) for state, token in found]
+
     def teardown(self) -> None:
         try:
             self.run(self._comes_to_rest())

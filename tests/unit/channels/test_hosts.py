@@ -145,8 +145,8 @@ def test_each_pause_is_told_once(pushing: Pushing) -> None:
             ticket = pushing.begin()
             if isinstance(ticket, Ticket):
                 pushing.end(ticket, SILENT)
-    assert [(line["event"], line["host"], line["seconds"]) for line in logs] == [
-        ("push_host_held_back", "https://fcm.googleapis.com", 5.0)
+    assert [(line["event"], line["host"], line["seconds"], line["told"]) for line in logs] == [
+        ("push_host_held_back", "https://fcm.googleapis.com", 5.0, False)
     ]
     assert pushing.hosts.held_back() == {"https://fcm.googleapis.com": True}
     assert pushing.hosts.pauses() == {"https://fcm.googleapis.com": 1}
@@ -180,6 +180,7 @@ def test_once_a_host_is_quick_again_the_next_to_be_held_back_do_not_stand_behind
         for _ in range(200):
             pushing.one(WELL)
     assert [entry["event"] for entry in logs] == ["push_host_held_back", "push_host_works_again"], "told once each"
+    assert logs[0]["told"] is False
     for _ in range(FAILURES):
         pushing.begun()
     pushing.clock.advance(SILENCE + 0.1)

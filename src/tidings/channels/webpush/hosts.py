@@ -79,7 +79,8 @@ class Host:
             pause = Pause(f"{self.name} has only just become free", now)
         elif not self._lines and self._breaker.standing is Standing.CLOSED:
             # no breaker tells of it
-            log.warning("push_host_held_back", host=self.name, seconds=_seconds(pause.until, now), why=pause.why)
+            seconds = _seconds(pause.until, now)
+            log.warning("push_host_held_back", host=self.name, seconds=seconds, told=pause.told, why=pause.why)
         place = place_in_line(self._lines.get(priority), pause, self._jitter())
         self._lines[priority] = max(place, self._lines.get(priority, place))
         until = in_time(place, pause, expires_at, now, self._jitter())
