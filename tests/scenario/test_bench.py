@@ -5,12 +5,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
-from pyreqwest.client import ClientBuilder
+from pyreqwest.client import Client, ClientBuilder
 
 from tidings.bench import idle, lanes, push, queue, serving
 from tidings.bench.backends import Backends
@@ -122,22 +124,63 @@ async def test_a_benchmark_that_is_stopped_ends_its_processes_and_erases_its_dat
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_whoever_waits_for_a_start_ends_when_told_to_at_whatever_moment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [None, 200, 503], ids=["refused", "ready", "not yet ready"])
+async def test_whoever_waits_for_a_start_ends_when_told_to_at_whatever_moment(
+    status: int | None, tmp_path: Path
+) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, stdin=asyncio.subprocess.PIPE)
     starts = serving._Started("nobody", process, Backends(tmp_path, {}, Settings(data_dir=tmp_path)))
+
+    async def waits(client: Client, url: str) -> None:
+        """Wait, and then for good, as a benchmark goes on once its server is there."""
+        await serving._ready(client, url, starts)
+        await asyncio.Event().wait()
+
+    async with _door(status) as url, ClientBuilder().build() as client:
+        for number in range(600):
+            waiting = asyncio.create_task(waits(client, url))
+            for _ in range(number % 150):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            done, _ = await asyncio.wait([waiting], timeout=10)
+            assert done, f"the cancellation after {number % 150} passes of the event loop was swallowed"
+    process.kill()
+    await process.wait()
+
+
+class _Answer(asyncio.Protocol):
+    """Answers whatever comes with one status."""
+
+    def __init__(self, status: int) -> None:
+        self._answer = f"HTTP/1.1 {status} -\r\nContent-Length: 0\r\n\r\n".encode()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(self._answer)
+
+
+@asynccontextmanager
+async def _door(status: int | None) -> AsyncIterator[str]:
+    """Answer every request with a status, None = refuse every connection; yield the address."""
+    opened: list[_Answer] = []
+
+    def answer() -> _Answer:
+        assert status is not None
+        opened.append(_Answer(status))
+        return opened[-1]
+
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        async with ClientBuilder().build() as client:
-            for number in range(400):
-                waiting = asyncio.create_task(serving._ready(client, url, starts))
-                for _ in range(number % 100):
-                    await asyncio.sleep(0)
-                waiting.cancel()
-                done, _ = await asyncio.wait([waiting], timeout=10)
-                assert done, f"the cancellation after {number % 100} passes of the event loop was swallowed"
-    process.kill()
-    await process.wait()
+        if status is None:
+            yield url
+            return
+        async with await asyncio.get_running_loop().create_server(answer, sock=nobody):
+            yield url
+            for one in opened:
+                one.transport.abort()
 
 
 async def test_json_is_one_document_on_standard_output(tmp_path: Path) -> None:

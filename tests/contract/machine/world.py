@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 
 from msgspec import structs
 from sqlalchemy import func, select
@@ -44,6 +45,7 @@ NO_NEWS = "fay"
 #: rounds of a minute or more until everything must have ended: twelve of them are the most that was seen
 ROUNDS = 40
 MINUTE = timedelta(seconds=61)
+MILLISECOND = timedelta(milliseconds=1)
 #: how long a cancellation waits for a worker that does not hear, in the time of the clock
 PATIENCE = timedelta(seconds=5)
 #: no clock goes back further than this
@@ -106,9 +108,12 @@ class World:
         self.kinds = {kind.name: kind for kind in core.pack.audiences}
         self.lanes = LocalQueue(clock) if backend.alone else SharedLanes(clock)
         self.store = self._store()
+        self.start = clock.now()
         #: the clock may be set back to here, and by how much it was in all
-        self.floor = clock.now() - SET_BACK
+        self.floor = self.start - SET_BACK
         self.set_back = timedelta()
+        #: how often that was
+        self.turns = 0
         self.workers = [self._process(attended=True) for _ in range(1 if backend.alone else 2)]
         self.api = self.workers[0] if backend.alone else self._process(attended=False)
 
@@ -166,8 +171,15 @@ class World:
             self.lanes.flush()
 
     def turn_back(self, by: timedelta) -> None:
-        """Set the clock back a little."""
-        by = min(by, self.clock.now() - self.floor)
+        """Set the clock back a little, never to an instant that it has shown.
+
+        Here everything happens at whole milliseconds, and two tries of a delivery would begin at one and the same
+        instant, by which the ledger tells them apart.
+        """
+        self.turns += 1
+        earliest = max(self.clock.now() - by, self.floor)
+        milliseconds = ceil((earliest - self.start) / MILLISECOND)
+        by = self.clock.now() - (self.start + milliseconds * MILLISECOND + self.turns * timedelta.resolution)
         if by > timedelta():
             self.set_back += by
             self.clock.advance(-by)

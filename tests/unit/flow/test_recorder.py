@@ -155,3 +155,25 @@ async def test_a_loop_stopped_in_the_middle_of_a_write_leaves_the_rows_for_the_l
     ledger.open.set()
     await recorder.flush()
     assert ledger.writes == [ids(rows)]
+
+
+async def test_whoever_was_stopped_does_not_wait_for_room() -> None:
+    ledger = Ledger()
+    recorder, (kept, late) = Recorder(ledger.write, max_rows=1, max_delay=NEVER), outcomes(2)
+    await recorder.add(kept)
+    sending = asyncio.Event()
+
+    async def send() -> None:
+        with suppress(asyncio.CancelledError):
+            # a library that answers although it was cancelled
+            sending.set()
+            await asyncio.Event().wait()
+        await recorder.add(late)
+
+    stopped = asyncio.create_task(send())
+    await sending.wait()
+    stopped.cancel()
+    done, _ = await asyncio.wait([stopped], timeout=PATIENCE)
+    assert done, "it would wait for as long as the database is away"
+    assert stopped.cancelled()
+    assert recorder.waiting == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -112,6 +113,29 @@ async def test_a_bug_in_a_channel_defers_its_message_and_holds_up_no_other(sendi
     await sending.sender.send([job(poison), job()])
     assert Deferred(NOW + AFTER_A_BUG * 2, "internal error: KeyError") in sending.outcomes
     assert Delivered() in sending.outcomes
+
+
+async def test_when_it_is_stopped_nothing_more_begins_even_if_a_library_swallows_that(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def answers_all_the_same(message: Message) -> Outcome:
+        sending.wire.sent.append(message)
+        with suppress(asyncio.CancelledError):
+            begun.set()
+            await asyncio.Event().wait()
+        return Delivered(status=201)
+
+    monkeypatch.setattr(sending.wire, "send", answers_all_the_same)
+    batch = asyncio.create_task(sending.with_places(1).send([job() for _ in range(3)]))  # noqa: RUF006  # it is kept, a few lines down
+    await begun.wait()
+    batch.cancel()
+    done, _ = await asyncio.wait([batch], timeout=10)
+    assert done, "the next send has begun"
+    assert batch.cancelled()
+    assert len(sending.wire.sent) == 1
+    assert sending.outcomes == [Delivered(status=201)], "what was answered is recorded"
 
 
 async def test_a_cancelled_notification_is_not_sent_even_when_it_is_claimed_already(sending: Sending) -> None:

@@ -39,7 +39,11 @@ class Recorder:
 
     async def add(self, attempted: Attempted) -> None:
         """Take one outcome; waits while `max_rows` are unwritten."""
+        me = asyncio.current_task()
         while len(self._buffer) >= self._max_rows:
+            if me is not None and me.cancelling():
+                # a channel's library answered instead, and a stop waits for this task
+                raise asyncio.CancelledError
             await self._room.wait()
         self._buffer.append(attempted)
         self._some.set()
