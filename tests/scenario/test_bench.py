@@ -136,51 +136,53 @@ async def test_whoever_waits_for_a_start_ends_when_told_to_at_whatever_moment(
         await serving._ready(client, url, starts)
         await asyncio.Event().wait()
 
-    async with _door(status) as url, ClientBuilder().build() as client:
-        for number in range(600):
-            waiting = asyncio.create_task(waits(client, url))
-            for _ in range(number % 150):
-                await asyncio.sleep(0)
-            waiting.cancel()
-            done, _ = await asyncio.wait([waiting], timeout=10)
-            assert done, f"the cancellation after {number % 150} passes of the event loop was swallowed"
-    process.kill()
-    await process.wait()
+    try:
+        async with _door(status) as url, ClientBuilder().build() as client:
+            for number in range(600):
+                waiting = asyncio.create_task(waits(client, url))
+                for _ in range(number % 150):
+                    await asyncio.sleep(0)
+                waiting.cancel()
+                await asyncio.wait([waiting], timeout=10)
+                ended = waiting.cancelled()
+                waiting.cancel()
+                assert ended, f"the cancellation after {number % 150} passes of the event loop was swallowed"
+    finally:
+        process.kill()
+        await process.wait()
 
 
 class _Answer(asyncio.Protocol):
     """Answers whatever comes with one status."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, opened: list[asyncio.Transport]) -> None:
         self._answer = f"HTTP/1.1 {status} -\r\nContent-Length: 0\r\n\r\n".encode()
+        self._opened = opened
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self._transport = cast(asyncio.Transport, transport)
+        self._opened.append(self._transport)
 
     def data_received(self, data: bytes) -> None:
-        self.transport.write(self._answer)
+        self._transport.write(self._answer)
 
 
 @asynccontextmanager
 async def _door(status: int | None) -> AsyncIterator[str]:
     """Answer every request with a status, None = refuse every connection; yield the address."""
-    opened: list[_Answer] = []
-
-    def answer() -> _Answer:
-        assert status is not None
-        opened.append(_Answer(status))
-        return opened[-1]
-
+    opened: list[asyncio.Transport] = []
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         if status is None:
             yield url
             return
-        async with await asyncio.get_running_loop().create_server(answer, sock=nobody):
-            yield url
-            for one in opened:
-                one.transport.abort()
+        async with await asyncio.get_running_loop().create_server(lambda: _Answer(status, opened), sock=nobody):
+            try:
+                yield url
+            finally:
+                for connection in opened:
+                    connection.abort()
 
 
 async def test_json_is_one_document_on_standard_output(tmp_path: Path) -> None:

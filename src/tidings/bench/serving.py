@@ -10,12 +10,11 @@ from datetime import timedelta
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import ConnectError
-from pyreqwest.request import ConsumedRequest
-from pyreqwest.response import Response
 
 from tidings.bench.backends import Backends
 from tidings.bench.processes import Cost, cost_of
 from tidings.errors import TidingsError
+from tidings.testing.sent import sent
 
 API_KEY = "bench-key-for-a-server-on-loopback-only"
 _START_SECONDS = 60
@@ -38,7 +37,7 @@ class Served:
         request = self.client.request(method, self.base_url + path).bearer_auth(API_KEY)
         if body is not None:
             request = request.body_json(body)
-        response = await _sent(request.build())
+        response = await sent(request.build())
         if response.status // 100 != 2:
             raise TidingsError(f"{method} {path} answered {response.status}: {await response.text()}")
         answer: Mapping[str, object] = await response.json()
@@ -49,7 +48,7 @@ class Served:
         text = ""
         # what a process counts elsewhere it brings up to date when it is asked itself
         for url in (*self.worker_urls, self.base_url):
-            response = await _sent(self.client.get(url + "/metrics").build())
+            response = await sent(self.client.get(url + "/metrics").build())
             text = await response.text()
         lines = text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
@@ -138,7 +137,7 @@ async def _ready(client: Client, url: str, started: _Started) -> None:
         async with asyncio.timeout(_START_SECONDS):
             while started.process.returncode is None:
                 try:
-                    answer = await _sent(client.get(url + "/health/ready").build())
+                    answer = await sent(client.get(url + "/health/ready").build())
                     if answer.status == 200:
                         return
                 except ConnectError:
@@ -147,15 +146,6 @@ async def _ready(client: Client, url: str, started: _Started) -> None:
     except TimeoutError:
         pass
     raise TidingsError(f"{started.name} did not start:\n{started.log_end}")
-
-
-async def _sent(request: ConsumedRequest) -> Response:
-    """Send a request. Cancelled as the answer comes, pyreqwest gives the answer and forgets the cancellation."""
-    try:
-        return await request.send()
-    finally:
-        if (own := asyncio.current_task()) is not None and own.cancelling():
-            raise asyncio.CancelledError
 
 
 def _free_port() -> int:

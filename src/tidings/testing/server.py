@@ -21,6 +21,7 @@ from pyreqwest.exceptions import PyreqwestError
 
 from tidings.credentials import sign_user_token
 from tidings.errors import BackendError
+from tidings.testing.sent import sent
 
 T = TypeVar("T")
 
@@ -223,7 +224,7 @@ class TidingsServer:
             request = request.body_bytes(body if isinstance(body, bytes) else msgspec.json.encode(body))
         wanted |= {name.lower(): value for name, value in (headers or {}).items()}
         try:
-            response = await request.headers(wanted).build().send()
+            response = await sent(request.headers(wanted).build())
             content = (await response.bytes()).to_bytes()
         except PyreqwestError as error:
             raise BackendError(f"{method} {path} was not answered: {type(error).__name__}") from error

@@ -112,7 +112,7 @@ class World:
         #: the clock may be set back to here, and by how much it was in all
         self.floor = self.start - SET_BACK
         self.set_back = timedelta()
-        #: how often that was
+        #: how often that was asked for
         self.turns = 0
         self.workers = [self._process(attended=True) for _ in range(1 if backend.alone else 2)]
         self.api = self.workers[0] if backend.alone else self._process(attended=False)

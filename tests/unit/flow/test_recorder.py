@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Literal
 
 import pytest
 
@@ -157,23 +158,58 @@ async def test_a_loop_stopped_in_the_middle_of_a_write_leaves_the_rows_for_the_l
     assert ledger.writes == [ids(rows)]
 
 
-async def test_whoever_was_stopped_does_not_wait_for_room() -> None:
+@pytest.mark.parametrize("swallowed", [False, True], ids=["while it waits", "before, and a library swallowed that"])
+async def test_whoever_is_stopped_does_not_wait_for_room_and_what_it_knows_is_written(swallowed: bool) -> None:
     ledger = Ledger()
-    recorder, (kept, late) = Recorder(ledger.write, max_rows=1, max_delay=NEVER), outcomes(2)
-    await recorder.add(kept)
+    recorder, rows = Recorder(ledger.write, max_rows=1, max_delay=NEVER), outcomes(2)
+    await recorder.add(rows[0])
     sending = asyncio.Event()
 
     async def send() -> None:
-        with suppress(asyncio.CancelledError):
-            # a library that answers although it was cancelled
-            sending.set()
-            await asyncio.Event().wait()
-        await recorder.add(late)
+        if swallowed:
+            with suppress(asyncio.CancelledError):
+                sending.set()
+                await asyncio.Event().wait()
+        sending.set()
+        await recorder.add(rows[1])
 
     stopped = asyncio.create_task(send())
     await sending.wait()
     stopped.cancel()
     done, _ = await asyncio.wait([stopped], timeout=PATIENCE)
     assert done, "it would wait for as long as the database is away"
-    assert stopped.cancelled()
-    assert recorder.waiting == 1
+    await recorder.flush()
+    assert ledger.writes == [ids(rows)]
+
+
+async def test_who_still_waits_for_room_lets_others_run_while_more_than_the_limit_is_kept() -> None:
+    class Impatient(asyncio.Event):
+        waits = 0
+
+        async def wait(self) -> Literal[True]:
+            self.waits += 1
+            assert self.waits < 10, "it never lets go of the event loop"
+            return await super().wait()
+
+    ledger = Ledger()
+    ledger.open.clear()
+
+    async def slowly(rows: Sequence[Attempted]) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await ledger.write(rows)
+
+    recorder, rows = Recorder(slowly, max_rows=1, max_delay=NEVER), outcomes(4)
+    recorder._room = Impatient()
+    await recorder.add(rows[0])
+    writing = asyncio.create_task(recorder.flush())
+    adding = [asyncio.create_task(recorder.add(row)) for row in rows[1:]]
+    await asyncio.sleep(0)
+    for stopped in adding[1:]:
+        stopped.cancel()
+    await asyncio.wait(adding[1:], timeout=PATIENCE)
+    assert recorder.waiting == 3, "those who were stopped have left what they knew"
+    ledger.open.set()
+    await asyncio.wait_for(asyncio.gather(writing, adding[0]), PATIENCE)
+    await recorder.flush()
+    assert {one for write in ledger.writes for one in write} == set(ids(rows))

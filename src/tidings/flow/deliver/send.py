@@ -114,13 +114,9 @@ class Sender:
         self._held += held
 
         async def running(runner: Runner, group: _Group) -> None:
-            me = asyncio.current_task()
-            assert me is not None, "runs in a task"
-            while group.waiting and not self._stopping:
+            # stopped, and still here: the library of a channel returned its answer instead of being cancelled
+            while group.waiting and not self._stopping and not runner.is_stopped:
                 await self._one(group, runner, informed)
-                if me.cancelling():
-                    # a channel's library that answers instead must not have the rest sent by somebody who was stopped
-                    raise asyncio.CancelledError
 
         async def look() -> bool:
             for group in groups:

@@ -1,7 +1,7 @@
 """Sends that take much longer than the rest of their claim must not keep the lane from its next claim."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 
 #: seconds after which a send that is still in flight is a straggler
 PATIENCE = 2.0
@@ -17,6 +17,8 @@ class Runner:
         self.since: float | None = None
         #: whether somebody else waits for it now, not those who started it
         self.is_straggler = False
+        #: whether it was cancelled, and is to begin nothing more
+        self.is_stopped = False
 
 
 class Stragglers:
@@ -27,7 +29,7 @@ class Stragglers:
     """
 
     def __init__(self) -> None:
-        self._slow: set[asyncio.Task[None]] = set()
+        self._slow: dict[asyncio.Task[None], Runner] = {}
         self._waiting = 0
         self._another = asyncio.Event()
 
@@ -65,12 +67,12 @@ class Stragglers:
             if all_begun and all(runner.since is not None and runner.since <= slow_since for runner in tasks.values()):
                 for task, runner in tasks.items():
                     runner.is_straggler = True
-                    self._slow.add(task)
+                    self._slow[task] = runner
                     task.add_done_callback(self._ended)
                 tasks.clear()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._slow.discard(task)
+        self._slow.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             asyncio.get_running_loop().call_exception_handler({"message": "a slow send failed", "exception": error})
 
@@ -85,8 +87,9 @@ class Stragglers:
                 other.cancel()
 
 
-async def _cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
+async def _cancelled(tasks: Mapping[asyncio.Task[None], Runner]) -> None:
     cancelled = list(tasks)
-    for task in cancelled:
+    for task, runner in tasks.items():
+        runner.is_stopped = True
         task.cancel()
     await asyncio.gather(*cancelled, return_exceptions=True)

@@ -38,13 +38,19 @@ class Recorder:
         return len(self._buffer)
 
     async def add(self, attempted: Attempted) -> None:
-        """Take one outcome; waits while `max_rows` are unwritten."""
+        """Take one outcome; waits while `max_rows` are unwritten, so that nothing more is sent meanwhile.
+
+        A task that is cancelled sends nothing more, and a stop waits for it: what it knows is kept without a wait.
+        """
         me = asyncio.current_task()
-        while len(self._buffer) >= self._max_rows:
-            if me is not None and me.cancelling():
-                # a channel's library answered instead, and a stop waits for this task
-                raise asyncio.CancelledError
-            await self._room.wait()
+        assert me is not None, "runs in a task"
+        try:
+            while len(self._buffer) >= self._max_rows and not me.cancelling():
+                await self._room.wait()
+        finally:
+            self._keep(attempted)
+
+    def _keep(self, attempted: Attempted) -> None:
         self._buffer.append(attempted)
         self._some.set()
         if len(self._buffer) >= self._enough:
@@ -79,5 +85,6 @@ class Recorder:
                 await self._write(rows)
                 del self._buffer[: len(rows)]
                 self._full.clear()
-                self._room.set()
+                if len(self._buffer) < self._max_rows:
+                    self._room.set()
             self._some.clear()
