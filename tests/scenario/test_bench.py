@@ -94,11 +94,20 @@ async def test_idle_processes_ask_little_of_the_machine(backends: str, tmp_path:
     assert 0 < figures.queries_per_second < 200
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Have children hear SIGHUP although these tests run under `nohup`; what is handled here is at its default there"""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("told", "ignored"),
-    [(signal.SIGTERM, ""), (signal.SIGHUP, ""), (signal.SIGTERM, "INT")],
-    ids=["SIGTERM", "SIGHUP", "SIGTERM, in the background of a script"],
+    [(signal.SIGTERM, ""), (signal.SIGHUP, ""), (signal.SIGTERM, "INT"), (signal.SIGTERM, "HUP")],
+    ids=["SIGTERM", "SIGHUP", "SIGTERM, in the background of a script", "SIGTERM, under nohup"],
 )
+@pytest.mark.usefixtures("heard")
 async def test_a_benchmark_that_is_stopped_ends_its_processes_and_erases_its_data(
     tmp_path: Path, told: signal.Signals, ignored: str
 ) -> None:
@@ -115,6 +124,7 @@ async def test_a_benchmark_that_is_stopped_ends_its_processes_and_erases_its_dat
 
     await eventually(started, within=60)
     [child] = _children(process.pid)
+    assert (signal.SIGHUP in _ignored(process.pid)) == (ignored == "HUP"), "nohup is for going on"
     process.send_signal(told)
     # a shell and the kernel each send one
     process.send_signal(told)
@@ -197,6 +207,13 @@ async def test_json_is_one_document_on_standard_output(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, b"")
     shown = msgspec.json.decode(output, type=dict[str, object])
     assert set(shown) == {"queue", "batches", "plans", "latencyMs", "cores"}
+
+
+def _ignored(pid: int) -> set[signal.Signals]:
+    """Return what a process ignores (`SigIgn` of proc_pid_status(5): the lowest bit is signal 1)."""
+    [mask] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn:")]
+    bits = int(mask.split()[1], 16)
+    return {one for one in signal.Signals if bits >> (one - 1) & 1}
 
 
 def _children(pid: int) -> list[int]:
