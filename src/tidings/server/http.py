@@ -30,8 +30,7 @@ class HttpServer(uvicorn.Server):
     ) -> None:
         """Take what to serve, and what to call once it is.
 
-        deadline: seconds for requests in progress at the stop. websockets: False = answer none, and load no library for
-        them (3 MB).
+        deadline: seconds for requests in progress at the stop. websockets: False = answer none, load nothing for it.
         """
         # uvicorn counts whole seconds
         super().__init__(_config(app, max(1, round(min(deadline, REQUESTS_DEADLINE))), websockets=websockets))

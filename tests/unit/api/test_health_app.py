@@ -54,6 +54,13 @@ async def test_it_answers_what_the_api_answers(
     assert (own.status, own.body, own.headers) == (api.status, api.body, api.headers)
 
 
+async def test_it_has_the_health_routes_of_the_api_and_no_other(call: Any, ask: Any) -> None:
+    documented = (await call("GET", "/openapi.json", key=None)).json["paths"]
+    assert {route.path for route in ask.app.routes} == {
+        path for path, methods in documented.items() if methods.get("get", {}).get("tags") == ["health"]
+    }
+
+
 async def test_its_metrics_come_with_the_headers_of_the_api(call: Any, ask: Any) -> None:
     own, api = await ask("GET", "/metrics", key=None), await call("GET", "/metrics", key=None)
     length = "content-length"

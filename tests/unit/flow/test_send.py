@@ -128,7 +128,7 @@ async def test_when_it_is_stopped_nothing_more_begins_even_if_a_library_swallows
         return Delivered(status=201)
 
     monkeypatch.setattr(sending.wire, "send", answers_all_the_same)
-    batch = asyncio.create_task(sending.with_places(1).send([job(), job()]))  # it is kept, a few lines down
+    batch = asyncio.create_task(sending.with_places(1).send([job(), job()]))
     await begun.wait()
     batch.cancel()
     done, _ = await asyncio.wait([batch], timeout=10)

@@ -2,7 +2,8 @@
 
 What is lost when the process dies is bounded by what waits here: those messages may be sent a second time, no more.
 So there is a limit, and sending stops at it: nobody gets rid of an outcome while `max_rows` are unwritten, also when
-the database does not answer. Writing begins at four fifths of it, or when the oldest outcome is `max_delay` old.
+the database does not answer, apart from who is told to stop and sends nothing more. Writing begins at four fifths of
+the limit, or when the oldest outcome is `max_delay` old.
 """
 
 import asyncio
