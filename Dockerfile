@@ -1,4 +1,4 @@
-# One image for all of Tidings: what follows `tidings` is the command (compose.yaml).
+# One image for all processes. The container's arguments are the `tidings` command (compose.yaml).
 FROM python:3.11-slim
 
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/tidings tidings

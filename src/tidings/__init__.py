@@ -1,7 +1,7 @@
-"""Tidings: who must know, what to say, over which channel and when — and what happened to every message.
+"""Tidings, a notification service: it resolves audiences, delivers messages and records the outcome of each.
 
-`Tidings` is the library, `audience` describes who, `tidings.errors` what can go wrong. Importing this package is
-cheap: everything is loaded at first use.
+`Tidings` is the library client, `audience` composes recipients, `errors` holds the exceptions. Names are imported at
+first use, so importing this package is cheap.
 """
 
 from importlib import import_module
@@ -9,43 +9,46 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tidings import errors
-    from tidings.facade import Handle, Tidings, Trace
+    from tidings.client import NotificationHandle, NotificationTrace, Tidings
     from tidings.model import audience
-    from tidings.model.outcome import Deferred, Delivered, Gone, Outcome, Refused
+    from tidings.model.outcome import Accepted, InvalidTarget, Outcome, PermanentFailure, RetryLater
     from tidings.model.priority import Priority
+    from tidings.model.subject import SubjectRequest
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Deferred",
-    "Delivered",
-    "Gone",
-    "Handle",
+    "Accepted",
+    "InvalidTarget",
+    "NotificationHandle",
+    "NotificationTrace",
     "Outcome",
+    "PermanentFailure",
     "Priority",
-    "Refused",
+    "RetryLater",
+    "SubjectRequest",
     "Tidings",
-    "Trace",
     "audience",
     "errors",
 ]
 
-_HOMES = {
-    "Deferred": "tidings.model.outcome",
-    "Delivered": "tidings.model.outcome",
-    "Gone": "tidings.model.outcome",
-    "Handle": "tidings.facade",
+_MODULES = {
+    "Accepted": "tidings.model.outcome",
+    "InvalidTarget": "tidings.model.outcome",
+    "NotificationHandle": "tidings.client",
+    "NotificationTrace": "tidings.client",
     "Outcome": "tidings.model.outcome",
+    "PermanentFailure": "tidings.model.outcome",
     "Priority": "tidings.model.priority",
-    "Refused": "tidings.model.outcome",
-    "Tidings": "tidings.facade",
-    "Trace": "tidings.facade",
+    "RetryLater": "tidings.model.outcome",
+    "SubjectRequest": "tidings.model.subject",
+    "Tidings": "tidings.client",
 }
 
 
 def __getattr__(name: str) -> object:
     if name == "audience":
         return import_module("tidings.model.audience")
-    if home := _HOMES.get(name):
-        return getattr(import_module(home), name)
+    if module := _MODULES.get(name):
+        return getattr(import_module(module), name)
     raise AttributeError(f"module 'tidings' has no attribute {name!r}")

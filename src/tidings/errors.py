@@ -1,6 +1,6 @@
-"""Every error Tidings raises on purpose: one small tree, each with a stable `code` and, where it applies, the field.
+"""The exceptions of Tidings, each with a stable `code`.
 
-HTTP status codes are not here: the API maps this tree to them in one table (`tidings.api.problems`).
+The API maps them to HTTP status codes in one table (`tidings.api.http.problem_details`).
 """
 
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing wrong with an input."""
+class FieldError:
+    """A validation error of one field."""
 
-    #: JSON-Pointer-like path of the field, in the caller's spelling: `startDate`, `keys.p256dh`, `userIds[3]`
+    #: path of the field in the caller's spelling: `startDate`, `keys.p256dh`, `userIds[3]`
     field: str
-    #: what is wrong and what would be right, in one sentence
+    #: one sentence that states the rule or the fix
     message: str
 
 
 class TidingsError(Exception):
-    """Root of all errors raised on purpose."""
+    """Base class of all Tidings errors."""
 
     code = "error"
 
@@ -29,52 +29,53 @@ class TidingsError(Exception):
             self.code = code
 
 
-class Invalid(TidingsError):
-    """The input breaks a rule; `faults` name each field and its fix."""
+class ValidationFailed(TidingsError):
+    """The input is invalid; `field_errors` name each wrong field and its fix."""
 
     code = "invalid"
 
-    def __init__(self, message: str, *, faults: Sequence[Fault] = (), code: str | None = None) -> None:
+    def __init__(self, message: str, *, field_errors: Sequence[FieldError] = (), code: str | None = None) -> None:
         super().__init__(message, code=code)
-        self.faults = tuple(faults)
+        self.field_errors = tuple(field_errors)
 
     @classmethod
-    def of(cls, faults: Sequence[Fault], *, code: str | None = None) -> "Invalid":
-        """Return the error for several faults; its message names the first few."""
-        return cls("; ".join(f"{one.field}: {one.message}" for one in faults[:5]), faults=faults, code=code)
+    def from_errors(cls, field_errors: Sequence[FieldError], *, code: str | None = None) -> "ValidationFailed":
+        """Return the error for several fields. Its message lists the first five."""
+        message = "; ".join(f"{error.field}: {error.message}" for error in field_errors[:5])
+        return cls(message, field_errors=field_errors, code=code)
 
     @classmethod
-    def field(cls, field: str, message: str, *, code: str | None = None) -> "Invalid":
-        """Return the error for one wrong field."""
-        return cls(f"{field}: {message}", faults=(Fault(field, message),), code=code)
+    def for_field(cls, field: str, message: str, *, code: str | None = None) -> "ValidationFailed":
+        """Return the error for one field."""
+        return cls(f"{field}: {message}", field_errors=(FieldError(field, message),), code=code)
 
 
 class Unauthenticated(TidingsError):
-    """The caller did not say who it is, or the proof does not hold."""
+    """The request has no credentials, or they are invalid."""
 
     code = "unauthenticated"
 
 
 class Forbidden(TidingsError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated but lacks the permission."""
 
     code = "forbidden"
 
 
 class NotFound(TidingsError):
-    """The thing named does not exist, or not for this caller."""
+    """The resource does not exist, or is not visible to this caller."""
 
     code = "not_found"
 
 
 class Conflict(TidingsError):
-    """The thing is in a state that does not allow this."""
+    """The state of the resource does not allow the operation."""
 
     code = "conflict"
 
 
 class RateLimited(TidingsError):
-    """Too many calls; `retry_after` seconds from now there is room again."""
+    """The caller sent too many requests; it may retry after `retry_after` seconds."""
 
     code = "rate_limited"
 
@@ -84,7 +85,7 @@ class RateLimited(TidingsError):
 
 
 class ConfigError(TidingsError):
-    """A setting is wrong or missing; the message names the setting and the fix."""
+    """A setting is invalid or missing; the message names the setting and the fix."""
 
     code = "config"
 
@@ -94,10 +95,25 @@ class ConfigError(TidingsError):
 
 
 class BackendError(TidingsError):
-    """A server Tidings depends on (database, queue) does not answer; try again after `retry_after` seconds."""
+    """A back end (database, queue, cache, presence) is unavailable; retry after `retry_after` seconds."""
 
     code = "backend"
 
-    def __init__(self, message: str, *, retry_after: float = 5.0) -> None:
+    def __init__(self, message: str, *, retry_after: float = 5.0, backend: str | None = None) -> None:
+        """backend: its name, a value of `backend_health.Backend`; None = not known."""
         super().__init__(message)
         self.retry_after = retry_after
+        self.backend = backend
+
+
+class TransactionConflict(BackendError):
+    """The database rolled a transaction back because of a concurrent one: a deadlock or a serialization failure.
+
+    Nothing was stored. The same transaction usually succeeds when it is repeated (`ports.transaction`).
+    """
+
+    code = "backend"
+
+
+class MissingReference(NotFound):
+    """A row that a stored row must refer to does not exist: another transaction deleted it in the meantime."""

@@ -1,6 +1,8 @@
 """Fixtures of the browser tests: Chromium, a fake Tidings site on loopback, and a stubbed push manager."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -15,9 +17,9 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, CDPSession, Page, async_playwright
+from tests.support.autopush import AutopushServer
 
 from tidings.credentials import mint_api_key
-from tidings.testing.autopush import AutopushServer
 
 WEB = Path(__file__).parents[2] / "src" / "tidings" / "web"
 MIME = {
@@ -29,24 +31,29 @@ MIME = {
     ".woff2": "font/woff2",
     ".webmanifest": "application/manifest+json",
 }
-# RFC 8292 §2.4 and RFC 8291 appendix A: points that really are on the curve.
+# RFC 8292 §2.4 and RFC 8291 appendix A: valid points on the curve.
 FIRST_KEY = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"
 SECOND_KEY = "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A8"
 
 JsonObject = dict[str, object]
 
 
-def delivered_once() -> JsonObject:
-    """Return what the server explains about a visitor who was told on one device."""
+def hash_of(endpoint: str) -> str:
+    """Return the `endpointHash` of a device."""
+    return base64.urlsafe_b64encode(hashlib.sha256(endpoint.encode()).digest()).rstrip(b"=").decode()
+
+
+def explain_delivered_once() -> JsonObject:
+    """Return the server's explanation for a visitor who received the notification on one device."""
     when = "2026-11-22T12:00:01.240Z"
     delivery: JsonObject = {"target": "Chrome on Linux", "state": "delivered", "why": None, "dueAt": when}
     delivery |= {"updatedAt": when, "attempts": [{"finishedAt": when}]}
-    said: JsonObject = {"verdict": "delivered", "sentences": ["u-1 got it on 1 device."]}
-    return said | {"userId": "u-1", "notificationId": "n-1", "deliveries": [delivery], "skips": []}
+    answer: JsonObject = {"verdict": "delivered", "sentences": ["u-1 got it on 1 device."]}
+    return answer | {"userId": "u-1", "notificationId": "n-1", "deliveries": [delivery], "skips": []}
 
 
-def seeded_events() -> list[JsonObject]:
-    """Return the programme of the fake shop."""
+def build_events() -> list[JsonObject]:
+    """Return the events of the fake shop."""
     common: JsonObject = {"status": "ACTIVE", "version": 1, "hostId": "host-1", "endDate": None}
     rows = [
         ("ev-1", "Vinyl & Vermouth", "One turntable, two crates, and a bartender with opinions about both.",
@@ -62,25 +69,32 @@ def seeded_events() -> list[JsonObject]:
 
 @dataclass
 class FakeSite:
-    """What Tidings serves to a browser, small and scripted: static files, push routes, demo routes."""
+    """A scripted imitation of what Tidings serves to a browser: static files, push routes, demo routes."""
 
     origin: str = ""
     public_key: str = FIRST_KEY
-    events: list[JsonObject] = field(default_factory=seeded_events)
+    events: list[JsonObject] = field(default_factory=build_events)
     #: (method, path, body, Authorization) of every call under /api and /demo/api
     calls: list[tuple[str, str, JsonObject, str]] = field(default_factory=list)
-    #: path → (status, problem): the next answers that refuse
+    #: path → (status, problem) of the next rejected request
     refusals: dict[str, tuple[int, JsonObject]] = field(default_factory=dict)
+    #: endpoints that another browser registered with other keys
+    taken: set[str] = field(default_factory=set)
+    #: endpoint → device, with its user
     devices: dict[str, JsonObject] = field(default_factory=dict)
     polls: int = 0
-    explanation: JsonObject = field(default_factory=delivered_once)
+    explanation: JsonObject = field(default_factory=explain_delivered_once)
 
     def bodies(self, method: str, path: str) -> list[JsonObject]:
         """Return the bodies of all calls of one route, oldest first."""
         return [body for verb, where, body, _ in self.calls if (verb, where) == (method, path)]
 
-    def answer(self, method: str, path: str, body: JsonObject) -> tuple[int, object]:
-        """Return status and JSON of one call."""
+    def end(self, endpoint: str) -> None:
+        """Mark an endpoint as after the push service's 410. The browser does not notice."""
+        self.devices[endpoint]["state"] = "gone"
+
+    def answer(self, method: str, path: str, body: JsonObject, caller: str = "") -> tuple[int, object]:
+        """Return status and JSON of one call. caller: the Authorization header."""
         if path in self.refusals:
             return self.refusals[path]
         parts = path.strip("/").split("/")
@@ -88,17 +102,37 @@ class FakeSite:
             case ("GET", "api", "push", "public-key"):
                 return 200, {"publicKey": self.public_key, "keyId": "k1"}
             case ("POST", "api", "push", "subscribe"):
-                self.devices.pop(str(body.get("replaces")), None)
-                device: JsonObject = {"id": "d1", "device": body.get("device"), "host": "push.test", "state": "active"}
-                self.devices[str(body["endpoint"])] = device | {"createdAt": "2026-11-22T10:00:00Z"}
-                return 201, {"id": "d1", "state": "active"}
+                return self.register(body, caller)
+            case ("POST", "api", "push", "renew"):
+                self.devices[str(body["endpoint"])] = self.devices.pop(str(body["replaces"])) | {
+                    "endpointHash": hash_of(str(body["endpoint"]))
+                }
+                return 200, {"id": "d1", "state": "active", "created": False}
             case ("DELETE", "api", "push", "unsubscribe"):
-                self.devices.pop(str(body["endpoint"]), None)
+                if self.devices.get(str(body["endpoint"]), {}).get("user") == caller:
+                    del self.devices[str(body["endpoint"])]
                 return 204, None
             case ("GET", "api", "push", "subscriptions"):
-                return 200, {"items": list(self.devices.values())}
+                return 200, {"items": [device for device in self.devices.values() if device["user"] == caller]}
             case _:
                 return self.demo(method, parts[2:], body)
+
+    def register(self, body: JsonObject, caller: str) -> tuple[int, object]:
+        """Register a browser as the real server does."""
+        endpoint = str(body["endpoint"])
+        known = self.devices.get(endpoint)
+        if endpoint in self.taken:
+            return 409, {"detail": "This endpoint belongs to another user.", "code": "endpoint_taken"}
+        if known is not None and known["state"] == "gone":
+            return 409, {"detail": "The push service ended this subscription.", "code": "subscription_ended"}
+        replaced = self.devices.get(str(body.get("replaces")), {})
+        if replaced.get("user") == caller:
+            del self.devices[str(body["replaces"])]
+        device: JsonObject = {"id": "d1", "device": body.get("device"), "host": "push.test", "state": "active"}
+        device |= {"endpointHash": hash_of(endpoint), "createdAt": "2026-11-22T10:00:00Z", "user": caller}
+        self.devices[endpoint] = device
+        is_known = known is not None and known["user"] == caller
+        return 200 if is_known else 201, {"id": "d1", "state": "active", "created": not is_known}
 
     def demo(self, method: str, parts: list[str], body: JsonObject) -> tuple[int, object]:
         """Return status and JSON of one call under /demo/api."""
@@ -114,7 +148,7 @@ class FakeSite:
             case ("POST", "events", event_id, "cancel"):
                 return 200, self.changed(event_id, {"status": "CANCELLED"}, "cancellation")
             case ("POST", "events", _, "reset"):
-                self.events = seeded_events()
+                self.events = build_events()
                 return 200, {}
             case ("GET", "notifications", notification_id):
                 return 200, self.progress(notification_id)
@@ -136,7 +170,7 @@ class FakeSite:
         return {"event": event, "change": change, "notification": notification}
 
     def progress(self, notification_id: str) -> JsonObject:
-        """Return counts that move on with every poll."""
+        """Return counts that advance with every poll."""
         self.polls += 1
         done = self.polls >= 4
         delivered = 6842 if done else 2100 * self.polls
@@ -160,8 +194,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else {}
         if path.startswith(("/api/", "/demo/api/")):
-            self.site.calls.append((self.command, path, body, self.headers.get("Authorization", "")))
-            status, answer = self.site.answer(self.command, path, body)
+            caller = self.headers.get("Authorization", "")
+            self.site.calls.append((self.command, path, body, caller))
+            status, answer = self.site.answer(self.command, path, body, caller)
             data = b"" if answer is None else json.dumps(answer).encode()
             self._reply(status, data, "application/json" if status < 400 else "application/problem+json")
             return
@@ -187,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site() -> Iterator[FakeSite]:
-    """Run a fake site on a port of its own: a fresh origin, so nothing is left from another test."""
+    """Run a fake site on a new port, so that its origin has no state of other tests."""
     fake = FakeSite()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": fake}))
     fake.origin = f"http://localhost:{server.server_address[1]}"
@@ -201,7 +236,7 @@ def site() -> Iterator[FakeSite]:
 
 @pytest.fixture(scope="session")
 def chromium_path() -> str:
-    """Return Chromium's path, or skip saying how to get it."""
+    """Return Chromium's path, or skip with instructions to install it."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
@@ -235,14 +270,14 @@ async def chromium(chromium_path: str, tmp_path_factory: pytest.TempPathFactory)
         await context.close()
 
 
-# Chromium's own subscribe() never settles offline. The stub keeps one subscription, survives reloads, and fails the
-# way `localStorage["stub.mode"]` says.
+# Chromium's own subscribe() never settles offline. The stub keeps one subscription per worker scope (that of "/" as
+# `localStorage["stub.subscription"]`), survives reloads, and fails the way `localStorage["stub.mode"]` says.
 STUB = """
 (() => {
-  const KEY = "stub.subscription";
   window.stubCalls = 0;
   const bytesOf = (buffer) => Array.from(new Uint8Array(buffer));
-  const revive = () => {
+  const keyOf = (scope) => `stub.subscription${new URL(scope).pathname}`.replace(/\\/$/, "");
+  const revive = (KEY) => {
     const saved = JSON.parse(localStorage.getItem(KEY) ?? "null");
     if (!saved) return null;
     const { endpoint, key } = saved;
@@ -252,8 +287,7 @@ STUB = """
       toJSON: () => ({ endpoint, expirationTime: null, keys }),
       unsubscribe: async () => { localStorage.removeItem(KEY); return true; } };
   };
-  PushManager.prototype.getSubscription = async () => revive();
-  PushManager.prototype.subscribe = async (options) => {
+  const subscribe = async (KEY, options) => {
     window.stubCalls += 1;
     window.stubActive = navigator.userActivation.isActive;
     const mode = localStorage.getItem("stub.mode") ?? "ok";
@@ -264,15 +298,21 @@ STUB = """
     if (current && String(current.key) !== String(key)) throw new DOMException("other key", "InvalidStateError");
     const endpoint = current?.endpoint ?? `https://push.test/${crypto.randomUUID()}`;
     localStorage.setItem(KEY, JSON.stringify({ endpoint, key }));
-    return revive();
+    return revive(KEY);
   };
+  Object.defineProperty(ServiceWorkerRegistration.prototype, "pushManager", {
+    get() {
+      const KEY = keyOf(this.scope);
+      return { getSubscription: async () => revive(KEY), subscribe: (options) => subscribe(KEY, options) };
+    },
+  });
 })();
 """
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(chromium: BrowserContext, site: FakeSite) -> AsyncIterator[Page]:
-    """Open a tab with notifications granted, push stubbed, and no tolerance for script errors or CSP violations."""
+    """Open a tab with notifications granted and push stubbed. Script errors and CSP violations fail the test."""
     await chromium.grant_permissions(["notifications"], origin=site.origin)
     tab = await chromium.new_page()
     faults: list[str] = []
@@ -288,12 +328,12 @@ class Deliver(Protocol):
     """Push a payload to the page's worker."""
 
     async def __call__(self, payload: object) -> None:
-        """Deliver a JSON value, or a string as it is."""
+        """Deliver a JSON value, or a string unchanged."""
 
 
 @pytest.fixture
 def deliver(page: Page, site: FakeSite) -> Deliver:
-    """Return a function that delivers a push to the site's worker, past the push service."""
+    """Return a function that delivers a push to the site's worker directly, without a push service."""
     opened: list[tuple[CDPSession, str]] = []
 
     async def connect() -> tuple[CDPSession, str]:
@@ -335,14 +375,14 @@ def sign_up(page: Page, site: FakeSite) -> Callable[[], Awaitable[None]]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def autopush() -> AsyncIterator[AutopushServer]:
-    """Run the push service that Firefox talks to."""
+    """Run a push service for Firefox."""
     async with AutopushServer() as service:
         yield service
 
 
 @dataclass(frozen=True)
 class TidingsServer:
-    """A running Tidings, as a process of its own."""
+    """A running Tidings server in a separate process."""
 
     url: str
     #: an admin API key
@@ -364,9 +404,9 @@ async def tidings_server(autopush: AutopushServer, tmp_path: Path) -> AsyncItera
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        # One line of JSON says that requests are answered now, and where.
+        # One line of JSON announces the URL once the server accepts requests.
         line = await asyncio.wait_for(process.stdout.readline(), 90)
-        assert line, "tidings serve ended at once; its messages are above"
+        assert line, "tidings serve exited at once; its messages are above"
         yield TidingsServer(json.loads(line)["url"], key)
     finally:
         if process.returncode is None:

@@ -1,7 +1,7 @@
-"""A real Firefox, end to end: it subscribes, is pushed to, decrypts by itself, and shows what arrived.
+"""Firefox end to end: it subscribes, receives a push, decrypts it and shows the notification.
 
-Nothing is stubbed: Firefox talks to `tidings.testing.autopush` instead of Mozilla's service, and says in its
-acknowledgement whether it could decrypt (100) or not (101).
+The only substitute is `tests.support.autopush` in place of Mozilla's service. Firefox reports in its acknowledgement
+whether it could decrypt the message (100) or not (101).
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -23,14 +23,15 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from py_vapid import Vapid02
+from tests.support.autopush import ACK_DELIVERED, AutopushServer
 from websockets.asyncio.client import ClientConnection, connect
-
-from tidings.testing.autopush import ACK_DELIVERED, AutopushServer
 
 if TYPE_CHECKING:
     from tests.browser.conftest import FakeSite, TidingsServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+Json = dict[str, object]
 
 LISTENING = re.compile(rb"WebDriver BiDi listening on (ws://\S+)")
 
@@ -91,7 +92,7 @@ class Firefox:
             await self.run(watch)
 
     async def click(self, selector: str) -> None:
-        """Click with a real pointer, as a person would: only such a click may open a permission prompt."""
+        """Click with a real pointer: only such a click may open a permission prompt."""
         await self._displayed(selector)
         found = await self.call(
             "browsingContext.locateNodes", context=self.context, locator={"type": "css", "value": selector}
@@ -112,7 +113,7 @@ class Firefox:
         )
 
     async def _displayed(self, selector: str, seconds: float = 20) -> None:
-        """Wait until an element has its place on the page: at the load its style sheet may not have been applied."""
+        """Wait until an element is laid out: at the load event its style sheet may not have been applied."""
         there = f"document.querySelector({json.dumps(selector)})?.getClientRects().length"
         async with asyncio.timeout(seconds):
             await self.run(
@@ -121,7 +122,7 @@ class Firefox:
             )
 
     async def notifications(self) -> list[dict[str, object]]:
-        """Return what the worker shows, once the page has heard of it: the acknowledgement may come earlier."""
+        """Return the worker's notifications once the page has received one; the acknowledgement may arrive earlier."""
         await self.until("document.querySelectorAll('#inbox li').length === 1")
         shown = await self.run(
             "navigator.serviceWorker.ready.then((ready) => ready.getNotifications())"
@@ -141,6 +142,7 @@ async def firefox_at(push_url: str, profile: Path) -> AsyncIterator[Firefox]:
         "dom.push.serverURL": push_url,
         "dom.push.testing.allowInsecureServerURL": True,
         "dom.push.connection.enabled": True,
+        "dom.push.retryBaseInterval": 100,
         "dom.serviceWorkers.testing.enabled": True,
         "permissions.default.desktop-notification": 1,
         "alerts.useSystemBackend": False,
@@ -159,7 +161,7 @@ async def firefox_at(push_url: str, profile: Path) -> AsyncIterator[Firefox]:
     try:
         async with asyncio.timeout(60):
             while (match := LISTENING.search(await process.stderr.readline())) is None:
-                assert process.returncode is None, "Firefox ended at once"
+                assert process.returncode is None, "Firefox exited at once"
         drain = asyncio.create_task(process.stderr.read())
         async with connect(f"{match[1].decode()}/session", max_size=None) as socket:
             yield await Firefox(socket).open()
@@ -172,13 +174,13 @@ async def firefox_at(push_url: str, profile: Path) -> AsyncIterator[Firefox]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def firefox(autopush: AutopushServer, tmp_path: Path) -> AsyncIterator[Firefox]:
-    """Run a Firefox on that push service."""
+    """Run a Firefox that uses the `autopush` service."""
     async with firefox_at(autopush.websocket_url, tmp_path) as browser:
         yield browser
 
 
 async def subscribe_on_demo_page(firefox: Firefox, url: str) -> None:
-    """Sign up on the demo page and turn alerts on, as a visitor does."""
+    """Sign up on the demo page and turn on alerts."""
     await firefox.go(f"{url}/demo/")
     await firefox.run("document.querySelector('#name').value = 'Ada'")
     await firefox.click("#sign-up button")
@@ -217,9 +219,9 @@ async def test_an_event_moved_over_the_api_reaches_the_subscribed_firefox(
     answer = await call("PATCH", f"{url}/api/events/{event['id']}", patch, key)
     assert answer["notification"] is not None
 
-    [acknowledgement] = await autopush.acknowledged(1, 30)
+    [acknowledgement] = await autopush.wait_for_acknowledgements(1, 30)
     assert acknowledgement.code == ACK_DELIVERED
-    assert autopush.refused == []
+    assert autopush.refusals == []
 
     [notification] = await firefox.notifications()
     assert event["title"] in str(notification["title"])
@@ -229,13 +231,135 @@ async def test_an_event_moved_over_the_api_reaches_the_subscribed_firefox(
     assert event["id"] in data["navigate"]
 
 
+async def notify(server: "TidingsServer", user_id: str) -> None:
+    """Send a message to a user."""
+    wanted = {"userId": user_id, "templateCode": "MESSAGE", "variables": {"title": "News", "body": "for you"}}
+    await call("POST", f"{server.url}/api/notifications", wanted, server.key)
+
+
+async def wait_for_devices(server: "TidingsServer", token: str, wanted: Callable[[list[Json]], bool]) -> list[Json]:
+    """Poll until the user's list of devices fulfils a condition, at most 10 s, and return it."""
+    async with asyncio.timeout(10):
+        while not wanted(items := await list_devices(server, token)):
+            await asyncio.sleep(0.1)
+    return items
+
+
+async def list_devices(server: "TidingsServer", token: str) -> list[Json]:
+    """Return the user's devices."""
+    items = (await call("GET", f"{server.url}/api/push/subscriptions", None, token))["items"]
+    assert isinstance(items, list)
+    return items
+
+
+async def test_an_ended_subscription_is_renewed_by_a_visit_and_a_rotated_one_without_a_page(
+    autopush: AutopushServer, firefox: Firefox, tidings_server: "TidingsServer"
+) -> None:
+    await subscribe_on_demo_page(firefox, tidings_server.url)
+    session = await firefox.run("JSON.parse(localStorage.getItem('tidings.demo'))")
+    assert isinstance(session, dict)
+    token, user_id = session["token"], session["userId"]
+    [first] = await list_devices(tidings_server, token)
+
+    # the push service ends the subscription, and the browser does not notice
+    autopush.end_subscriptions()
+    await notify(tidings_server, user_id)
+    await wait_for_devices(tidings_server, token, lambda items: [one["state"] for one in items] == ["gone"])
+    await firefox.go(f"{tidings_server.url}/demo/")
+    await firefox.until("document.querySelector('#alerts-signal').textContent === 'On'")
+    [second] = await list_devices(tidings_server, token)
+    assert (second["id"], second["state"]) == (first["id"], "active")
+    assert second["endpointHash"] != first["endpointHash"]
+    await notify(tidings_server, user_id)
+    [acknowledgement] = await autopush.wait_for_acknowledgements(1, 20)
+    assert acknowledgement.code == ACK_DELIVERED
+
+    # the push service replaces the subscription while no page of the site is open
+    await firefox.go("about:blank")
+    await autopush.rotate_subscriptions()
+    [third] = await wait_for_devices(
+        tidings_server, token, lambda items: items[0]["endpointHash"] != second["endpointHash"]
+    )
+    assert (third["id"], third["state"]) == (first["id"], "active")
+    await notify(tidings_server, user_id)
+    [_, acknowledgement] = await autopush.wait_for_acknowledgements(2, 20)
+    assert acknowledgement.code == ACK_DELIVERED
+
+
+ACT = """(async ([token, act, scope]) => {
+  const { PushSubscriptionManager } = await import("/web/push/manager.js");
+  const push = new PushSubscriptionManager({ getToken: () => token, scope });
+  await push[act]();
+  return push.state();
+})"""
+
+
+async def end_of(server: "TidingsServer", user_id: str) -> dict[str, int]:
+    """Send a message to a user, wait for its end and return how many deliveries ended in each state."""
+    wanted = {"userId": user_id, "templateCode": "MESSAGE", "variables": {"title": "News", "body": "for you"}}
+    accepted = await call("POST", f"{server.url}/api/notifications", wanted, server.key)
+    async with asyncio.timeout(20):
+        while True:
+            found = await call("GET", f"{server.url}/api/notifications/{accepted['id']}", None, server.key)
+            states = found["byState"]
+            assert isinstance(states, dict)
+            if found["status"] == "fanned_out" and not {"pending", "sending"} & states.keys():
+                return states
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.extended
+async def test_two_users_and_two_worker_scopes_share_a_firefox(
+    autopush: AutopushServer, firefox: Firefox, tidings_server: "TidingsServer"
+) -> None:
+    url, key = tidings_server.url, tidings_server.key
+    tokens = {}
+    for name in ("ana", "ben"):
+        await call("PUT", f"{url}/api/users/{name}", {}, key)
+        tokens[name] = (await call("POST", f"{url}/api/users/{name}/token", {}, key))["token"]
+    await firefox.go(f"{url}/demo/")
+
+    async def act(user: str, method: str, scope: str = "/") -> object:
+        return await firefox.run(f"{ACT}({json.dumps([tokens[user], method, scope])})")
+
+    async def active_devices(user: str) -> int:
+        return [one["state"] for one in await list_devices(tidings_server, str(tokens[user]))].count("active")
+
+    app = "/demo/app/"
+    assert [await act("ana", "subscribe", scope) for scope in ("/", app)] == ["subscribed", "subscribed"]
+    assert [await act("ana", "resync", scope) for scope in ("/", app, "/", app)] == ["subscribed"] * 4
+    assert await active_devices("ana") == 2
+    assert await end_of(tidings_server, "ana") == {"delivered": 2}
+    assert len(await autopush.wait_for_acknowledgements(2, 20)) == 2
+
+    # Ben signs in to the outer scope and does not click
+    assert await act("ben", "resync") == "granted-unsubscribed"
+    assert await active_devices("ben") == 0
+    assert await end_of(tidings_server, "ana") == {"delivered": 1, "gone": 1}
+    # he clicks, Ana turns notifications off: his subscription stays, and hers end in both scopes
+    assert await act("ben", "subscribe") == "subscribed"
+    assert await act("ana", "unsubscribe", app) == "granted-unsubscribed"
+    assert await active_devices("ana") == 0
+    assert await end_of(tidings_server, "ben") == {"delivered": 1}
+    # her next visit subscribes nobody; after signing out Ben receives nothing until he is back
+    assert [await act("ana", "resync", scope) for scope in ("/", app)] == ["granted-unsubscribed"] * 2
+    assert await active_devices("ana") == 0
+    assert await act("ben", "resync") == "subscribed"
+    assert await act("ben", "signOut") == "granted-unsubscribed"
+    assert await active_devices("ben") == 0
+    assert await act("ben", "resync") == "subscribed"
+    assert await end_of(tidings_server, "ben") == {"delivered": 1}
+    acknowledgements = await autopush.wait_for_acknowledgements(5, 20)
+    assert [one.code for one in acknowledgements] == [ACK_DELIVERED] * 5
+
+
 def base64url(data: bytes) -> str:
     """Return unpadded base64url text."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 class Sender:
-    """An application server with a key of its own, made of other people's libraries."""
+    """An independent application server, built from third-party libraries, with its own key."""
 
     def __init__(self) -> None:
         self.vapid = Vapid02()
@@ -243,7 +367,7 @@ class Sender:
 
     @property
     def public_key(self) -> str:
-        """Return the key browsers subscribe with."""
+        """Return the key that browsers subscribe with."""
         return base64url(self.vapid.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
 
     async def push(self, subscription: dict[str, object], payload: bytes, *, spoil: bool = False) -> int:
@@ -274,7 +398,7 @@ class Sender:
         return await asyncio.to_thread(send)
 
 
-async def test_the_judge_itself_accepts_good_and_reports_bad_messages(
+async def test_firefox_accepts_valid_and_reports_invalid_messages_of_other_libraries(
     autopush: AutopushServer, firefox: Firefox, site: "FakeSite"
 ) -> None:
     sender = Sender()
@@ -285,11 +409,11 @@ async def test_the_judge_itself_accepts_good_and_reports_bad_messages(
 
     assert await Sender().push(subscription, payload.encode()) == 401
     assert await sender.push(subscription, payload.encode()) == 201
-    [good] = await autopush.acknowledged(1, 20)
+    [good] = await autopush.wait_for_acknowledgements(1, 20)
     assert good.code == ACK_DELIVERED
     [notification] = await firefox.notifications()
     assert (notification["title"], notification["body"]) == ("Hello", "there")
 
     assert await sender.push(subscription, payload.encode(), spoil=True) == 201
-    [_, bad] = await autopush.acknowledged(2, 20)
+    [_, bad] = await autopush.wait_for_acknowledgements(2, 20)
     assert bad.code == 101

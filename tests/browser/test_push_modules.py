@@ -1,4 +1,4 @@
-"""The push modules on their own, in Chromium: key conversion, device names, error codes, the time-out."""
+"""The push modules in isolation, in Chromium: key conversion, device names, error codes, timeout."""
 
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ async def test_a_key_becomes_65_bytes_with_or_without_padding(opened: Page) -> N
 
 
 @pytest.mark.parametrize("text", ["", "AAAA", "not a key!", KEY[:-2], "C" + KEY[1:]])
-async def test_a_wrong_key_is_refused(opened: Page, text: str) -> None:
+async def test_an_invalid_key_is_rejected(opened: Page, text: str) -> None:
     name = await opened.evaluate(
         """async (text) => { const { keyFromText } = await import("/web/push/keys.js");
              try { keyFromText(text); return null; } catch (error) { return error.name; } }""",
@@ -51,7 +51,7 @@ async def test_a_wrong_key_is_refused(opened: Page, text: str) -> None:
         ("curl/8", "Browser"),
     ],
 )
-async def test_a_device_has_a_name_people_know(opened: Page, agent: str, label: str) -> None:
+async def test_a_device_has_a_recognisable_name(opened: Page, agent: str, label: str) -> None:
     found = await opened.evaluate(
         'async (agent) => (await import("/web/push/environment.js")).deviceLabel(agent)', agent
     )
@@ -70,7 +70,7 @@ async def test_a_device_has_a_name_people_know(opened: Page, agent: str, label: 
         ("NotSupportedError", "granted", "unsupported"),
     ],
 )
-async def test_what_the_browser_throws_becomes_a_code(opened: Page, name: str, permission: str, code: str) -> None:
+async def test_browser_errors_are_mapped_to_codes(opened: Page, name: str, permission: str, code: str) -> None:
     found = await opened.evaluate(
         """async ([name, permission]) => { const { explainSubscribeFailure } = await import("/web/push/errors.js");
              return explainSubscribeFailure(new DOMException("x", name), permission).code; }""",
@@ -87,24 +87,24 @@ MANAGE = """async (act) => {
 }"""
 
 
-async def test_a_browser_that_hangs_is_given_up(opened: Page) -> None:
+async def test_a_subscribe_call_that_never_settles_times_out(opened: Page) -> None:
     await opened.evaluate("localStorage.setItem('stub.mode', 'hang')")
     assert await opened.evaluate(MANAGE, "subscribe") == ["granted-unsubscribed", "timeout"]
 
 
-async def test_re_syncing_never_subscribes_somebody_who_was_not_asked(opened: Page, site: "FakeSite") -> None:
+async def test_resynchronising_never_subscribes_without_permission(opened: Page, site: "FakeSite") -> None:
     assert await opened.evaluate(MANAGE, "resync") == ["granted-unsubscribed", None]
     assert site.bodies("POST", "/api/push/subscribe") == []
 
 
-async def test_a_device_the_server_does_not_know_is_not_called_subscribed(opened: Page, site: "FakeSite") -> None:
+async def test_a_device_unknown_to_the_server_is_not_reported_as_subscribed(opened: Page, site: "FakeSite") -> None:
     site.refusals["/api/push/subscribe"] = (503, {"detail": "busy"})
     assert await opened.evaluate(MANAGE, "subscribe") == ["granted-unsubscribed", "server"]
     del site.refusals["/api/push/subscribe"]
-    # The next visit makes up for it.
+    # The next visit registers the device.
     assert await opened.evaluate(MANAGE, "resync") == ["subscribed", None]
 
 
-async def test_an_unreadable_server_key_is_the_server_s_fault(opened: Page, site: "FakeSite") -> None:
+async def test_an_unreadable_server_key_is_reported_as_a_server_error(opened: Page, site: "FakeSite") -> None:
     site.public_key = "AAAA"
     assert await opened.evaluate(MANAGE, "subscribe") == ["granted-unsubscribed", "server"]

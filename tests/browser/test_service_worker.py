@@ -1,4 +1,4 @@
-"""The service worker in a real Chromium: what a push shows, and where a click goes."""
+"""The service worker in Chromium: the notification of a push, and the target of a click."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ PAYLOAD = {
     "app_badge": 2,
 }
 
-# Settles `next` as soon as the worker says that it showed something.
+# Resolves `next` as soon as the worker reports that it showed a notification.
 LISTEN = """() => { window.channel = new BroadcastChannel("tidings");
   window.channel.onmessage = ({ data }) => window.tell?.(data.type); }"""
 SHOWN = """async () => (await (await navigator.serviceWorker.ready).getNotifications()).map(
@@ -50,7 +50,7 @@ async def ready(page: Page, sign_up: Callable[[], Awaitable[None]]) -> Page:
 
 
 async def shown(page: Page, deliver: Deliver, payload: object) -> dict[str, object]:
-    """Deliver until the tray lists it; headless Chromium does not list every notification it shows."""
+    """Deliver until the notification is listed: headless Chromium does not list every notification it shows."""
     for _ in range(5):
         await page.evaluate("window.next = new Promise((tell) => { window.tell = tell; }); null")
         await deliver(payload)
@@ -103,7 +103,7 @@ async def test_a_malformed_payload_still_shows_something(ready: Page, deliver: D
     assert notification["body"] == "Open to see what changed."
 
 
-async def test_odd_fields_are_left_out_and_the_rest_is_shown(ready: Page, deliver: Deliver) -> None:
+async def test_invalid_fields_are_ignored_and_the_rest_is_shown(ready: Page, deliver: Deliver) -> None:
     odd = {
         "title": "T" * 1000,
         "body": {"no": "text"},
@@ -123,7 +123,35 @@ async def test_odd_fields_are_left_out_and_the_rest_is_shown(ready: Page, delive
     assert [one["title"] for one in actions] == ["Fine"]
 
 
-# A synthetic event cannot extend its life or open windows, so those two calls are recorded instead.
+@pytest.mark.parametrize("character", ["👩\u200d👩\u200d👧", "🇨🇭", "e\u0301\u0302", "👍🏽"])
+async def test_a_long_text_is_cut_between_characters(ready: Page, deliver: Deliver, character: str) -> None:
+    long = {"title": "x" + character * 300, "body": character * 2000}
+    notification = await shown(ready, deliver, {"web_push": 8030, "notification": long})
+    title, body = str(notification["title"]), str(notification["body"])
+    assert title == "x" + character * title.count(character)
+    assert body == character * body.count(character)
+    assert 250 < len(title.encode("utf-16-le")) // 2 <= 300
+    assert 1900 < len(body.encode("utf-16-le")) // 2 <= 2000
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "title", "body"),
+    [
+        (-1, "An earlier message has expired", "Open to see what is current."),
+        (600_000, "New time", "Start: 19:00 → 20:00"),
+    ],
+    ids=["expired", "current"],
+)
+async def test_an_expired_message_is_replaced_by_a_neutral_text(
+    ready: Page, deliver: Deliver, milliseconds: int, title: str, body: str
+) -> None:
+    data = {"notificationId": "n-1", "expiresAt": await ready.evaluate("Date.now()") + milliseconds}
+    message = {"title": "New time", "body": "Start: 19:00 → 20:00", "navigate": "/demo/", "tag": "t-1", "data": data}
+    notification = await shown(ready, deliver, {"web_push": 8030, "notification": message})
+    assert (notification["title"], notification["body"]) == (title, body)
+
+
+# A synthetic event cannot extend its lifetime or open windows, so these two calls are recorded instead.
 CLICK = """async ([data, action]) => {
   const calls = [];
   let notification;
@@ -148,7 +176,7 @@ CLICK = """async ([data, action]) => {
 
 
 async def click(page: Page, data: object, action: str = "") -> list[list[str]]:
-    """Click a notification with `data`; return what the worker did, and check that it closed the notification."""
+    """Click a notification with `data`; return the worker's actions, and check that it closed the notification."""
     worker = await worker_of(page)
     result = await asyncio.wait_for(worker.evaluate(CLICK, [data, action]), 10)
     assert result["left"] == 0
@@ -169,18 +197,18 @@ async def test_a_click_opens_a_window_when_none_is_on_that_page(ready: Page) -> 
     assert await click(ready, {"navigate": "/orders/1"}) == [["open", ready.url.replace("/demo/", "/orders/1")]]
 
 
-async def test_an_action_goes_to_its_own_target(ready: Page) -> None:
+async def test_an_action_opens_its_own_target(ready: Page) -> None:
     data = {"navigate": "/demo/", "actions": {"open": "/orders/9"}}
     assert await click(ready, data, "open") == [["open", ready.url.replace("/demo/", "/orders/9")]]
 
 
-async def test_an_unknown_action_goes_to_the_notification_s_target(ready: Page) -> None:
+async def test_an_unknown_action_opens_the_notification_s_target(ready: Page) -> None:
     data = {"navigate": "/orders/1", "actions": {}}
     for action in ("constructor", "__proto__", "gone"):
         assert await click(ready, data, action) == [["open", ready.url.replace("/demo/", "/orders/1")]]
 
 
-EVIL = [
+MALICIOUS_TARGETS = [
     "javascript:alert(1)",
     "java\nscript:alert(1)",
     " javascript:alert(1)",
@@ -211,19 +239,19 @@ EVIL = [
 ]
 
 
-async def test_no_evil_target_is_ever_opened(ready: Page) -> None:
+async def test_malicious_targets_are_never_opened(ready: Page) -> None:
     worker = await worker_of(ready)
     host = ready.url.split("/")[2]
-    corpus = [one.replace("ORIGIN", host) if isinstance(one, str) else one for one in EVIL]
+    corpus = [one.replace("ORIGIN", host) if isinstance(one, str) else one for one in MALICIOUS_TARGETS]
     targets = await worker.evaluate("(urls) => urls.map((url) => self.tidingsPush.targetOf(url))", corpus)
     home = f"http://{host}/"
     assert {str(url): target for url, target in zip(corpus, targets, strict=True) if target != home} == {}
 
 
 RENEW = """async () => {
-  const asked = [];
+  const usedKeys = [];
   const { subscribe } = PushManager.prototype;
-  PushManager.prototype.subscribe = async (options) => { asked.push(Array.from(options.applicationServerKey)); };
+  PushManager.prototype.subscribe = async (options) => { usedKeys.push(Array.from(options.applicationServerKey)); };
   const event = new Event("pushsubscriptionchange");
   const waits = [];
   event.oldSubscription = { options: { applicationServerKey: Uint8Array.of(4, 1, 2) } };
@@ -232,11 +260,11 @@ RENEW = """async () => {
   self.dispatchEvent(event);
   await Promise.all(waits);
   Object.assign(PushManager.prototype, { subscribe });
-  return asked;
+  return usedKeys;
 }"""
 
 
-async def test_a_dropped_subscription_is_renewed_under_its_key_and_the_page_reports_it(
+async def test_an_expired_subscription_is_renewed_with_its_key_and_reported_by_the_page(
     ready: Page, site: "FakeSite"
 ) -> None:
     await ready.get_by_role("button", name="Turn on alerts").click()
@@ -247,13 +275,13 @@ async def test_a_dropped_subscription_is_renewed_under_its_key_and_the_page_repo
     assert len(site.bodies("POST", "/api/push/subscribe")) == 2
 
 
-async def test_the_worker_takes_no_part_in_fetching(ready: Page) -> None:
+async def test_the_worker_handles_no_fetch_events(ready: Page) -> None:
     script = await (await ready.request.get(ready.url.replace("/demo/", "/sw.js"))).text()
     assert 'addEventListener("fetch"' not in script
     assert "onfetch" not in script
 
 
-async def test_a_hostile_text_is_shown_as_text(ready: Page, deliver: Deliver) -> None:
+async def test_a_malicious_text_is_shown_as_plain_text(ready: Page, deliver: Deliver) -> None:
     text = "<img src=x onerror=\"document.title='owned'\">"
     await shown(ready, deliver, {"notification": {"title": text, "body": text, "navigate": "/"}})
     await ready.get_by_text(text).first.wait_for()

@@ -1,8 +1,8 @@
-"""A crowd to send to, servers to kill, and the oracle: what the push service logged against what the database says."""
+"""Chaos test fixtures: servers with users, and an audit that compares the push service's log with the database."""
 
-import os
 import shutil
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
@@ -12,104 +12,96 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.support.limited_filesystem import LimitedFilesystem
+from tests.support.server import ADMIN_KEY, SECRET_KEY, USER_SECRET, TidingsServer
 
+from tidings.config.settings import Settings
+from tidings.container import AppContainer
 from tidings.demo import devices
+from tidings.mockpush import MockPushOptions, SpawnedMockPush, spawn
 from tidings.model.user import User
-from tidings.runtime import Runtime
-from tidings.settings import Settings
-from tidings.testing.disk import Disk
-from tidings.testing.mock_push import MockPushOptions, SpawnedMockPush, spawn
-from tidings.testing.server import ADMIN_KEY, SECRET_KEY, USER_SECRET, TidingsServer
 
-Crowd = Callable[..., Awaitable[TidingsServer]]
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long forms out, unless `make chaos` asks for them."""
-    if os.environ.get("TIDINGS_CHAOS") == "long":
-        return
-    left_out = [item for item in items if item.get_closest_marker("long")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+ServerFactory = Callable[..., Awaitable[TidingsServer]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def push() -> AsyncIterator[SpawnedMockPush]:
-    # decrypting every message would take the time from the server; some are enough here
+    # decrypting every message would slow down the server, so only a share is verified
     async with spawn(MockPushOptions(verify_share=0.02)) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
-def crowd(push: SpawnedMockPush, tmp_path_factory: pytest.TempPathFactory) -> Crowd:
-    """Make a server whose users `u0000…` have one device each, named as its user; and forget all earlier receipts."""
-    made: dict[int, Path] = {}
+def create_server(push: SpawnedMockPush, tmp_path_factory: pytest.TempPathFactory) -> ServerFactory:
+    """Return a factory for servers whose users `u0000…` have one device each, of the same name.
 
-    async def server_with(people: int, *options: str, **settings: str) -> TidingsServer:
-        if people not in made:
-            made[people] = tmp_path_factory.mktemp("crowd") / "data"
-            await _populate(made[people], push.origin, people)
+    It clears all earlier receipts.
+    """
+    created: dict[int, Path] = {}
+
+    async def create(user_count: int, *options: str, **settings: str) -> TidingsServer:
+        if user_count not in created:
+            created[user_count] = tmp_path_factory.mktemp("crowd") / "data"
+            await _populate(created[user_count], push.origin, user_count)
         await push.control.reset()
         data_dir = tmp_path_factory.mktemp("server") / "data"
-        shutil.copytree(made[people], data_dir)
+        shutil.copytree(created[user_count], data_dir)
         allowed = {"TIDINGS_PUSH_EXTRA_HOSTS": push.origin.removeprefix("http://")}
         return TidingsServer(data_dir, settings={**allowed, **settings}, options=options)
 
-    return server_with
+    return create
 
 
-async def _populate(data_dir: Path, origin: str, people: int) -> None:
+async def _populate(data_dir: Path, origin: str, user_count: int) -> None:
     settings = Settings(
         data_dir=data_dir,
         bootstrap_key=ADMIN_KEY,
         user_secret=USER_SECRET,
         secret_key=SECRET_KEY,
-        push_extra_hosts=(origin.removeprefix("http://"),),
     )
-    now, names = datetime.now(UTC), [f"u{number:04}" for number in range(people)]
-    async with Runtime.open(settings) as runtime, runtime.store.begin() as tx:
-        await runtime.store.users.upsert(tx, [User(name) for name in names], now)
-        simulated = [devices.Simulated(name, name, "Phone") for name in names]
-        await devices.add(runtime, tx, simulated, origin=origin, now=now)
+    now, names = datetime.now(UTC), [f"u{number:04}" for number in range(user_count)]
+    async with AppContainer.open(settings) as container, container.store.transaction() as tx:
+        await container.store.users.upsert(tx, [User(name) for name in names], now)
+        simulated = [devices.DemoDevice(name, name, "Phone") for name in names]
+        await devices.subscribe_devices(container, tx, simulated, origin=origin, now=now)
 
 
 @dataclass(frozen=True)
-class Books:
-    """The receipts of the push service beside the rows of the database."""
+class SqliteDeliveryAudit:
+    """The receipts of the push service, and the rows of the database."""
 
-    #: device → messages taken
+    #: device → messages accepted
     receipts: Mapping[str, int]
     #: user → state of the delivery
     states: Mapping[str, str]
     #: the notification's own counts: recipients, deliveries, skipped
     counts: tuple[int, int, int]
-    integrity: str
-    journal: int
+    integrity_check: str
+    dangling_foreign_keys: int
 
     @property
     def duplicates(self) -> int:
         return sum(self.receipts.values()) - len(self.receipts)
 
-    def check(self, people: int) -> None:
-        """Assert that nobody was lost, nothing was made up, and every count agrees."""
-        assert self.integrity == "ok"
-        assert self.journal == 0, "foreign keys that point nowhere"
-        everybody = {f"u{number:04}" for number in range(people)}
-        assert set(self.receipts) == everybody
-        assert Counter(self.states.values()) == {"delivered": people}
-        assert set(self.states) == everybody
-        assert self.counts == (people, people, 0)
+    def check(self, user_count: int) -> None:
+        """Assert that each user received the message, no other device did, and all counts agree."""
+        assert self.integrity_check == "ok"
+        assert self.dangling_foreign_keys == 0, "dangling foreign keys"
+        user_ids = {f"u{number:04}" for number in range(user_count)}
+        assert set(self.receipts) == user_ids
+        assert Counter(self.states.values()) == {"delivered": user_count}
+        assert set(self.states) == user_ids
+        assert self.counts == (user_count, user_count, 0)
 
 
-Audit = Callable[[TidingsServer], Awaitable[Books]]
+AuditReader = Callable[[TidingsServer], Awaitable[SqliteDeliveryAudit]]
 
 
 @pytest.fixture(scope="module")
-def audit(push: SpawnedMockPush) -> Audit:
-    """Read the books of a server with one notification."""
+def audit(push: SpawnedMockPush) -> AuditReader:
+    """Return a function that audits a server with one notification."""
 
-    async def read(server: TidingsServer) -> Books:
+    async def read(server: TidingsServer) -> SqliteDeliveryAudit:
         receipts: Counter[str] = Counter()
         for device, _, count in await push.control.receipts():
             receipts[device] += count
@@ -118,33 +110,36 @@ def audit(push: SpawnedMockPush) -> Audit:
             (counts,) = database.execute("SELECT recipients, deliveries, skipped FROM notifications").fetchall()
             ((integrity,),) = database.execute("PRAGMA integrity_check").fetchall()
             dangling = database.execute("PRAGMA foreign_key_check").fetchall()
-        return Books(receipts, states, counts, integrity, len(dangling))
+        return SqliteDeliveryAudit(receipts, states, counts, integrity, len(dangling))
 
     return read
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Disk]]:
-    """Make a file system of so many MB to fill, where this user may mount one."""
-    made: list[Disk] = []
+def small_disk() -> Iterator[Callable[[int], LimitedFilesystem]]:
+    """Return a factory for file systems of a size in MB. Skips the test where mounting is not permitted."""
+    created: list[LimitedFilesystem] = []
+    # not in `tmp_path`: a unix socket path has about a hundred characters at most
+    folder = Path(tempfile.mkdtemp(prefix="tidings-disk-"))
 
-    def mounted(size_mb: int) -> Disk:
+    def mount(size_mb: int) -> LimitedFilesystem:
         try:
-            made.append(Disk(tmp_path / "disk", size_mb))
+            created.append(LimitedFilesystem(folder / "disk", size_mb))
         except OSError as error:
             pytest.skip(str(error))
-        return made[-1]
+        return created[-1]
 
-    yield mounted
-    for disk in made:
+    yield mount
+    for disk in created:
         disk.unmount()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
-def figures(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
-    """Note a figure of the run; `pytest -rP` prints them."""
+def record_measurement(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
+    """Return a function that prints a measurement; `pytest -rP` shows them."""
 
-    def note(name: str, value: object) -> None:
+    def record(name: str, value: object) -> None:
         print(f"{request.node.name}: {name}: {value}")
 
-    return note
+    return record

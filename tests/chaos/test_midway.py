@@ -1,4 +1,4 @@
-"""In the middle of a large send: a stop, a cancellation, a database that stalls, a sender process that dies."""
+"""Events in the middle of a broadcast: a stop, a cancellation, a stalled database, a killed sender process."""
 
 import os
 import signal
@@ -10,96 +10,102 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.server import TidingsServer, eventually
 
-from tidings.testing.mock_push import Rule, SpawnedMockPush
-from tidings.testing.server import TidingsServer, eventually
+from tidings.mockpush import ResponseRule, SpawnedMockPush
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-Crowd = Callable[..., Awaitable[TidingsServer]]
-Figures = Callable[[str, object], None]
-TO_ALL = {
+ServerFactory = Callable[..., Awaitable[TidingsServer]]
+RecordMeasurement = Callable[[str, object], None]
+BROADCAST = {
     "templateCode": "MESSAGE",
     "audience": {"kind": "everyone"},
     "variables": {"title": "Hello", "body": "Everybody"},
 }
 IN_FLIGHT, UNFLUSHED = 100, 100
-SIZES = {"TIDINGS_WORKER_CONCURRENCY": str(IN_FLIGHT), "TIDINGS_FLUSH_ROWS": str(UNFLUSHED)}
+SETTINGS = {"TIDINGS_WORKER_CONCURRENCY": str(IN_FLIGHT), "TIDINGS_FLUSH_ROWS": str(UNFLUSHED)}
 
 
 async def notify(server: TidingsServer) -> str:
-    notification: str = (await server.expect(202, "POST", "/api/notifications", TO_ALL)).read(dict[str, Any])["id"]
+    notification: str = (await server.expect(202, "POST", "/api/notifications", BROADCAST)).read(dict[str, Any])["id"]
     return notification
 
 
-async def test_a_stop_sends_nothing_twice(crowd: Crowd, audit: Any, push: SpawnedMockPush, figures: Figures) -> None:
-    people = 3000
-    server = await crowd(people, **SIZES)
-    await push.control.behave(Rule(delay_ms=20))
-    async with server:
-        notification = await notify(server)
-        await push.control.wait_for(accepted=people // 3)
-        asked = time.monotonic()
-        assert await server.stop(within=35) == 0
-        figures("seconds to stop", round(time.monotonic() - asked, 2))
-        assert (await push.control.stats()).accepted < people
-        await server.restart()
-        assert (await server.finished(notification)).by_state == {"delivered": people}
-    books = await audit(server)
-    books.check(people)
-    assert books.duplicates == 0
-
-
-@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one-process", "two-senders"])
-async def test_after_a_confirmed_cancellation_only_what_is_in_flight_arrives(
-    crowd: Crowd, push: SpawnedMockPush, figures: Figures, options: tuple[str, ...]
+@pytest.mark.extended
+async def test_a_stop_sends_nothing_twice(
+    create_server: ServerFactory, audit: Any, push: SpawnedMockPush, record_measurement: RecordMeasurement
 ) -> None:
-    people = 5000
-    server = await crowd(people, *options, **SIZES)
-    # slow enough that many more are claimed than are in flight
-    await push.control.behave(Rule(delay_ms=50))
+    user_count = 3000
+    server = await create_server(user_count, **SETTINGS)
+    await push.control.set_rules(ResponseRule(delay_ms=20))
     async with server:
         notification = await notify(server)
-        await push.control.wait_for(accepted=people // 5)
+        await push.control.wait_for(accepted=user_count // 3)
+        stop_requested_at = time.monotonic()
+        assert await server.stop(within=35) == 0
+        record_measurement("seconds to stop", round(time.monotonic() - stop_requested_at, 2))
+        assert (await push.control.stats()).accepted < user_count
+        await server.restart()
+        assert (await server.wait_until_finished(notification)).by_state == {"delivered": user_count}
+    result = await audit(server)
+    result.check(user_count)
+    assert result.duplicates == 0
+
+
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--workers", "2"), marks=pytest.mark.extended)], ids=["one-process", "two-senders"]
+)
+async def test_after_a_confirmed_cancellation_only_what_is_in_flight_arrives(
+    create_server: ServerFactory, push: SpawnedMockPush, record_measurement: RecordMeasurement, options: tuple[str, ...]
+) -> None:
+    user_count = 5000
+    server = await create_server(user_count, *options, **SETTINGS)
+    # slow enough that many more deliveries are claimed than are in flight
+    await push.control.set_rules(ResponseRule(delay_ms=50))
+    async with server:
+        notification = await notify(server)
+        await push.control.wait_for(accepted=user_count // 5)
         await server.expect(200, "DELETE", f"/api/notifications/{notification}")
-        at_once = (await push.control.stats()).received
-        progress = await server.finished(notification)
-        in_the_end = await push.control.stats()
-        figures("arrived after the confirmation", in_the_end.received - at_once)
+        received_at_confirmation = (await push.control.stats()).received
+        progress = await server.wait_until_finished(notification)
+        received_finally = await push.control.stats()
+        record_measurement("arrived after the confirmation", received_finally.received - received_at_confirmation)
         assert progress.status == "cancelled"
         assert set(progress.by_state) == {"delivered", "cancelled"}
-        assert progress.by_state["delivered"] == in_the_end.accepted == in_the_end.distinct
-        assert in_the_end.received - at_once <= IN_FLIGHT
-        # asked again, the answer is the same
+        assert progress.by_state["delivered"] == received_finally.accepted == received_finally.distinct
+        assert received_finally.received - received_at_confirmation <= IN_FLIGHT
+        # a repeated cancellation gets the same response
         await server.expect(200, "DELETE", f"/api/notifications/{notification}")
 
 
-async def test_a_database_that_stalls_stops_the_sending(
-    crowd: Crowd, audit: Any, push: SpawnedMockPush, figures: Figures
+@pytest.mark.extended
+async def test_a_stalled_database_stops_the_sending(
+    create_server: ServerFactory, audit: Any, push: SpawnedMockPush, record_measurement: RecordMeasurement
 ) -> None:
-    """What is sent and not yet written must stay bounded, because a kill would send it again."""
-    people = 3000
-    server = await crowd(people, **SIZES)
+    """Sends without a recorded outcome must stay bounded, because a kill would repeat them."""
+    user_count = 3000
+    server = await create_server(user_count, **SETTINGS)
     async with server:
         notification = await notify(server)
-        await push.control.wait_for(accepted=people // 10)
+        await push.control.wait_for(accepted=user_count // 10)
         with closing(sqlite3.connect(server.data_dir / "tidings.db", isolation_level=None)) as database:
             database.execute("PRAGMA busy_timeout = 5000")
             database.execute("BEGIN IMMEDIATE")
-            unwritten = await _standstill(push) - _written(database)
+            unwritten = await _wait_for_standstill(push) - _count_delivered(database)
             await server.kill()
             database.execute("ROLLBACK")
         await server.restart()
-        assert (await server.finished(notification)).by_state == {"delivered": people}
-    books = await audit(server)
-    figures("sent and not written during the stall", unwritten)
-    figures("duplicates", books.duplicates)
-    books.check(people)
-    assert books.duplicates <= IN_FLIGHT + UNFLUSHED
+        assert (await server.wait_until_finished(notification)).by_state == {"delivered": user_count}
+    result = await audit(server)
+    record_measurement("sent and not written during the stall", unwritten)
+    record_measurement("duplicates", result.duplicates)
+    result.check(user_count)
+    assert result.duplicates <= IN_FLIGHT + UNFLUSHED
 
 
-async def _standstill(push: SpawnedMockPush) -> int:
-    """Return how many messages were taken, once no more come."""
+async def _wait_for_standstill(push: SpawnedMockPush) -> int:
+    """Return how many messages were received, once no more arrive."""
     seen: list[int] = []
 
     async def no_more() -> bool:
@@ -110,52 +116,53 @@ async def _standstill(push: SpawnedMockPush) -> int:
     return seen[-1]
 
 
-def _written(database: sqlite3.Connection) -> int:
+def _count_delivered(database: sqlite3.Connection) -> int:
     ((number,),) = database.execute("SELECT count(*) FROM deliveries WHERE state = 'delivered'").fetchall()
     return int(number)
 
 
-async def test_a_killed_sender_process_is_replaced_and_loses_nobody(
-    crowd: Crowd, audit: Any, push: SpawnedMockPush, figures: Figures
+@pytest.mark.extended
+async def test_a_killed_sender_process_is_replaced_and_no_user_is_missed(
+    create_server: ServerFactory, audit: Any, push: SpawnedMockPush, record_measurement: RecordMeasurement
 ) -> None:
-    people = 1500
-    server = await crowd(people, "--workers", "2", **SIZES)
+    user_count = 1500
+    server = await create_server(user_count, "--workers", "2", **SETTINGS)
     async with server:
         notification = await notify(server)
         await push.control.wait_for(accepted=300)
-        first = children(server.pid)
+        first = list_sender_processes(server.pid)
         assert len(first) == 2
         os.kill(first[0], signal.SIGKILL)
-        progress = await server.finished(notification, within=40)
-        assert progress.by_state == {"delivered": people}
+        progress = await server.wait_until_finished(notification)
+        assert progress.by_state == {"delivered": user_count}
 
         async def replaced() -> bool:
-            return len(children(server.pid)) == 2
+            return len(list_sender_processes(server.pid)) == 2
 
         await eventually(replaced)
-        left = children(server.pid)
+        left = list_sender_processes(server.pid)
         await server.kill()
 
         async def vanished() -> bool:
-            return not any(alive(pid) for pid in left)
+            return not any(is_alive(pid) for pid in left)
 
         await eventually(vanished)
-    books = await audit(server)
-    figures("duplicates", books.duplicates)
-    books.check(people)
-    assert books.duplicates <= IN_FLIGHT
+    result = await audit(server)
+    record_measurement("duplicates", result.duplicates)
+    result.check(user_count)
+    assert result.duplicates <= IN_FLIGHT
 
 
-def children(parent: int) -> list[int]:
+def list_sender_processes(parent: int) -> list[int]:
     """Return the sender processes of a server."""
     found = []
     for tasks in Path(f"/proc/{parent}/task").iterdir():
         found += [int(pid) for pid in (tasks / "children").read_text().split()]
-    return [pid for pid in found if b"sender_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in found if b"sender_pool.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def alive(pid: int) -> bool:
-    """Say whether a process still runs; one that has ended and waits to be collected does not."""
+def is_alive(pid: int) -> bool:
+    """Return whether a process is running; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

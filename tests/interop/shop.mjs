@@ -1,8 +1,8 @@
-// A service that uses the stock BullMQ of Node.js: carries out steps given as JSON and prints what came of each.
+// A client that uses the stock BullMQ of Node.js: runs steps given as JSON and prints the result of each.
 //
 //   node shop.mjs FOLDER_WITH_NODE_MODULES REDIS_URL < steps.json
 //
-// A step is {"do": NAME, "queue": NAME, …}; the answer to a step that throws is {"error": message}.
+// A step is {"do": NAME, "queue": NAME, …}. The result of a step that throws is {"error": message}.
 
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -12,8 +12,8 @@ const [folder, url] = process.argv.slice(2);
 const { Job, Queue, QueueEvents } = createRequire(join(folder, "package.json"))("bullmq");
 const { hostname: host, port } = new URL(url);
 const connection = { host, port: Number(port), maxRetriesPerRequest: null };
-/** Milliseconds that nothing takes unless it hangs. */
-const PATIENCE = 60_000;
+/** Milliseconds: longer than any step takes unless it hangs. */
+const TIMEOUT = 60_000;
 
 const queues = new Map();
 const listeners = new Map();
@@ -24,19 +24,19 @@ const listenerOf = (name) =>
 const STATES = ["waiting", "prioritized", "active", "delayed", "completed", "failed", "paused", "waiting-children"];
 
 const steps = {
-  /** Adds a job and waits, as a service does that wants to know what came of it. */
+  /** Adds a job and waits for its result. */
   async ask({ queue, name, data, options = {} }) {
     const events = listenerOf(queue);
     await events.waitUntilReady();
     const job = await queueOf(queue).add(name, data, options);
     let answer;
     try {
-      answer = await job.waitUntilFinished(events, PATIENCE);
+      answer = await job.waitUntilFinished(events, TIMEOUT);
     } catch (error) {
       answer = { refused: error.message };
     }
-    const kept = await Job.fromId(queueOf(queue), job.id);
-    return { answer, state: await kept.getState(), returnvalue: kept.returnvalue, failedReason: kept.failedReason };
+    const stored = await Job.fromId(queueOf(queue), job.id);
+    return { answer, state: await stored.getState(), returnvalue: stored.returnvalue, failedReason: stored.failedReason };
   },
 
   async addBulk({ queue, jobs }) {
@@ -49,15 +49,23 @@ const steps = {
 
   /** Reads what a dashboard shows of a queue. */
   async look({ queue }) {
-    const one = queueOf(queue);
-    const jobs = await one.getJobs(STATES, 0, 100);
+    const inspected = queueOf(queue);
+    const jobs = await inspected.getJobs(STATES, 0, 100);
     const shown = [];
     for (const job of jobs.filter(Boolean)) {
-      const { logs } = await one.getJobLogs(job.id);
+      const { logs } = await inspected.getJobLogs(job.id);
       shown.push({ ...job.toJSON(), state: await job.getState(), logs });
     }
-    const rest = [one.getJobCounts(), one.getWorkers(), one.isPaused(), one.getMetrics("completed"), one.count()];
-    await Promise.all([...rest, one.getCountsPerPriority([0, 1, 2, 3, 4]), one.getRateLimitTtl(), one.getMeta()]);
+    await Promise.all([
+      inspected.getJobCounts(),
+      inspected.getWorkers(),
+      inspected.isPaused(),
+      inspected.getMetrics("completed"),
+      inspected.count(),
+      inspected.getCountsPerPriority([0, 1, 2, 3, 4]),
+      inspected.getRateLimitTtl(),
+      inspected.getMeta(),
+    ]);
     return shown;
   },
 };
@@ -70,5 +78,5 @@ for (const step of JSON.parse(await text(process.stdin))) {
     answers.push({ error: String(error.stack ?? error) });
   }
 }
-for (const one of [...listeners.values(), ...queues.values()]) await one.close();
+for (const client of [...listeners.values(), ...queues.values()]) await client.close();
 process.stdout.write(JSON.stringify(answers));

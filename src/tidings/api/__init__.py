@@ -1,6 +1,6 @@
-"""The HTTP door.
+"""The HTTP API.
 
 Takes: requests of servers (API keys) and browsers (user tokens).
-Gives: calls of the pipeline and the store, answers as JSON or problem documents.
-Never: decides who is notified, opens a connection to anybody else.
+Gives: calls of the pipeline and the store; JSON responses and problem documents.
+Never: decides who is notified, connects to a push service or another server.
 """

@@ -1,91 +1,117 @@
-"""The HTTP application: middleware from the outside in, one router per resource, the packs' routes."""
+"""Creates the HTTP application: middleware, one router per resource, the packs' routers."""
 
 from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from tidings.api import (
-    batch,
+from tidings.api.accepting.idempotency import Replayed, replay
+from tidings.api.context import RouteContext
+from tidings.api.health import routes as health
+from tidings.api.health.checks import HealthChecks
+from tidings.api.http import openapi, problem_details, query_params
+from tidings.api.middleware.body_limits_and_headers import BodyLimitMiddleware, SecurityHeadersMiddleware
+from tidings.api.middleware.request_metrics import MetricsEndpoint, RequestMetricsMiddleware
+from tidings.api.middleware.unused_headers import CookieRemovalMiddleware
+from tidings.api.routes import (
+    channels,
+    contact_point_changes,
+    contact_points,
     dead_letters,
-    describe,
+    domain_events,
     explain,
-    health,
+    hooks,
+    inbox,
     notifications,
-    pages,
+    notifications_batch,
     preferences,
-    problems,
-    process,
-    push,
-    queries,
+    process_due,
+    providers,
     queues,
+    static_pages,
+    streams,
+    suppressions,
     templates,
     users,
     users_bulk,
 )
-from tidings.api.guards import AnswerHeaders, BodyGuard
-from tidings.api.health_checks import HealthChecks
-from tidings.api.host import ApiHost
-from tidings.api.measure import Measure, Metrics
-from tidings.api.served import Served
-from tidings.insight.shared import SharedMetrics
-from tidings.settings import Settings
+from tidings.channels.plugin import HasRoutes
+from tidings.config.settings import Settings
+from tidings.container import AppContainer
+from tidings.observability.multiprocess_metrics import SharedMetrics
 
-_ABOUT = (
-    "Who must know, what to say, over which channel and when, and what happened to every message.\n\n"
-    "Errors are RFC 9457 problem documents with a stable `code`. Lists use cursors. "
+_DESCRIPTION = (
+    "Notifications for your users: preferences, channels, scheduling, and a record of every delivery.\n\n"
+    "Errors are RFC 9457 problem documents with a stable `code`. Lists are paginated with cursors. "
     "`Idempotency-Key` makes every POST that creates work safe to repeat."
 )
 
 
-def create_app(runtime: Served, shared: SharedMetrics | None = None) -> FastAPI:
-    """Return the application over a running system, which the caller opens and closes.
+def create_app(runtime: AppContainer, shared: SharedMetrics | None = None) -> FastAPI:
+    """Return the application. The caller opens and closes `runtime`.
 
-    shared: where this process counts together with others, None = it is the only one.
+    shared: the metrics files of several processes, None = this is the only process.
     """
-    metrics = Metrics(shared)
+    metrics = MetricsEndpoint(shared)
     app = FastAPI(
         title="Tidings",
         version="0.1.0",
-        description=_ABOUT,
+        description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
         redirect_slashes=False,
+        # a body without a Content-Type is JSON; `BodyLimitMiddleware` rejects other types
+        strict_content_type=False,
         middleware=_middleware(runtime.settings, metrics),
-        dependencies=[Depends(queries.understood)],
+        dependencies=[Depends(query_params.reject_unknown_params)],
     )
-    problems.install(app, hint="GET /openapi.json lists what there is.")
-    queries.install(app)
-    host = ApiHost(runtime)
-    # batch and process before notifications, bulk and me before users: the fixed word first, then the id
+    problem_details.install(app, hint="GET /openapi.json lists all routes.")
+    query_params.install(app)
+    app.add_exception_handler(Replayed, replay)
+    context = RouteContext(runtime)
+    # paths with a fixed segment (batch, process, bulk, me) come before those with an id in its place
     for routes in (
-        batch.router(host),
-        process.router(host),
-        notifications.router(host),
-        users_bulk.router(host),
-        preferences.router(host),
-        users.router(host),
-        push.router(host),
-        templates.router(host),
-        explain.router(host),
-        queues.router(host),
-        dead_letters.router(host),
+        notifications_batch.router(context),
+        process_due.router(context),
+        notifications.router(context),
+        domain_events.router(context),
+        users_bulk.router(context),
+        preferences.router(context),
+        contact_points.router(context),
+        contact_point_changes.router(context),
+        users.router(context),
+        inbox.router(context),
+        templates.router(context),
+        explain.router(context),
+        queues.router(context),
+        dead_letters.router(context),
+        providers.router(context),
+        channels.router(context),
+        streams.router(context),
+        suppressions.router(context),
     ):
         app.include_router(routes, prefix="/api")
+    # first: thousands of viewers may join within seconds, and other requests skip it at once
+    app.router.routes.insert(0, streams.create_socket_route(context))
+    for plugin in runtime.plugins.values():
+        if isinstance(plugin, HasRoutes):
+            app.include_router(plugin.create_router(context))
     for pack in runtime.packs:
         if pack.router is not None:
-            app.include_router(pack.router(host), prefix="/api")
+            app.include_router(pack.router(context), prefix="/api")
+    app.include_router(hooks.router(context))
     app.include_router(health.router(HealthChecks(runtime, metrics)))
     if runtime.settings.demo:
-        from tidings.api import demo
+        from tidings.api.routes import demo
 
-        app.include_router(demo.router(host))
-    pages.install(app, demo=runtime.settings.demo)
-    describe.install(app)
+        app.include_router(demo.router(context))
+    static_pages.install(app, demo=runtime.settings.demo)
+    openapi.install(app)
     return app
 
 
-def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: MetricsEndpoint) -> list[Middleware]:
+    """Return the middleware, outermost first."""
     cors = [
         Middleware(
             CORSMiddleware,
@@ -104,9 +130,10 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
         )
     ]
     return [
-        Middleware(Measure, metrics),
-        Middleware(AnswerHeaders),
+        Middleware(RequestMetricsMiddleware, metrics),
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(CookieRemovalMiddleware),
         *(cors if settings.cors_origins else []),
-        Middleware(problems.CatchUnexpected),
-        Middleware(BodyGuard, settings.max_body_bytes),
+        Middleware(problem_details.UnhandledErrorMiddleware),
+        Middleware(BodyLimitMiddleware, settings.max_body_bytes),
     ]

@@ -1,1 +1,1 @@
-"""`tidings bench`: the benchmark that anybody can run. Real processes, a real database, nothing left out."""
+"""Benchmarks of `tidings bench`. They measure the shipped processes with a real database over the public API."""

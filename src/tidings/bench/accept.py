@@ -1,8 +1,8 @@
-"""`tidings bench accept`: how fast notifications are accepted, one by one and in bulk.
+"""`tidings bench accept`: the rate at which notifications are accepted, singly and in bulk.
 
-This process, the server (on PostgreSQL `tidings api` and one `tidings worker`), and a real database. The users have no
-devices: what is measured is accepting, while a worker plans what was accepted beside it. Figures are of one run: run it
-several times and compare medians.
+It runs the server (on PostgreSQL `tidings api` and one `tidings worker`) with a real database; the load comes from this
+process. The users have no devices, so only accepting and the concurrent planning are measured. Figures are of one run:
+run it several times and compare medians.
 """
 
 import os
@@ -13,38 +13,38 @@ from pathlib import Path
 
 import msgspec
 
-from tidings.bench.backends import backends, refuse_used
-from tidings.bench.connections import call_all, post
-from tidings.bench.figures import Latency, camel
-from tidings.bench.people import add_users, analyze
-from tidings.bench.serving import API_KEY, Served, serving
-from tidings.runtime import Runtime
-from tidings.settings import Settings
+from tidings.bench.audience import add_users, analyze
+from tidings.bench.backends import require_empty_database, select_backends
+from tidings.bench.load_client import build_post_request, send_all
+from tidings.bench.report import Latency, to_camel_case
+from tidings.bench.server_process import API_KEY, RunningServer, run_server
+from tidings.config.settings import Settings
+from tidings.container import AppContainer
 
-#: users that the notifications are for
-_PEOPLE = 10_000
-#: recipients named in one request, or one line
-_NAMED, _NAMED_IN_LINE = 10_000, 100
+#: users that the notifications are addressed to
+_USER_COUNT = 10_000
+#: recipients of one `userIds` request, and of one NDJSON line
+_USERS_PER_REQUEST, _USERS_PER_LINE = 10_000, 100
 #: lines of one NDJSON request
-_LINES = 1_000
-_SINGLES, _BULK = "/api/notifications", "/api/notifications/batch"
+_LINES_PER_REQUEST = 1_000
+_SINGLE_PATH, _BULK_PATH = "/api/notifications", "/api/notifications/batch"
 _NDJSON = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True)
-class Singles:
-    """Requests of one notification each."""
+class SingleResult:
+    """Figures of requests with one notification each."""
 
     requests: int
     per_second: float
     latency_ms: Latency
-    #: CPU time of all processes per request, planning included, in milliseconds
+    #: CPU time of all server processes per request, including planning, in milliseconds
     cpu_ms: float
 
 
 @dataclass(frozen=True, slots=True)
-class Bulk:
-    """Requests that tell many."""
+class BulkResult:
+    """Figures of requests with many recipients."""
 
     requests: int
     recipients: int
@@ -52,105 +52,117 @@ class Bulk:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What a run of `tidings bench accept` measured. Field names are those of the JSON output, in snake case."""
+class AcceptBenchResult:
+    """The figures of one run of `tidings bench accept`. Field names are those of the JSON output, in snake case."""
 
     clients: int
-    #: each without an `Idempotency-Key`, then each with one
-    singles: Singles
-    with_key: Singles
-    #: `userIds` with 10 000 users a request
-    named: Bulk
-    #: NDJSON, 100 users a line
-    lines: Bulk
-    #: NDJSON, one user a line
-    single_lines: Bulk
+    #: without an `Idempotency-Key`, and with one per request
+    singles: SingleResult
+    with_key: SingleResult
+    #: `userIds` with 10 000 users per request
+    named: BulkResult
+    #: NDJSON, 100 users per line
+    lines: BulkResult
+    #: NDJSON, one user per line
+    single_lines: BulkResult
     database: str
     cores: int
 
     def json_object(self) -> dict[str, object]:
         """Return the figures under their JSON names."""
-        return camel(asdict(self))
+        return to_camel_case(asdict(self))
 
 
-async def run(*, requests: int, clients: int, recipients: int, folder: Path | None = None) -> Figures:
-    """Measure `requests` single notifications from `clients` callers at once, with and without a key, then bulk.
+async def run(*, requests: int, clients: int, recipients: int, folder: Path | None = None) -> AcceptBenchResult:
+    """Send `requests` single notifications from `clients` concurrent callers, without and with a key, then bulk ones.
 
-    recipients: told by the bulk requests of each kind. folder: where the data go (default: a temporary one). The
-    database is a new SQLite file, or what `TIDINGS_DATABASE` and `TIDINGS_REDIS` name.
-    Raises ConfigError for a database that is in use, TidingsError when the server does not start or refuses.
+    Arguments: recipients — number for each kind of bulk request; folder — parent of the data folder (default: the
+    system's folder for temporary files). The database is a new SQLite file, or that of `TIDINGS_DATABASE` and
+    `TIDINGS_REDIS`.
+    Raises ConfigError for a database that is in use, TidingsError if the server does not start or rejects a request.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
-        async with backends(Path(data)) as chosen:
-            people = await _people(chosen.settings)
-            async with serving(chosen, workers=1 if chosen.scaled else 0) as server:
-                await call_all(server.base_url, _singles(people, 500), clients=clients)  # warm up
-                return Figures(
+        async with select_backends(Path(data)) as backends:
+            user_ids = await _prepare_users(backends.settings)
+            async with run_server(backends, workers=1 if backends.is_scaled else 0) as server:
+                await send_all(server.base_url, _build_single_requests(user_ids, 500), clients=clients)  # warm up
+                return AcceptBenchResult(
                     clients=clients,
-                    singles=await _measured(server, _singles(people, requests), clients),
-                    with_key=await _measured(server, _singles(people, requests, keyed=True), clients),
-                    named=await _bulk(server, _named(people, recipients), recipients),
-                    lines=await _bulk(server, _lines(people, recipients, _NAMED_IN_LINE), recipients),
-                    single_lines=await _bulk(server, _lines(people, recipients // 10, 1), recipients // 10),
-                    database=chosen.database,
+                    singles=await _measure_singles(server, _build_single_requests(user_ids, requests), clients),
+                    with_key=await _measure_singles(
+                        server, _build_single_requests(user_ids, requests, keyed=True), clients
+                    ),
+                    named=await _measure_bulk(server, _build_user_id_requests(user_ids, recipients), recipients),
+                    lines=await _measure_bulk(
+                        server, _build_ndjson_requests(user_ids, recipients, _USERS_PER_LINE), recipients
+                    ),
+                    single_lines=await _measure_bulk(
+                        server, _build_ndjson_requests(user_ids, recipients // 10, 1), recipients // 10
+                    ),
+                    database=backends.database,
                     cores=os.cpu_count() or 1,
                 )
 
 
-async def _people(settings: Settings) -> Sequence[str]:
-    async with Runtime.open(settings) as runtime:
-        await refuse_used(runtime)
-        ids = await add_users(runtime, _PEOPLE)
+async def _prepare_users(settings: Settings) -> Sequence[str]:
+    async with AppContainer.open(settings) as runtime:
+        await require_empty_database(runtime)
+        ids = await add_users(runtime, _USER_COUNT)
         await analyze(runtime)
         return ids
 
 
-async def _measured(server: Served, requests: Sequence[bytes], clients: int) -> Singles:
+async def _measure_singles(server: RunningServer, requests: Sequence[bytes], clients: int) -> SingleResult:
     before = server.cpu_seconds()
-    answered = await call_all(server.base_url, requests, clients=clients)
-    spent = server.cpu_seconds() - before
-    return Singles(
+    load = await send_all(server.base_url, requests, clients=clients)
+    cpu_seconds = server.cpu_seconds() - before
+    return SingleResult(
         requests=len(requests),
-        per_second=round(len(requests) / answered.seconds, 1),
-        latency_ms=Latency.of(answered.took_ms),
-        cpu_ms=round(spent / len(requests) * 1000, 3),
+        per_second=round(len(requests) / load.seconds, 1),
+        latency_ms=Latency.from_milliseconds(load.latencies_ms),
+        cpu_ms=round(cpu_seconds / len(requests) * 1000, 3),
     )
 
 
-async def _bulk(server: Served, requests: Sequence[bytes], recipients: int) -> Bulk:
-    answered = await call_all(server.base_url, requests, clients=2)
-    return Bulk(len(requests), recipients, round(recipients / answered.seconds, 1))
+async def _measure_bulk(server: RunningServer, requests: Sequence[bytes], recipients: int) -> BulkResult:
+    load = await send_all(server.base_url, requests, clients=2)
+    return BulkResult(len(requests), recipients, round(recipients / load.seconds, 1))
 
 
-def _singles(people: Sequence[str], count: int, *, keyed: bool = False) -> list[bytes]:
+def _build_single_requests(user_ids: Sequence[str], count: int, *, keyed: bool = False) -> list[bytes]:
     return [
-        post(
-            _SINGLES,
-            _body({"userId": people[number % len(people)]}, number),
+        build_post_request(
+            _SINGLE_PATH,
+            _build_body({"userId": user_ids[number % len(user_ids)]}, number),
             key=API_KEY,
-            once=f"bench-{number}" if keyed else None,
+            idempotency_key=f"bench-{number}" if keyed else None,
         )
         for number in range(count)
     ]
 
 
-def _named(people: Sequence[str], recipients: int) -> list[bytes]:
-    starts = range(0, recipients, _NAMED)
-    told = (list(people[: min(_NAMED, recipients - start)]) for start in starts)
-    return [post(_BULK, _body({"userIds": one}, number), key=API_KEY) for number, one in enumerate(told)]
+def _build_user_id_requests(user_ids: Sequence[str], recipients: int) -> list[bytes]:
+    starts = range(0, recipients, _USERS_PER_REQUEST)
+    ids_per_request = (list(user_ids[: min(_USERS_PER_REQUEST, recipients - start)]) for start in starts)
+    return [
+        build_post_request(_BULK_PATH, _build_body({"userIds": ids}, number), key=API_KEY)
+        for number, ids in enumerate(ids_per_request)
+    ]
 
 
-def _lines(people: Sequence[str], recipients: int, per_line: int) -> list[bytes]:
+def _build_ndjson_requests(user_ids: Sequence[str], recipients: int, per_line: int) -> list[bytes]:
     lines = [
-        _body({"userIds": [people[(start + place) % len(people)] for place in range(per_line)]}, start)
+        _build_body({"userIds": [user_ids[(start + offset) % len(user_ids)] for offset in range(per_line)]}, start)
         for start in range(0, recipients, per_line)
     ]
     return [
-        post(_BULK, b"\n".join(lines[start : start + _LINES]), key=API_KEY, media_type=_NDJSON)
-        for start in range(0, len(lines), _LINES)
+        build_post_request(
+            _BULK_PATH, b"\n".join(lines[start : start + _LINES_PER_REQUEST]), key=API_KEY, media_type=_NDJSON
+        )
+        for start in range(0, len(lines), _LINES_PER_REQUEST)
     ]
 
 
-def _body(whom: Mapping[str, object], number: int) -> bytes:
-    words = {"title": "Doors open at seven", "body": f"See you tonight, No {number}."}
-    return msgspec.json.encode({**whom, "templateCode": "MESSAGE", "variables": words})
+def _build_body(recipients: Mapping[str, object], number: int) -> bytes:
+    variables = {"title": "Doors open at seven", "body": f"See you tonight, No {number}."}
+    return msgspec.json.encode({**recipients, "templateCode": "MESSAGE", "variables": variables})

@@ -1,4 +1,4 @@
-"""What a benchmark works on: a new SQLite file, or the empty database and the Redis that the environment names."""
+"""The database and queue of a benchmark: a new SQLite file, or the empty database and the Redis of the environment."""
 
 import os
 import secrets
@@ -7,31 +7,31 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tidings.config.settings import Settings
+from tidings.container import AppContainer
 from tidings.errors import ConfigError
-from tidings.runtime import Runtime
-from tidings.settings import Settings
 
-_NAMED = ("TIDINGS_DATABASE", "TIDINGS_REDIS", "TIDINGS_DATABASE_POOL", "TIDINGS_WORKER_NICE")
+_INHERITED_VARIABLES = ("TIDINGS_DATABASE", "TIDINGS_REDIS", "TIDINGS_DATABASE_POOL", "TIDINGS_WORKER_NICE")
 
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """Where a benchmark's processes keep what they know."""
+    """The database, queue and data folder of a benchmark's processes."""
 
     data_dir: Path
-    #: `TIDINGS_…` variables of every process
+    #: `TIDINGS_…` variables for every process
     environment: Mapping[str, str]
     settings: Settings
 
     @property
-    def scaled(self) -> bool:
-        """Whether several processes work side by side: on PostgreSQL."""
+    def is_scaled(self) -> bool:
+        """Whether API and workers run as separate processes, which requires PostgreSQL."""
         return self.settings.sqlite_path is None
 
     @property
     def database(self) -> str:
         """`sqlite` or `postgresql`."""
-        return "postgresql" if self.scaled else "sqlite"
+        return "postgresql" if self.is_scaled else "sqlite"
 
     @property
     def queue(self) -> str:
@@ -40,43 +40,47 @@ class Backends:
 
 
 @asynccontextmanager
-async def backends(data_dir: Path, *, push_host: str = "") -> AsyncIterator[Backends]:
-    """Choose for the length of the block. push_host: the only one that may be sent to.
+async def select_backends(
+    data_dir: Path, *, push_host: str = "", variables: Mapping[str, str] | None = None
+) -> AsyncIterator[Backends]:
+    """Select the back ends from the environment for the length of the block.
 
-    The queues have names of their own, so that no work of others on the same Redis is taken; they are erased at the
-    end. The data in a database that was named stay.
+    The queues get a random prefix, so that they do not mix with other queues of the same Redis, and are deleted at the
+    end. The data in a PostgreSQL database are kept. Arguments: push_host — a host and port that is allowed as a push
+    service although it is local; variables — further settings of the processes, by the names of their variables.
     """
     prefix = f"bench-{secrets.token_hex(4)}"
     environment = {
-        **{name: os.environ[name] for name in _NAMED if os.environ.get(name)},
+        **{name: os.environ[name] for name in _INHERITED_VARIABLES if os.environ.get(name)},
         "TIDINGS_QUEUE_PREFIX": prefix,
         "TIDINGS_PUSH_EXTRA_HOSTS": push_host,
         "TIDINGS_DATA_DIR": str(data_dir),
+        **(variables or {}),
     }
     settings = Settings.load(folder=data_dir, environ=environment)
     try:
         yield Backends(data_dir, environment, settings)
     finally:
         if settings.redis:
-            await _erase(settings.redis, prefix)
+            await _delete_queues(settings.redis, prefix)
 
 
-async def refuse_used(runtime: Runtime) -> None:
-    """Raise ConfigError for a database that has users: a benchmark fills it, and its workers would send to them."""
-    async with runtime.store.read() as tx:
+async def require_empty_database(runtime: AppContainer) -> None:
+    """Raise ConfigError for a database with users: a benchmark would fill it, and its workers would notify them."""
+    async with runtime.store.read_snapshot() as tx:
         if await runtime.store.users.page(tx, after=None, limit=1):
-            raise ConfigError("TIDINGS_DATABASE", "is in use; a benchmark needs an empty database of its own")
+            raise ConfigError("TIDINGS_DATABASE", "is in use; a benchmark requires an empty database")
 
 
-async def _erase(redis_url: str, prefix: str) -> None:
-    # loads what speaks to Redis, which most runs do not need
-    from tidings.queues.bullmq_commands import PREFIX
-    from tidings.redis_link import PATIENT, RedisLink
+async def _delete_queues(redis_url: str, prefix: str) -> None:
+    # imported here because runs without Redis do not need it
+    from tidings.queues.bullmq_commands import KEY_PREFIX
+    from tidings.redis_client import SLOW_TIMEOUT, RedisClient
 
-    link = RedisLink(redis_url)
+    client = RedisClient(redis_url)
     try:
-        async with link.within(10 * PATIENT) as redis:
-            async for key in redis.scan_iter(match=f"{PREFIX}:{{{prefix}-*", count=1000):
+        async with client.deadline(10 * SLOW_TIMEOUT) as redis:
+            async for key in redis.scan_iter(match=f"{KEY_PREFIX}:{{{prefix}-*", count=1000):
                 await redis.unlink(key)
     finally:
-        await link.close()
+        await client.close()

@@ -1,4 +1,4 @@
-"""`tidings bench idle`: what the processes cost while there is nothing to do."""
+"""`tidings bench idle`: CPU time, memory and SQL statements of idle processes."""
 
 import asyncio
 import os
@@ -8,33 +8,32 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tidings.bench.backends import backends, refuse_used
-from tidings.bench.figures import camel
-from tidings.bench.progress import progress
-from tidings.bench.serving import serving
-from tidings.runtime import Runtime
+from tidings.bench.backends import require_empty_database, select_backends
+from tidings.bench.report import show_progress, to_camel_case
+from tidings.bench.server_process import run_server
+from tidings.container import AppContainer
 
-#: seconds after the start that are not measured: first looks, first heartbeats
-_SETTLE = 5.0
+#: seconds after the start that are not measured: first scans, first heartbeats
+_SETTLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Idle:
-    """One process, with those that it started."""
+class IdleProcessResult:
+    """Figures of one process and its child processes."""
 
-    #: of one core
+    #: percent of one core
     cpu_percent: float
-    #: resident size of the largest
+    #: resident memory of the largest process
     memory_mb: float
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What a run of `tidings bench idle` measured. Field names are those of the JSON output, in snake case."""
+class IdleBenchResult:
+    """The figures of one run of `tidings bench idle`. Field names are those of the JSON output, in snake case."""
 
     seconds: float
-    processes: Mapping[str, Idle]
-    #: SQL statements per second, of all processes
+    processes: Mapping[str, IdleProcessResult]
+    #: SQL statements per second of all processes
     queries_per_second: float
     database: str
     queue: str
@@ -42,51 +41,52 @@ class Figures:
 
     def json_object(self) -> dict[str, object]:
         """Return the figures under their JSON names."""
-        return camel(asdict(self))
+        return to_camel_case(asdict(self))
 
 
 async def run(
-    *, seconds: float, workers: int | None = None, settle: float = _SETTLE, folder: Path | None = None
-) -> Figures:
-    """Watch idle processes for some seconds.
+    *, seconds: float, workers: int | None = None, settle: float = _SETTLE_SECONDS, folder: Path | None = None
+) -> IdleBenchResult:
+    """Measure idle processes for `seconds` seconds.
 
-    workers: sender processes beside the server (default 0), or on PostgreSQL `tidings worker` processes (default 1).
-    settle: seconds before. folder and the database as in `bench push`. Raises TidingsError, ConfigError as that.
+    Arguments: workers — sender processes of the server (default 0), or on PostgreSQL `tidings worker` processes
+    (default 1); settle — seconds before the measurement. The folder, the database and the errors are those of
+    `bench.push.run`.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
-        async with backends(Path(data)) as chosen:
-            async with Runtime.open(chosen.settings) as runtime:
-                await refuse_used(runtime)
-            workers = int(chosen.scaled) if workers is None else workers
-            async with serving(chosen, workers=workers) as server:
-                await _wait(settle, "Waiting until all is quiet")
-                # before the clock starts: the question itself costs something
+        async with select_backends(Path(data)) as backends:
+            async with AppContainer.open(backends.settings) as runtime:
+                await require_empty_database(runtime)
+            workers = int(backends.is_scaled) if workers is None else workers
+            async with run_server(backends, workers=workers) as server:
+                await _wait(settle, "Waiting for the start to complete")
+                # read before the measurement starts, because the request itself costs CPU time
                 queries = await server.metric("tidings_sql_statements")
-                before, started = server.costs(), time.perf_counter()
-                await _wait(seconds, "Watching")
-                after, took = server.costs(), time.perf_counter() - started
+                before, started = server.measure_usage(), time.perf_counter()
+                await _wait(seconds, "Measuring")
+                after, elapsed = server.measure_usage(), time.perf_counter() - started
                 queries = await server.metric("tidings_sql_statements") - queries
-                return Figures(
-                    seconds=round(took, 1),
+                return IdleBenchResult(
+                    seconds=round(elapsed, 1),
                     processes={
-                        name: Idle(
-                            round((cost.cpu_seconds - before[name].cpu_seconds) / took * 100, 2),
-                            round(cost.memory_mb, 1),
+                        name: IdleProcessResult(
+                            round((usage.cpu_seconds - before[name].cpu_seconds) / elapsed * 100, 2),
+                            round(usage.memory_mb, 1),
                         )
-                        for name, cost in after.items()
+                        for name, usage in after.items()
                     },
-                    queries_per_second=round(queries / took, 1),
-                    database=chosen.database,
-                    queue=chosen.queue,
+                    queries_per_second=round(queries / elapsed, 1),
+                    database=backends.database,
+                    queue=backends.queue,
                     cores=os.cpu_count() or 1,
                 )
 
 
 async def _wait(seconds: float, title: str) -> None:
-    with progress(title, int(seconds * 10)) as tell:
-        if tell is None:
+    with show_progress(title, int(seconds * 10)) as report:
+        if report is None:
             await asyncio.sleep(seconds)
             return
         for tenth in range(int(seconds * 10)):
             await asyncio.sleep(0.1)
-            tell(tenth + 1)
+            report(tenth + 1)

@@ -1,8 +1,8 @@
-"""`tidings bench push`: an event update through the API → the last outcome recorded, against the mock push service.
+"""`tidings bench push`: throughput from an event update over the API to the last recorded outcome.
 
-Real processes (this one, the push service, and `tidings serve`, or on PostgreSQL `tidings api` and `tidings worker`s)
-and a real database. Figures are of one run: run it several times and compare medians. The clock of the broadcast ends
-when the counter of recorded outcomes reaches the number of messages (`/metrics`).
+It runs the mock push service, `tidings serve` (on PostgreSQL `tidings api` and `tidings worker` processes) and a real
+database. Figures are of one run: run it several times and compare medians. The broadcast ends when the counter of
+recorded outcomes in `/metrics` reaches the number of messages.
 """
 
 import asyncio
@@ -19,51 +19,39 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tidings.bench.backends import Backends, backends
-from tidings.bench.figures import Latency, camel
-from tidings.bench.people import prepare, single
-from tidings.bench.processes import cost_of
-from tidings.bench.progress import progress
-from tidings.bench.serving import Served, serving
+from tidings.bench.audience import prepare_audience, single_user_id
+from tidings.bench.backends import Backends, select_backends
+from tidings.bench.load import ATTEMPTS_METRIC, ProcessResult, measure_load, wait_until_recorded
+from tidings.bench.process_stats import measure_tree_usage
+from tidings.bench.report import Latency, show_progress, to_camel_case
+from tidings.bench.server_process import RunningServer, run_server
 from tidings.errors import TidingsError
-from tidings.testing.mock_push import MockPushOptions, SpawnedMockPush, spawn
+from tidings.mockpush import MockPushOptions, SpawnedMockPush, spawn
 
-_RECORDED = "tidings_attempts_total"
-_STATEMENTS = "tidings_sql_statements"
-#: seconds per recipient after which a broadcast counts as stuck, on top of half a minute
-_PATIENCE = 0.01
-#: single notifications before the measured ones: connections, compiled templates
-_WARM_UP = 20
+#: time limit of a broadcast: seconds per recipient, in addition to 30 seconds
+_SECONDS_PER_RECIPIENT = 0.01
+#: single notifications before the measurement; they open connections and compile templates
+_WARM_UP_COUNT = 20
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessFigures:
-    """What one process cost, with the sender processes it started."""
-
-    #: from the start of the process, of the largest one
-    peak_memory_mb: float
-    #: during the broadcast
-    cpu_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a run of `tidings bench push` measured. Field names are those of the JSON output, in snake case."""
+class PushBenchResult:
+    """The figures of one run of `tidings bench push`. Field names are those of the JSON output, in snake case."""
 
     recipients: int
     messages: int
-    #: from sending the PATCH to the last outcome recorded
+    #: from sending the PATCH request to the last recorded outcome
     seconds: float
     messages_per_second: float
-    #: SQL statements of all processes meanwhile, the timers' looks included
+    #: SQL statements of all processes in that time, including background tasks
     queries: int
-    #: single notifications on an idle system: request sent → received by the push service
+    #: single notifications on an idle system, from sending the request to the receipt by the push service
     latency_ms: Latency
     #: of the largest process
     peak_memory_mb: float
-    #: of all processes apart from the push service and the database, during the broadcast
+    #: of all processes except the push service and the database, during the broadcast
     cpu_seconds: float
-    processes: Mapping[str, ProcessFigures]
+    processes: Mapping[str, ProcessResult]
     #: of the push service, during the broadcast
     sink_cpu_seconds: float
     #: accepted by the push service more than once
@@ -76,137 +64,133 @@ class Figures:
 
     def json_object(self) -> dict[str, object]:
         """Return the figures under their JSON names."""
-        return camel(asdict(self))
+        return to_camel_case(asdict(self))
 
 
 async def run(
     *, recipients: int, workers: int | None = None, singles: int = 100, folder: Path | None = None
-) -> Figures:
-    """Measure one broadcast to `recipients` users with a device each, then `singles` single notifications.
+) -> PushBenchResult:
+    """Measure `singles` single notifications, then a broadcast to `recipients` users with one device each.
 
-    workers: sender processes beside the server (0 = none; default: one less than there are cores), or on PostgreSQL
-    `tidings worker` processes (default: as many as cores). folder: where the data go (default: a temporary one). The
-    database is a new SQLite file, or what `TIDINGS_DATABASE` and `TIDINGS_REDIS` name.
-    Raises TidingsError when something does not start or messages are missing, ConfigError for a database in use.
+    Arguments: workers — sender processes of the server (default: cores - 1), or on PostgreSQL `tidings worker`
+    processes (default: cores); folder — parent of the data folder (default: the system's folder for temporary files).
+    The database is a new SQLite file, or that of `TIDINGS_DATABASE` and `TIDINGS_REDIS`.
+    Raises TidingsError if a process does not start or messages are missing, ConfigError for a database that is in use.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
         async with (
             spawn(MockPushOptions(verify_share=0.0)) as sink,
-            backends(Path(data), push_host=urlsplit(sink.origin).netloc) as chosen,
+            select_backends(Path(data), push_host=urlsplit(sink.origin).netloc) as backends,
         ):
-            event_id = await prepare(chosen, recipients=recipients, origin=sink.origin, singles=1)
-            workers = default_workers(chosen) if workers is None else workers
-            async with serving(chosen, workers=workers) as server:
-                await _singles(server, sink, _WARM_UP)
-                latency = await _singles(server, sink, singles)
-                return await _broadcast(server, sink, chosen, event_id, recipients, workers, latency)
+            event_id = await prepare_audience(backends, recipients=recipients, origin=sink.origin, singles=1)
+            workers = default_workers(backends) if workers is None else workers
+            async with run_server(backends, workers=workers) as server:
+                await _measure_singles(server, sink, _WARM_UP_COUNT)
+                latency = await _measure_singles(server, sink, singles)
+                return await _measure_broadcast(server, sink, backends, event_id, recipients, workers, latency)
 
 
-def default_workers(chosen: Backends) -> int:
-    """Return how many processes send when nobody says."""
+def default_workers(backends: Backends) -> int:
+    """Return the default number of worker processes (PostgreSQL) or sender processes (SQLite)."""
     cores = os.cpu_count() or 1
-    return cores if chosen.scaled else cores - 1
+    return cores if backends.is_scaled else cores - 1
 
 
-async def _broadcast(
-    server: Served,
+async def _measure_broadcast(
+    server: RunningServer,
     sink: SpawnedMockPush,
-    chosen: Backends,
+    backends: Backends,
     event_id: str,
     recipients: int,
     workers: int,
     latency: Latency,
-) -> Figures:
+) -> PushBenchResult:
     await sink.control.reset()
-    recorded = await server.metric(_RECORDED)
-    statements = await server.metric(_STATEMENTS)
-    before, sink_cpu = server.costs(), cost_of(sink.pid).cpu_seconds
+    sink_cpu_before = measure_tree_usage(sink.pid).cpu_seconds
     new_start = datetime.now(UTC) + timedelta(days=31)
-    started = time.perf_counter()
-    await server.request("PATCH", f"/api/events/{event_id}", {"startDate": new_start.isoformat()})
-    await _until(server, sink, recorded, recipients)
-    seconds = time.perf_counter() - started
-    costs = {
-        name: ProcessFigures(round(cost.peak_memory_mb, 1), round(cost.cpu_seconds - before[name].cpu_seconds, 2))
-        for name, cost in server.costs().items()
-    }
-    queries = await server.metric(_STATEMENTS) - statements
+    figures = await measure_load(
+        server,
+        lambda: server.request("PATCH", f"/api/events/{event_id}", {"startDate": new_start.isoformat()}),
+        lambda attempts_before: _wait_for_broadcast(server, sink, attempts_before, recipients),
+    )
     stats = await sink.control.stats()
     if stats.distinct != recipients:
-        raise TidingsError(f"{recipients} messages were recorded, but the push service got {stats.distinct}")
-    return Figures(
+        raise TidingsError(f"{recipients} outcomes were recorded, but the push service received {stats.distinct}")
+    return PushBenchResult(
         recipients=recipients,
         messages=stats.accepted,
-        seconds=round(seconds, 3),
-        messages_per_second=round(recipients / seconds, 1),
-        queries=int(queries),
+        seconds=round(figures.seconds, 3),
+        messages_per_second=round(recipients / figures.seconds, 1),
+        queries=figures.queries,
         latency_ms=latency,
-        peak_memory_mb=max(one.peak_memory_mb for one in costs.values()),
-        cpu_seconds=round(sum(one.cpu_seconds for one in costs.values()), 2),
-        processes=costs,
-        sink_cpu_seconds=round(cost_of(sink.pid).cpu_seconds - sink_cpu, 2),
+        peak_memory_mb=figures.max_memory,
+        cpu_seconds=figures.cpu_seconds,
+        processes=figures.processes,
+        sink_cpu_seconds=round(measure_tree_usage(sink.pid).cpu_seconds - sink_cpu_before, 2),
         duplicates=stats.duplicates,
         workers=workers,
-        database=chosen.database,
-        queue=chosen.queue,
+        database=backends.database,
+        queue=backends.queue,
         cores=os.cpu_count() or 1,
         versions=_versions(),
     )
 
 
-async def _until(server: Served, sink: SpawnedMockPush, before: float, recipients: int) -> None:
-    """Wait without a burden on the server: first for the push service to have everything, then for the last outcome."""
-    patience = 30 + recipients * _PATIENCE
+async def _wait_for_broadcast(server: RunningServer, sink: SpawnedMockPush, before: float, recipients: int) -> None:
+    """Wait for all pushes to be received and for all outcomes to be recorded.
+
+    It waits for the push service first, because polling the server's metrics would slow the server down.
+    """
+    timeout = 30 + recipients * _SECONDS_PER_RECIPIENT
     try:
-        async with asyncio.timeout(patience):
-            await _received(sink, recipients, patience)
-            await _until_recorded(server, before + recipients)
+        async with asyncio.timeout(timeout):
+            await _wait_for_receipts(sink, recipients, timeout)
+            await wait_until_recorded(server, before + recipients)
     except TimeoutError:
-        missing = before + recipients - await server.metric(_RECORDED)
-        raise TidingsError(f"{missing:.0f} outcomes were not recorded within {patience:.0f} s") from None
+        missing = before + recipients - await server.metric(ATTEMPTS_METRIC)
+        raise TidingsError(f"{missing:.0f} outcomes were not recorded within {timeout:.0f} s") from None
 
 
-async def _received(sink: SpawnedMockPush, recipients: int, patience: float) -> None:
-    with progress(f"Telling {recipients} recipients", recipients) as tell:
-        if tell is None:
-            await sink.control.wait_for(timeout=patience, distinct=recipients)
+async def _wait_for_receipts(
+    sink: SpawnedMockPush,
+    recipients: int,
+    timeout: float,  # noqa: ASYNC109  # passed on to the control API
+) -> None:
+    with show_progress(f"Notifying {recipients} recipients", recipients) as report:
+        if report is None:
+            await sink.control.wait_for(timeout=timeout, distinct=recipients)
             return
-        got = 0
-        while got < recipients:
+        received = 0
+        while received < recipients:
             with suppress(TimeoutError):
                 await sink.control.wait_for(timeout=0.5, distinct=recipients)
-            got = (await sink.control.stats()).distinct
-            tell(got)
+            received = (await sink.control.stats()).distinct
+            report(received)
 
 
-async def _until_recorded(server: Served, count: float) -> None:
-    while await server.metric(_RECORDED) < count:  # noqa: ASYNC110  # another process: there is no event to wait for
-        await asyncio.sleep(0.01)
-
-
-async def _singles(server: Served, sink: SpawnedMockPush, count: int) -> Latency:
-    """Send single notifications, each when the last one's outcome is recorded: on an idle system."""
-    took = []
-    recorded = await server.metric(_RECORDED)
+async def _measure_singles(server: RunningServer, sink: SpawnedMockPush, count: int) -> Latency:
+    """Send single notifications one at a time, each after the outcome of the previous one is recorded."""
+    latencies_ms = []
+    attempts_before = await server.metric(ATTEMPTS_METRIC)
     for number in range(count):
-        before = (await sink.control.stats()).accepted
-        sent = time.time()
+        accepted_before = (await sink.control.stats()).accepted
+        sent_at = time.time()
         body = {
-            "userId": single(0),
+            "userId": single_user_id(0),
             "templateCode": "MESSAGE",
             "variables": {"title": "Hello", "body": f"No {number}"},
-            # so many for one user in an hour pass if they are urgent
+            # urgent notifications are exempt from the user's rate limit
             "options": {"priority": "urgent"},
         }
         await server.request("POST", "/api/notifications", body)
         try:
-            stats = await sink.control.wait_for(accepted=before + 1)
+            stats = await sink.control.wait_for(accepted=accepted_before + 1)
         except TimeoutError as error:
             raise TidingsError(f"single notification {number} did not reach the push service in time") from error
-        assert stats.last_at is not None, "one was just accepted"
-        took.append((stats.last_at - sent) * 1000)
-        await _until_recorded(server, recorded + number + 1)
-    return Latency.of(took)
+        assert stats.last_at is not None, "a message was just accepted"
+        latencies_ms.append((stats.last_at - sent_at) * 1000)
+        await wait_until_recorded(server, attempts_before + number + 1)
+    return Latency.from_milliseconds(latencies_ms)
 
 
 def _versions() -> Mapping[str, str]:

@@ -1,7 +1,7 @@
-"""`tidings bench queue`: the queue alone, one publisher and one taker of one lane, and how fast a task is there.
+"""`tidings bench queue`: throughput and latency of the queue alone, with one publisher and one consumer of one lane.
 
-Tasks are ids, and nothing is done with them. The shared queue carries a batch of deliveries in a job of its own, and up
-to fifty notifications to plan in one.
+Tasks are acknowledged without being executed. On the shared queue a BullMQ job carries one delivery batch, or up to
+fifty fan-out tasks.
 """
 
 import asyncio
@@ -14,125 +14,131 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tidings.bench.backends import Backends, backends
-from tidings.bench.figures import Latency, camel
-from tidings.bench.progress import progress
+from tidings.bench.backends import Backends, select_backends
+from tidings.bench.report import Latency, show_progress, to_camel_case
 from tidings.model.ids import new_id
 from tidings.model.priority import Lane
 from tidings.model.task import Task, TaskKind
 from tidings.ports.clock import SystemClock
 from tidings.ports.queue import Queue
-from tidings.queues.local import LocalQueue
+from tidings.queues.memory_queue import MemoryQueue
 
-#: tasks published together, as after a page of an audience, or by the relay
-_TOGETHER = 200
-#: tasks that are taken together, as a worker does (`flow.pipeline.Sizes.claim`)
-_TAKEN = 5
+#: tasks published together, as after a page of an audience, or by the outbox relay
+_PUBLISH_BATCH = 200
+#: tasks received together, as by a worker (`PipelineConfig.batches_per_claim`)
+_RECEIVE_BATCH = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """Tasks of one kind, first published, then taken and done."""
+class ThroughputResult:
+    """Figures of tasks of one kind that were all published, then received and acknowledged."""
 
     tasks: int
+    #: BullMQ jobs that carried the tasks
     jobs: int
     published_per_second: float
-    #: taken and done, by one taker
+    #: received and acknowledged by one consumer
     tasks_per_second: float
     jobs_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What a run of `tidings bench queue` measured. Field names are those of the JSON output, in snake case."""
+class QueueBenchResult:
+    """The figures of one run of `tidings bench queue`. Field names are those of the JSON output, in snake case."""
 
     queue: str
-    #: batches of deliveries: a job each
-    batches: Load
-    #: notifications to plan
-    plans: Load
-    #: one task on an idle queue: published → in the hands of who waits for it
+    #: delivery tasks, one BullMQ job each
+    batches: ThroughputResult
+    #: fan-out tasks
+    plans: ThroughputResult
+    #: single tasks on an idle queue, from publishing to receipt by a waiting consumer
     latency_ms: Latency
     cores: int
 
     def json_object(self) -> dict[str, object]:
         """Return the figures under their JSON names."""
-        return camel(asdict(self))
+        return to_camel_case(asdict(self))
 
 
-async def run(*, tasks: int, singles: int = 500, folder: Path | None = None) -> Figures:
-    """Measure `tasks` tasks of each kind, and `singles` of them one by one.
+async def run(*, tasks: int, singles: int = 500, folder: Path | None = None) -> QueueBenchResult:
+    """Measure `tasks` tasks of each kind, and the latency of `singles` single tasks.
 
-    The queue in memory, or that of the Redis which `TIDINGS_REDIS` names, under a name of its own. folder: as in
-    `bench push`. Raises BackendError when Redis does not answer.
+    The queue is in memory, or in the Redis that `TIDINGS_REDIS` names, with a random prefix. The folder is that of
+    `bench.push.run`. Raises BackendError when Redis does not respond.
     """
     async with AsyncExitStack() as stack:
         data = stack.enter_context(TemporaryDirectory(dir=folder, prefix="tidings-bench-"))
-        chosen = await stack.enter_async_context(backends(Path(data)))
-        queue = _opened(chosen)
-        stack.push_async_callback(queue.release)
-        stack.push_async_callback(queue.close)
+        backends = await stack.enter_async_context(select_backends(Path(data)))
+        queue = _create_queue(backends)
+        stack.push_async_callback(queue.aclose)
+        stack.push_async_callback(queue.stop)
         await queue.ping()
-        return Figures(
-            queue=chosen.queue,
-            latency_ms=await _latency(queue, singles),
-            batches=await _load(queue, TaskKind.DELIVER, Lane.NORMAL, tasks),
-            plans=await _load(queue, TaskKind.FAN_OUT, Lane.HIGH, tasks),
+        return QueueBenchResult(
+            queue=backends.queue,
+            latency_ms=await _measure_latency(queue, singles),
+            batches=await _measure_throughput(queue, TaskKind.DELIVER, Lane.NORMAL, tasks),
+            plans=await _measure_throughput(queue, TaskKind.FAN_OUT, Lane.HIGH, tasks),
             cores=os.cpu_count() or 1,
         )
 
 
-def _opened(chosen: Backends) -> Queue:
-    settings = chosen.settings
+def _create_queue(backends: Backends) -> Queue:
+    settings = backends.settings
     if settings.redis is None:
-        return LocalQueue(SystemClock())
-    # loads what speaks to Redis
-    from tidings.queues.opened import open_queue
+        return MemoryQueue(SystemClock())
+    # imported here because runs without Redis do not need it
+    from tidings.queues.factory import create_queue
 
-    return open_queue(settings.redis, settings.queue_prefix, SystemClock(), consumes=True)
+    return create_queue(settings.redis, settings.queue_prefix, SystemClock(), is_consumer=True)
 
 
-async def _load(queue: Queue, kind: TaskKind, lane: Lane, count: int) -> Load:
-    tasks = _tasks(kind, lane, count)
+async def _measure_throughput(queue: Queue, kind: TaskKind, lane: Lane, count: int) -> ThroughputResult:
+    tasks = _build_tasks(kind, lane, count)
     started = time.perf_counter()
-    for start in range(0, count, _TOGETHER):
-        await queue.publish(tasks[start : start + _TOGETHER])
-    published = time.perf_counter() - started
+    for start in range(0, count, _PUBLISH_BATCH):
+        await queue.publish(tasks[start : start + _PUBLISH_BATCH])
+    publish_seconds = time.perf_counter() - started
     jobs = (await queue.stats(lane)).waiting
     done = 0
     started = time.perf_counter()
-    with progress(f"Taking {count} tasks", count) as tell:
+    with show_progress(f"Receiving {count} tasks", count) as report:
         while done < count:
-            taken = await queue.take(lane, _TAKEN)
-            await queue.done(taken)
-            done += len(taken)
-            if tell is not None:
-                tell(done)
-    seconds = time.perf_counter() - started
-    return Load(count, jobs, round(count / published, 1), round(count / seconds, 1), round(jobs / seconds, 1))
+            received = await queue.receive(lane, _RECEIVE_BATCH)
+            await queue.ack(received)
+            done += len(received)
+            if report is not None:
+                report(done)
+    receive_seconds = time.perf_counter() - started
+    return ThroughputResult(
+        count,
+        jobs,
+        round(count / publish_seconds, 1),
+        round(count / receive_seconds, 1),
+        round(jobs / receive_seconds, 1),
+    )
 
 
-async def _latency(queue: Queue, count: int) -> Latency:
-    """Publish one task at a time, each when the last one was taken by somebody who waits."""
-    took = []
-    for task in _tasks(TaskKind.DELIVER, Lane.URGENT, count):
-        taking = asyncio.create_task(_taken(queue))
-        await asyncio.sleep(0.002)  # long enough for the taker to be blocked on the queue
-        sent = time.perf_counter()
+async def _measure_latency(queue: Queue, count: int) -> Latency:
+    """Publish one task at a time while a consumer waits, each after the previous one was received."""
+    latencies_ms = []
+    for task in _build_tasks(TaskKind.DELIVER, Lane.URGENT, count):
+        receiving = asyncio.create_task(_receive_one(queue))
+        await asyncio.sleep(0.002)  # long enough for the consumer to block on the queue
+        published_at = time.perf_counter()
         await queue.publish([task])
-        took.append((await taking - sent) * 1000)
-    return Latency.of(took)
+        latencies_ms.append((await receiving - published_at) * 1000)
+    return Latency.from_milliseconds(latencies_ms)
 
 
-async def _taken(queue: Queue) -> float:
-    """Take what comes, and return when it came."""
-    tasks = await queue.take(Lane.URGENT, _TAKEN)
-    at = time.perf_counter()
-    await queue.done(tasks)
-    return at
+async def _receive_one(queue: Queue) -> float:
+    """Receive and acknowledge tasks; return the time of receipt."""
+    tasks = await queue.receive(Lane.URGENT, _RECEIVE_BATCH)
+    received_at = time.perf_counter()
+    await queue.ack(tasks)
+    return received_at
 
 
-def _tasks(kind: TaskKind, lane: Lane, count: int) -> Sequence[Task]:
+def _build_tasks(kind: TaskKind, lane: Lane, count: int) -> Sequence[Task]:
     now: datetime = SystemClock().now()
     ids = (new_id(now) for _ in range(count))
-    return [Task(one, kind, one, lane, now) for one in ids]
+    return [Task(task_id, kind, task_id, lane, now) for task_id in ids]

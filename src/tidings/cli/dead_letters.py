@@ -1,4 +1,4 @@
-"""`tidings dead-letters`: look at what was given up, send it again, or put it away."""
+"""`tidings dead-letters`: list, replay and discard dead letters."""
 
 import sys
 from collections.abc import Callable
@@ -9,263 +9,279 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from tidings.cli.options import Options
-from tidings.cli.output import hint, print_json, print_table
-from tidings.errors import Invalid
+from tidings.cli.options import CliOptions
+from tidings.cli.output import print_hint, print_json, print_table
+from tidings.errors import ValidationFailed
 from tidings.model.ids import is_id
 from tidings.ports.operations import DeadLetterFilter
 
 if TYPE_CHECKING:
-    from tidings.flow.replay import Survey
+    from tidings.flow.recover.dead_letter_replay import ReplayPreview
 
-app = App(name="dead-letters", help="List what was given up, send it again, or put it away.")
+app = App(name="dead-letters", help="List, replay and discard dead letters.")
 
-_EVERYTHING = DeadLetterFilter()
+_MATCH_ALL = DeadLetterFilter()
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Which:
-    """Which dead letters: all that fit everything that is said."""
+class DeadLetterOptions:
+    """Filters; a dead letter must match all that are given."""
 
     error: Annotated[
-        str | None, Parameter(help="With this error as it is shown, or with what it says before a colon.")
+        str | None, Parameter(help="Error text as displayed, or the part of it before one of its colons.")
     ] = None
-    notification: Annotated[str | None, Parameter(help="Of this notification.")] = None
-    template: Annotated[str | None, Parameter(help="Of notifications with this template code.")] = None
-    channel: Annotated[str | None, Parameter(help="On this channel.")] = None
-    user: Annotated[str | None, Parameter(help="To this user.")] = None
+    notification: Annotated[str | None, Parameter(help="Notification id.")] = None
+    template: Annotated[str | None, Parameter(help="Template code of the notification.")] = None
+    channel: Annotated[str | None, Parameter(help="Channel.")] = None
+    user: Annotated[str | None, Parameter(help="User id.")] = None
     since: Annotated[
-        str | None, Parameter(help="Died at this instant or later, such as 2026-11-22T19:30:00+01:00.")
+        str | None, Parameter(help="Failed at this time or later, for example 2026-11-22T19:30:00+01:00.")
     ] = None
-    until: Annotated[str | None, Parameter(help="Died before this instant.")] = None
+    until: Annotated[str | None, Parameter(help="Failed before this time.")] = None
 
-    def filter(self) -> DeadLetterFilter:
-        """Return the filter. Raises Invalid naming the option."""
+    def to_filter(self) -> DeadLetterFilter:
+        """Return the filter. Raises ValidationFailed naming the option."""
         return DeadLetterFilter(
             error=self.error,
             notification_id=self.notification,
             template_code=self.template,
             channel=self.channel,
             user_id=self.user,
-            since=_instant("--since", self.since),
-            until=_instant("--until", self.until),
+            since=_parse_instant("--since", self.since),
+            until=_parse_instant("--until", self.until),
         )
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Chosen(Which):
-    """Which dead letters something is done to."""
+class DeadLetterSelectorOptions(DeadLetterOptions):
+    """Selection of the dead letters to change: filters, ids or --all."""
 
-    id: Annotated[tuple[str, ...], Parameter(help="This dead letter; repeat for several.", consume_multiple=False)] = ()
-    all: Annotated[bool, Parameter(help="Every dead letter, where nothing else is said.")] = False
-    dry_run: Annotated[bool, Parameter(help="Say what would be done, and do nothing.")] = False
-    yes: Annotated[bool, Parameter(help="Do not ask.")] = False
+    id: Annotated[tuple[str, ...], Parameter(help="Dead letter id; repeatable.", consume_multiple=False)] = ()
+    all: Annotated[bool, Parameter(help="Select every dead letter; not with a filter.")] = False
+    dry_run: Annotated[bool, Parameter(help="Show the effect without changing anything.")] = False
+    yes: Annotated[bool, Parameter(help="Do not ask for confirmation.")] = False
 
-    def filter(self) -> DeadLetterFilter:
-        """Return the filter. Raises Invalid where none is given and --all does not say that every one is meant.
+    def to_filter(self) -> DeadLetterFilter:
+        """Return the filter. A dry run changes nothing, so without a filter it selects every dead letter.
 
-        To look does no harm: a dry run without a filter means every one.
+        Raises ValidationFailed for a malformed id, for no filter without --all, and for a filter with --all.
         """
-        if odd := [one for one in self.id if not is_id(one)]:
-            raise Invalid(f"--id: {odd[0]!r} must be the id of a dead letter, as `tidings dead-letters list` shows it")
-        found = replace(super().filter(), ids=self.id or None)
-        if found == _EVERYTHING and not (self.all or self.dry_run):
-            raise Invalid("--all: say it to mean every dead letter; or name a filter such as --error")
-        if found != _EVERYTHING and self.all:
-            raise Invalid("--all: means every dead letter; leave it out where a filter is named")
-        return found
+        if invalid := [dead_letter_id for dead_letter_id in self.id if not is_id(dead_letter_id)]:
+            raise ValidationFailed(
+                f"--id: {invalid[0]!r} must be the id of a dead letter, as `tidings dead-letters list` shows it"
+            )
+        selected = replace(super().to_filter(), ids=self.id or None)
+        if selected == _MATCH_ALL and not (self.all or self.dry_run):
+            raise ValidationFailed("--all: is required to select every dead letter; or give a filter such as --error")
+        if selected != _MATCH_ALL and self.all:
+            raise ValidationFailed("--all: cannot be combined with a filter")
+        return selected
 
 
 @app.command(name="list")
 async def list_dead_letters(
     *,
-    which: Which = Which(),
-    limit: Annotated[int, Parameter(help="At most this many.", validator=Number(gte=1))] = 50,
-    before: Annotated[str | None, Parameter(help="Continue with those older than this dead letter's id.")] = None,
-    options: Options = Options(),
+    filters: DeadLetterOptions = DeadLetterOptions(),
+    limit: Annotated[int, Parameter(help="Maximum number of results.", validator=Number(gte=1))] = 50,
+    before: Annotated[str | None, Parameter(help="Continue before this dead letter id.")] = None,
+    options: CliOptions = CliOptions(),
 ) -> None:
     """List dead letters, newest first."""
-    from tidings.api.dead_letters import DeadLetterShown
-    from tidings.runtime import Runtime
+    from tidings.api.routes.dead_letters import DeadLetterPage
+    from tidings.container import AppContainer
 
-    wanted = which.filter()
+    selected = filters.to_filter()
     if before is not None and not is_id(before):
-        raise Invalid("--before: must be the id of a dead letter")
-    async with Runtime.open(options.existing()) as runtime, runtime.store.read() as tx:
-        found = await runtime.store.dead_letters.page(tx, wanted, before=before, limit=limit)
+        raise ValidationFailed("--before: must be the id of a dead letter")
+    async with AppContainer.open(options.require_existing_database()) as runtime, runtime.store.read_snapshot() as tx:
+        page = await runtime.store.dead_letters.page(tx, selected, before=before, limit=limit)
     if options.json:
-        print_json([DeadLetterShown.model_validate(one).json_object() for one in found])
+        print_json(DeadLetterPage(items=list(page), next_cursor=None).json_object()["items"])
         return
-    rows = [
-        (one.id, one.died_at, one.notification_id, one.template_code, one.user_id, one.channel, one.error)
-        for one in found
-    ]
-    columns = ("id", "died", "notification", "template", "user", "channel", "error")
-    print_table(columns, rows, empty=_none(wanted))
-    if len(found) == limit:
-        hint(f"More: tidings dead-letters list --before {found[-1].id}")
+    rows = [(d.id, d.died_at, d.notification_id, d.template_code, d.user_id, d.channel, d.error) for d in page]
+    columns = ("id", "failed", "notification", "template", "user", "channel", "error")
+    print_table(columns, rows, empty=_empty_message(selected))
+    if len(page) == limit:
+        print_hint(options.complete_commands(f"More: tidings dead-letters list --before {page[-1].id}"))
 
 
 @app.command
 async def errors(
     *,
-    which: Which = Which(),
-    limit: Annotated[int, Parameter(help="At most this many.", validator=Number(gte=1))] = 50,
-    options: Options = Options(),
+    filters: DeadLetterOptions = DeadLetterOptions(),
+    limit: Annotated[int, Parameter(help="Maximum number of results.", validator=Number(gte=1))] = 50,
+    options: CliOptions = CliOptions(),
 ) -> None:
     """Count dead letters by error, the most frequent first."""
-    from tidings.api.dead_letters import ErrorGroupShown
-    from tidings.runtime import Runtime
+    from tidings.api.routes.dead_letters import ErrorGroupsResponse
+    from tidings.container import AppContainer
 
-    wanted = which.filter()
-    async with Runtime.open(options.existing()) as runtime, runtime.store.read() as tx:
-        found = await runtime.store.dead_letters.by_error(tx, wanted, limit=limit)
+    selected = filters.to_filter()
+    async with AppContainer.open(options.require_existing_database()) as runtime, runtime.store.read_snapshot() as tx:
+        groups = await runtime.store.dead_letters.group_by_error(tx, selected, limit=limit)
     if options.json:
-        print_json([ErrorGroupShown.model_validate(one).json_object() for one in found])
+        print_json(ErrorGroupsResponse(items=list(groups)).json_object()["items"])
         return
-    rows = [(one.count, one.error, one.first_at, one.last_at) for one in found]
-    print_table(("count", "error", "first", "last"), rows, empty=_none(wanted))
+    rows = [(group.count, group.error, group.first_at, group.last_at) for group in groups]
+    print_table(("count", "error", "first", "last"), rows, empty=_empty_message(selected))
 
 
 @app.command(name="replay")
 async def replay_dead_letters(
     *,
-    which: Chosen = Chosen(),
+    selector: DeadLetterSelectorOptions = DeadLetterSelectorOptions(),
     rate: Annotated[
-        float, Parameter(help="Deliveries per second that come due.", validator=Number(gte=0.1, lte=10_000))
+        float, Parameter(help="Deliveries per second that become due.", validator=Number(gte=0.1, lte=10_000))
     ] = 100.0,
-    limit: Annotated[int | None, Parameter(help="At most this many.", validator=Number(gte=1))] = None,
-    options: Options = Options(),
+    limit: Annotated[int | None, Parameter(help="Maximum number.", validator=Number(gte=1))] = None,
+    options: CliOptions = CliOptions(),
 ) -> None:
-    """Send dead letters again, with fresh tries, spread over time; a running server or worker sends them.
+    """Send dead letters again with a new set of attempts, spread over time. A running server or worker sends them.
 
-    Those whose notification has expired or was cancelled stay dead, and are counted.
+    Dead letters whose notification has expired or was cancelled are counted and left unchanged.
     """
-    from tidings.api.dead_letters import shown
-    from tidings.flow.replay import Pace, Replayed, left, replay_page, survey
-    from tidings.runtime import Runtime
+    from tidings.api.routes.dead_letters import preview_response
+    from tidings.container import AppContainer
+    from tidings.flow.recover.dead_letter_replay import (
+        ReplayBatch,
+        ReplayRate,
+        preview_replay,
+        remaining_after,
+        replay_page,
+    )
 
-    wanted, pace = which.filter(), Pace(rate)
-    async with Runtime.open(options.existing()) as runtime:
+    selected, replay_rate = selector.to_filter(), ReplayRate(rate)
+    async with AppContainer.open(options.require_existing_database()) as runtime:
         store, clock = runtime.store, runtime.clock
-        async with store.read() as tx:
-            found = await survey(store, tx, wanted, pace=pace, now=clock.now())
-        if which.dry_run:
-            _show(found, options, lambda: print_json(shown(found).json_object()))
+        async with store.read_snapshot() as tx:
+            preview = await preview_replay(store, tx, selected, rate=replay_rate, now=clock.now())
+        if selector.dry_run:
+            _print_preview(preview, options, lambda: print_json(preview_response(preview).json_object()))
             return
-        _confirm("Replay", found.replayable, found.more, limit, yes=which.yes)
+        _confirm("Replay", preview.replayable, preview.more, limit, yes=selector.yes)
         count, until, last = 0, None, None
         while last is None or not (last.ended or count == limit):
-            most = pace.page if limit is None else limit - count
-            async with store.begin() as tx:
-                last = await replay_page(store, tx, wanted, pace=pace, most=most, now=clock.now(), last=last)
-            assert isinstance(last, Replayed)
+            page_limit = replay_rate.page_size if limit is None else limit - count
+            async with store.transaction() as tx:
+                last = await replay_page(
+                    store, tx, selected, rate=replay_rate, limit=page_limit, now=clock.now(), last=last
+                )
+            assert isinstance(last, ReplayBatch)
             count, until = count + last.count, last.until or until
-        async with store.read() as tx:
-            rest = await left(store, tx, wanted, begun=last.begun, now=clock.now())
+        async with store.read_snapshot() as tx:
+            remaining = await remaining_after(store, tx, selected, begun=last.begun, now=clock.now())
     if options.json:
         print_json(
             {
                 "replayed": count,
                 "until": until,
-                "expired": rest.expired,
-                "cancelled": rest.cancelled,
-                "unknownIds": list(found.unknown_ids),
+                "expired": remaining.expired,
+                "cancelled": remaining.cancelled,
+                "unknownIds": list(preview.unknown_ids),
             }
         )
         return
-    _say_unknown(found)
+    _print_unknown_ids(preview)
     print(f"{count} replayed" + (f", the last is due at {until.isoformat(timespec='seconds')}" if until else ""))
-    if rest.expired or rest.cancelled:
-        hint(f"Left: {rest.expired} whose notification has expired, {rest.cancelled} whose was cancelled.")
+    if remaining.expired or remaining.cancelled:
+        print_hint(f"Not replayed: {remaining.expired} expired, {remaining.cancelled} cancelled.")
 
 
 @app.command
 async def discard(
     *,
-    which: Chosen = Chosen(),
-    limit: Annotated[int | None, Parameter(help="At most this many.", validator=Number(gte=1))] = None,
-    options: Options = Options(),
+    selector: DeadLetterSelectorOptions = DeadLetterSelectorOptions(),
+    limit: Annotated[int | None, Parameter(help="Maximum number.", validator=Number(gte=1))] = None,
+    options: CliOptions = CliOptions(),
 ) -> None:
-    """Take dead letters off the list for good. Each delivery's history stays."""
-    from tidings.api.dead_letters import shown
-    from tidings.flow.replay import PAGE, Pace, discard_page, survey
-    from tidings.runtime import Runtime
+    """Remove dead letters from the list permanently. Each delivery's history is kept."""
+    from tidings.api.routes.dead_letters import preview_response
+    from tidings.container import AppContainer
+    from tidings.flow.recover.dead_letter_replay import (
+        MAX_ROWS_PER_TRANSACTION,
+        ReplayRate,
+        discard_page,
+        preview_replay,
+    )
 
-    wanted = which.filter()
-    async with Runtime.open(options.existing()) as runtime:
+    selected = selector.to_filter()
+    async with AppContainer.open(options.require_existing_database()) as runtime:
         store, clock = runtime.store, runtime.clock
-        async with store.read() as tx:
-            found = await survey(store, tx, wanted, pace=Pace(float(PAGE)), now=clock.now())
-        if which.dry_run:
-            _show(found, options, lambda: print_json(shown(found).json_object()))
+        async with store.read_snapshot() as tx:
+            preview = await preview_replay(
+                store, tx, selected, rate=ReplayRate(float(MAX_ROWS_PER_TRANSACTION)), now=clock.now()
+            )
+        if selector.dry_run:
+            _print_preview(preview, options, lambda: print_json(preview_response(preview).json_object()))
             return
-        _confirm("Discard", found.matching, found.more, limit, yes=which.yes)
+        _confirm("Discard", preview.matching, preview.more, limit, yes=selector.yes)
         count, ended = 0, False
         while not (ended or count == limit):
-            async with store.begin() as tx:
-                most = PAGE if limit is None else limit - count
-                done, ended = await discard_page(store, tx, wanted, most=most, now=clock.now())
-            count += done
+            async with store.transaction() as tx:
+                page_limit = MAX_ROWS_PER_TRANSACTION if limit is None else limit - count
+                discarded, ended = await discard_page(store, tx, selected, limit=page_limit, now=clock.now())
+            count += discarded
     if options.json:
-        print_json({"discarded": count, "unknownIds": list(found.unknown_ids)})
+        print_json({"discarded": count, "unknownIds": list(preview.unknown_ids)})
     else:
-        _say_unknown(found)
+        _print_unknown_ids(preview)
         print(f"{count} discarded")
 
 
-def _show(found: "Survey", options: Options, as_json: Callable[[], None]) -> None:
+def _print_preview(preview: "ReplayPreview", options: CliOptions, print_as_json: Callable[[], None]) -> None:
     if options.json:
-        as_json()
+        print_as_json()
         return
-    many = "more than " if found.more else ""
+    prefix = "more than " if preview.more else ""
     print(
-        f"{many}{found.matching} match: {found.replayable} can be replayed, {found.expired} have expired or will have "
-        f"before their turn, {found.cancelled} were cancelled"
+        f"{prefix}{preview.matching} match: {preview.replayable} can be replayed, {preview.expired} have expired or "
+        f"will expire before they are due, {preview.cancelled} were cancelled"
     )
-    if found.until is not None:
-        print(f"the last would be due at {found.until.isoformat(timespec='seconds')}")
-    rows = [(one.id, one.died_at, one.template_code, one.user_id, one.error) for one in found.sample]
+    if preview.until is not None:
+        print(f"the last would be due at {preview.until.isoformat(timespec='seconds')}")
+    rows = [(d.id, d.died_at, d.template_code, d.user_id, d.error) for d in preview.sample]
     if rows:
-        print_table(("id", "died", "template", "user", "error"), rows, empty="")
-    _say_unknown(found)
+        print_table(("id", "failed", "template", "user", "error"), rows, empty="")
+    _print_unknown_ids(preview)
 
 
-def _none(which: DeadLetterFilter) -> str:
-    return (
-        "No dead letters." if which == _EVERYTHING else "No dead letter fits; `tidings dead-letters errors` shows all."
-    )
+def _empty_message(selected: DeadLetterFilter) -> str:
+    if selected == _MATCH_ALL:
+        return "No dead letters."
+    return "No dead letter matches; `tidings dead-letters errors` shows all."
 
 
-def _say_unknown(found: "Survey") -> None:
-    for one in found.unknown_ids:
-        hint(f"{one} is no dead letter.")
+def _print_unknown_ids(preview: "ReplayPreview") -> None:
+    for unknown_id in preview.unknown_ids:
+        print_hint(f"{unknown_id} is not a dead letter.")
 
 
-def _confirm(what: str, count: int, more: bool, limit: int | None, *, yes: bool) -> None:
-    """Ask whoever sits there. Raises Invalid when nobody does, or the answer is no."""
+def _confirm(action: str, count: int, more: bool, limit: int | None, *, yes: bool) -> None:
+    """Ask for confirmation. Raises ValidationFailed without a terminal, or if the answer is no."""
     if yes or count == 0:
         return
     number = f"more than {count}" if more else str(count)
     if limit is not None and (more or limit < count):
         number = f"{limit} of {number}"
     if not sys.stdin.isatty():
-        raise Invalid(f"--yes: {what.lower()} {number} dead letters? say --yes to do it, --dry-run to look")
-    hint(f"{what} {number} dead letters? [y/N] ")
+        raise ValidationFailed(
+            f"--yes: is required to {action.lower()} {number} dead letters without a terminal; --dry-run shows them"
+        )
+    print_hint(f"{action} {number} dead letters? [y/N] ")
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise Invalid("nothing was done")
+        raise ValidationFailed("not confirmed; nothing was changed")
 
 
-def _instant(option: str, text: str | None) -> datetime | None:
-    from tidings.edge.fields import instant
+def _parse_instant(option: str, text: str | None) -> datetime | None:
+    from tidings.schemas.field_types import parse_instant
 
     if text is None:
         return None
     try:
-        moment = instant(text)
+        instant = parse_instant(text)
     except ValueError as error:
-        raise Invalid(f"{option}: {error}") from error
-    assert isinstance(moment, datetime)
-    return moment
+        raise ValidationFailed(f"{option}: {error}") from error
+    assert isinstance(instant, datetime)
+    return instant

@@ -1,41 +1,43 @@
-"""`tidings explain`: why a user got a notification, or why not."""
+"""`tidings explain`: explain why a user received a notification, or why not."""
 
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from tidings.cli.options import Options
+from tidings.cli.options import CliOptions
 from tidings.cli.output import print_json
+from tidings.ports.clock import SystemClock
 
 
 async def explain(
     *,
     user: Annotated[str, Parameter(help="User id.")],
     notification: Annotated[str, Parameter(help="Notification id.")],
-    options: Options = Options(),
+    options: CliOptions = CliOptions(),
 ) -> int:
-    """Say why a user got a notification, or why not: every decision is kept with its reason.
+    """Explain why a user received a notification, or why not, from the recorded decisions.
 
-    The exit code is 1 for a user or a notification that does not exist.
+    The exit code is 1 if the user or the notification does not exist.
     """
-    from tidings.api.explain import shown
-    from tidings.insight.explain import Verdict
-    from tidings.insight.facts import explain_to
-    from tidings.runtime import Runtime
+    # not the container: it loads channels and the API, which takes a second
+    from tidings.cli.database import open_store
+    from tidings.observability.explain import Verdict
+    from tidings.observability.explain_query import explain_notification
+    from tidings.packs.discovery import load_catalog
 
-    async with Runtime.open(options.existing()) as runtime:
-        answer = await explain_to(
-            runtime.store,
-            runtime.catalog,
-            user_id=user,
-            notification_id=notification,
-            now=runtime.clock.now(),
+    settings = options.require_existing_database()
+    catalog = load_catalog()
+    async with open_store(settings, catalog.audiences) as store:
+        explanation = await explain_notification(
+            store, catalog, user_id=user, notification_id=notification, now=SystemClock().now()
         )
-    code = 1 if answer.verdict == Verdict.UNKNOWN_USER else 0
+    exit_code = 1 if explanation.verdict == Verdict.UNKNOWN_USER else 0
     if options.json:
-        print_json(shown(answer).json_object())
-        return code
-    print(f"{answer.verdict.replace('_', ' ').capitalize()}\n")
-    for sentence in answer.sentences:
+        from tidings.api.schemas.explain import explanation_response
+
+        print_json(explanation_response(explanation).json_object())
+        return exit_code
+    print(f"{explanation.verdict.replace('_', ' ').capitalize()}\n")
+    for sentence in explanation.sentences:
         print(f"  {sentence}")
-    return code
+    return exit_code

@@ -1,4 +1,4 @@
-"""`tidings openapi`: the description of the HTTP API."""
+"""`tidings openapi`: print the OpenAPI document of the HTTP API."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,18 +7,18 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tidings.cli.output import print_json
-from tidings.settings import Settings
+from tidings.config.settings import Settings
 
 
 async def openapi(
     *,
-    json: Annotated[bool, Parameter(help="Accepted as everywhere; the document is JSON anyway.")] = True,  # noqa: ARG001
+    json: Annotated[bool, Parameter(help="Accepted for uniformity; the output is always JSON.")] = True,  # noqa: ARG001
 ) -> None:
-    """Print the OpenAPI document as JSON; needs no server and no database."""
+    """Print the OpenAPI document as JSON. Needs no running server and no database."""
     from tidings.api.app import create_app
-    from tidings.runtime import Runtime
+    from tidings.container import AppContainer
 
     with TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder)).ensure_secrets()
-        async with Runtime.open(settings) as runtime:
+        async with AppContainer.open(settings) as runtime:
             print_json(create_app(runtime).openapi())

@@ -1,4 +1,4 @@
-"""How results are printed: JSON for programs, tables for people."""
+"""Output of results: JSON for programs, tables for people."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -6,43 +6,43 @@ from datetime import datetime
 
 import msgspec
 
-#: a UUID; longer ids of users may be folded
+#: length of a UUID; longer user ids may be folded
 _ID_WIDTH = 36
 
 
 def print_json(value: object, *, indent: int = 2) -> None:
-    """Print one JSON document; indent 0 = on one line."""
+    """Print one JSON document; indent 0 prints it on one line."""
     encoded = msgspec.json.encode(value)
     print((msgspec.json.format(encoded, indent=indent) if indent else encoded).decode())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print a table, or the sentence `empty` when there are no rows."""
+    """Print a table, or the sentence `empty` if there are no rows."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[_format_cell(value) for value in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
     for index, column in enumerate(columns):
-        # Nothing is cut: what does not fit goes on in the next line, ids last of all, since people copy them.
-        longest = max((len(row[index]) for row in cells), default=0) if column.endswith("id") else 0
-        table.add_column(column, overflow="fold", min_width=min(longest, _ID_WIDTH))
+        # Text that does not fit is folded, not cut. Columns of ids keep their width, because people copy ids.
+        longest_id = max((len(row[index]) for row in cells), default=0) if column.endswith("id") else 0
+        table.add_column(column, overflow="fold", min_width=min(longest_id, _ID_WIDTH))
     for row in cells:
         table.add_row(*row)
     if table.row_count:
-        # A pipe has no width: never cut an id that somebody wants to copy or grep.
+        # A pipe has no width: use one that leaves ids whole, so that they can be copied and searched for.
         Console(width=None if sys.stdout.isatty() else 200).print(table)
     else:
         print(empty)
 
 
-def hint(text: str) -> None:
-    """Print something for people only, on stderr, so that stdout can be piped."""
+def print_hint(text: str) -> None:
+    """Print a note for people on stderr, so that stdout can be piped."""
     print(text, file=sys.stderr)
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     from rich.markup import escape
 
     if value is None:

@@ -1,4 +1,4 @@
-"""`tidings queues`: how each lane stands."""
+"""`tidings queues`: show the status of each lane of the queue."""
 
 import asyncio
 import sys
@@ -7,65 +7,65 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from tidings.cli.options import Options
-from tidings.cli.output import hint, print_json, print_table
+from tidings.cli.options import CliOptions
+from tidings.cli.output import print_hint, print_json, print_table
 
 if TYPE_CHECKING:
-    from tidings.api.queues import QueuesShown
+    from tidings.api.routes.queues import QueuesResponse
 
 
 async def queues(
     *,
-    watch: Annotated[bool, Parameter(help="Show it again and again, until Ctrl-C.")] = False,
-    every: Annotated[float, Parameter(help="Seconds between two looks.", validator=Number(gte=0.2))] = 2.0,
-    options: Options = Options(),
+    watch: Annotated[bool, Parameter(help="Refresh the output until Ctrl-C.")] = False,
+    every: Annotated[float, Parameter(help="Seconds between refreshes.", validator=Number(gte=0.2))] = 2.0,
+    options: CliOptions = CliOptions(),
 ) -> None:
-    """Show how each lane stands: what waits, is worked on, is delayed, has failed, and how fast it goes.
+    """Show the status of each lane: waiting, active, delayed and failed jobs, and the rate.
 
-    Without Redis the lanes are in the server's memory, and only what the database knows can be shown from here.
+    Without Redis the lanes are in the server's memory, and this command shows only what the database stores.
     """
-    from tidings.api.queues import queues_shown
-    from tidings.runtime import Runtime
+    from tidings.api.routes.queues import load_queues
+    from tidings.container import AppContainer
 
-    async with Runtime.open(options.existing()) as runtime:
+    async with AppContainer.open(options.require_existing_database()) as runtime:
         while True:
-            found = await queues_shown(runtime)
+            status = await load_queues(runtime)
             if options.json:
-                # one line for each look, for programs that read along
-                print_json(found.json_object(), indent=0 if watch else 2)
+                # with --watch one line per refresh, for programs that read a stream
+                print_json(status.json_object(), indent=0 if watch else 2)
                 sys.stdout.flush()
             else:
-                _show(found, again=watch)
+                _print_status(status, is_repeated=watch)
             if not watch:
                 return
             await asyncio.sleep(every)
 
 
-def _show(found: "QueuesShown", *, again: bool) -> None:
-    if again and sys.stdout.isatty():
-        # to the top, and clear from there
+def _print_status(status: "QueuesResponse", *, is_repeated: bool) -> None:
+    if is_repeated and sys.stdout.isatty():
+        # move the cursor to the top and clear the screen
         print("\x1b[H\x1b[J", end="")
-    named = [(lane.lane.value, lane) for lane in found.lanes] + ([("intake", found.intake)] if found.intake else [])
+    queues = [(lane.lane.value, lane) for lane in status.lanes] + ([("intake", status.intake)] if status.intake else [])
     rows = [
         (
             name,
-            one.waiting,
-            one.active,
-            one.delayed,
-            one.failed,
-            one.completed,
-            one.oldest_age_seconds,
-            one.rate_per_second,
+            counts.waiting,
+            counts.active,
+            counts.delayed,
+            counts.failed,
+            counts.completed,
+            counts.oldest_age_seconds,
+            counts.rate_per_second,
         )
-        for name, one in named
+        for name, counts in queues
     ]
     columns = ("lane", "waiting", "active", "delayed", "failed", "completed", "oldest, s", "per second")
     print_table(columns, rows, empty="")
-    if found.outbox_age_seconds:
-        hint(f"Accepted work has been waiting for the queue for {found.outbox_age_seconds:g} s.")
-    if found.more_delayed:
-        hint("More work is delayed than was counted.")
-    if found.status == "away":
-        hint(f"The queue does not answer: {found.away}. Workers go on from the database.")
-    elif found.status == "elsewhere":
-        hint("Without Redis the lanes are in the server's memory; ask it: GET /api/queues")
+    if status.outbox_age_seconds:
+        print_hint(f"The oldest outbox entry has not been relayed to the queue for {status.outbox_age_seconds:g} s.")
+    if status.more_delayed:
+        print_hint("The count of delayed work is incomplete; there is more.")
+    if status.status == "away":
+        print_hint(f"The queue does not respond: {status.away}. Workers continue from the database.")
+    elif status.status == "elsewhere":
+        print_hint("Without Redis the lanes are in the server's memory; use GET /api/queues")

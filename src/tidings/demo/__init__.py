@@ -1,5 +1,6 @@
-"""What `tidings serve --demo` adds: a mock push service with simulated devices, and people with tickets.
+"""The demo of `tidings serve --demo`: a mock push service, events, and users with tickets and simulated devices.
 
-takes: a runtime on an empty or already seeded database · gives: the same demo data after every start ·
-never: touches rows it did not make.
+Takes: a container on an empty or already seeded database.
+Gives: the same demo data after every start.
+Never: changes rows that it did not create.
 """

@@ -1,4 +1,4 @@
-"""The demo's events: three that are on, one that is still a draft."""
+"""The demo's events: three published ones and a draft."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -6,23 +6,23 @@ from datetime import UTC, datetime, timedelta
 
 @dataclass(frozen=True, slots=True)
 class DemoEvent:
-    """One event, placed in time relative to the day the demo is first started."""
+    """One event with a start time relative to the day of the demo's first start."""
 
     id: str
     title: str
     description: str
-    #: days from the first start
+    #: days after the first start
     days: int
     #: hour of the day, UTC
     hour: int
-    hours_long: int
+    duration_hours: int
     venue: str
     address: str
     city: str
     status: str = "ACTIVE"
 
 
-#: Fixed ids, so that documentation can name the event in a command; the highest one is listed first.
+#: ids are fixed, so that the documentation can name the event in a command; the highest one is listed first
 EVENT_ID = "019aa8f0-0000-7000-8000-000000000004"
 
 EVENTS = (
@@ -62,7 +62,7 @@ EVENTS = (
     DemoEvent(
         "019aa8f0-0000-7000-8000-000000000001",
         "Winter Swimming for Beginners",
-        "Not announced yet: publish this draft and see who is told.",
+        "Not announced yet: publish this draft and see who is notified.",
         60,
         9,
         2,
@@ -74,7 +74,7 @@ EVENTS = (
 )
 
 
-def row(event: DemoEvent, now: datetime) -> dict[str, object]:
+def event_row(event: DemoEvent, now: datetime) -> dict[str, object]:
     """Return the event as a row of the table `events`."""
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     start = day + timedelta(days=event.days, hours=event.hour)
@@ -83,7 +83,7 @@ def row(event: DemoEvent, now: datetime) -> dict[str, object]:
         "title": event.title,
         "description": event.description,
         "start_date": start,
-        "end_date": start + timedelta(hours=event.hours_long),
+        "end_date": start + timedelta(hours=event.duration_hours),
         "venue": event.venue,
         "address": event.address,
         "city": event.city,

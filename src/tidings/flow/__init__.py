@@ -1,1 +1,1 @@
-"""What happens to a notification, in order. Start reading at `tidings.flow.pipeline`."""
+"""The flow of a notification through its stages. Start reading at `tidings.flow.pipeline`."""

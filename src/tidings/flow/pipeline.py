@@ -1,297 +1,416 @@
-"""The map of Tidings, in reading order: accept → fan out → dispatch → deliver → record.
+"""The flow of a notification, in reading order: accept → fan out → dispatch → deliver → record.
 
-    accept     one transaction: notifications and the tasks that announce them (the caller's own, if given);
-               those to a few named users are planned in it
-    fan_out    a page of an audience, or many small audiences → deliveries and skips, the cursor moves with them
-    dispatch   committed work → tasks on the queue; what the queue lost is found again by `flow.recovery`
-    deliver    claim under a lease → look again → render → send; no transaction is open while sending
-    record     outcomes in bulk, fenced by the lease
+    accept     one transaction (the caller's own, if given) stores notifications and their tasks in the outbox;
+               notifications to a few named users are planned in it
+    fan out    a page of an audience, or many small audiences → deliveries and skips; the cursor advances with them
+    dispatch   committed work → tasks on the queue; `flow.recover` re-enqueues what the queue lost
+    deliver    claim under a lease → preflight check → render → send; no transaction is open while sending
+    record     outcomes in bulk, fenced by the lease token
 
-Each step may be repeated after a crash, and by another process: accept is guarded by the idempotency key, fan_out by
-the cursor, deliver by the claim, record by the lease token. Decisions live in pure functions next to the steps; this
-file, and those it delegates to (`fan_out`, `handover`, `claiming`, `cancellation`), load, call and save.
+Each stage may be repeated after a crash, also by another process. Accept is guarded by the idempotency key, fan-out by
+the cursor, deliver by the claim, record by the lease token. Decisions are pure functions next to the stages, which do
+the I/O:
+
+    accept     `Pipeline.accept` and `accept_many`
+    fan out    `Pipeline.fan_out`, a `FanOut`
+    dispatch   `Pipeline.outbox_relay`, an `OutboxRelay`, for the outbox; `Pipeline.batch_due` for retries and delays
+    deliver    `Pipeline.delivery_runner`, a `DeliveryRunner`, with the `DeliverySender` of a worker
+    record     the `OutcomeBuffer` of a worker, which calls `Pipeline.record`
+    (cancel)   `Pipeline.cancel` and `withdraw`; `Pipeline.cancellations` for what other processes cancelled or
+               superseded
+
+Callbacks are connected in `Pipeline.__init__` and, for the parts of a worker, in `worker.lifecycle` and `Worker`:
+
+    CancellationCoordinator → DeliverySender   `on_stopped`: `mark_stopped`
+    DeliverySender → DeliveryRunner            `reload`, before a send whose data is too old
+    DeliverySender → OutcomeBuffer             `on_outcome`: `add`; `on_idle`: `flush_soon`
+    OutcomeBuffer → Pipeline                   `write`: `record`, which then calls
+                                               `DeliveryRunner.on_outcomes_written` and `on_outcomes`, the metrics
+    FanOut → LaneConsumer                      `on_tasks_ready`, urgent lane: sends deliveries that were just planned
+                                               without waiting for the queue
 """
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
 
-from tidings.errors import Invalid
-from tidings.flow.cancellation import Cancellations
-from tidings.flow.claiming import Claiming
-from tidings.flow.deliver.send import Sender
-from tidings.flow.dispatch.tasks import fan_out_task
-from tidings.flow.fan_out import FanOut, LookedUp, tasks_of
-from tidings.flow.handover import Handover
-from tidings.flow.intake.accept import accepted, explicit_ids, unknown_users
-from tidings.flow.intake.catalog import Catalog
-from tidings.flow.plan.limit import Limits
-from tidings.flow.record.settle import settled
-from tidings.flow.target.preview import Preview, Tally
-from tidings.model.delivery import Attempted
+from tidings.errors import BackendError, ValidationFailed
+from tidings.flow.accept.audience_checks import reject_unknown_arguments
+from tidings.flow.accept.subjects import order_by_subject
+from tidings.flow.accept.validation import build_notification, unknown_users_error
+from tidings.flow.catalog import Catalog
+from tidings.flow.deliver.cancellation import CancellationCoordinator
+from tidings.flow.deliver.freshness import MAX_STALENESS
+from tidings.flow.deliver.lease_claimer import DeliveryRunner
+from tidings.flow.dispatch.outbox_relay import OutboxRelay
+from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
+from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
+from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
+from tidings.flow.notifications import NotificationCache
+from tidings.flow.record.contact_health import build_notice, derive_contact_results
+from tidings.flow.record.retry_policy import apply_retry_policy, retry_renewed_target
+from tidings.flow.record.target_health import derive_target_changes
+from tidings.flow.record.unanswered_messages import UnansweredMessages
+from tidings.flow.tasks import fan_out_task
+from tidings.model.alert import AlertName
+from tidings.model.audience import mentioned_user_ids
+from tidings.model.delivery import AttemptResult
 from tidings.model.ids import new_id
-from tidings.model.notification import Notification
+from tidings.model.notification import Notification, StopReason
+from tidings.model.outcome import InvalidTarget
 from tidings.model.request import NotifyRequest
+from tidings.model.subscription import MAX_TARGET_REFUSALS
 from tidings.model.task import Task
+from tidings.model.template import Category, RenderedMessage
+from tidings.ports.alerts import AlertSink, NoAlerts
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
+from tidings.ports.renderer import Renderer
 from tidings.ports.store import Store, Transaction
-from tidings.ports.wording import Wording
 
 log = structlog.get_logger(__name__)
 
-_NO_LIMITS = Limits()
+#: A notification that supersedes unsent ones is planned this much later, if other processes may hold those: by then
+#: they do not send them any more, so that the older message never arrives after the newer one.
+REPLACEMENT_DELAY = MAX_STALENESS
+
+_NO_RATE_LIMITS = RateLimitPolicy()
+#: how long the alert about suspended devices is kept; it is renewed by each further one
+SUSPENSION_ALERT_LASTS = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much is taken in one go."""
+class PipelineConfig:
+    """Batch sizes and durations of the flow."""
 
     #: users per page of a fan-out
-    page: int = 1000
+    page_size: int = 1000
     #: deliveries per task
-    batch: int = 200
-    #: tasks claimed together when they wait anyway
-    claim: int = 5
-    #: fan-outs planned together when they wait anyway
-    fan_outs: int = 100
-    #: outbox rows relayed together
-    relay: int = 500
-    #: with a shared queue: how old an outbox row must be before other processes publish it
-    relay_grace: timedelta = timedelta(seconds=2)
-    #: how long a claim holds
-    lease: timedelta = timedelta(seconds=60)
+    batch_size: int = 200
+    #: maximum number of waiting batches that one claim takes
+    batches_per_claim: int = 5
+    #: maximum number of waiting fan-outs that are planned together
+    fan_outs_per_step: int = 100
+    #: maximum number of outbox rows that are relayed together
+    relay_batch_size: int = 500
+    #: with a shared queue: minimum age of an outbox row before other processes publish it
+    relay_grace_period: timedelta = timedelta(seconds=2)
+    #: how long a claim is valid
+    lease_duration: timedelta = timedelta(seconds=60)
 
 
 class Pipeline:
-    """The steps. One per process; needs nothing but ports."""
+    """Accepts and cancels notifications, and owns the other stages. One per process. Depends on ports only."""
 
     def __init__(
         self,
         store: Store,
         queue: Queue,
         catalog: Catalog,
-        wording: Wording,
+        renderer: Renderer,
         clock: Clock,
         *,
-        sizes: Sizes,
-        observe: Callable[[Sequence[Attempted]], None] = lambda _attempts: None,
-        limits: Limits = _NO_LIMITS,
-        exclusive: bool = False,
+        config: PipelineConfig,
+        on_outcomes: Callable[[Sequence[AttemptResult]], None] = lambda _attempts: None,
+        rate_limits: RateLimitPolicy = _NO_RATE_LIMITS,
+        is_exclusive: bool = False,
+        alerts: AlertSink | None = None,
+        channels_with_hooks: Collection[str] = (),
     ) -> None:
-        """`limits`: notifications per user and hour; `exclusive`: no other process can send from this database."""
+        """Connect the stages.
+
+        on_outcomes: called with each list of recorded outcomes. rate_limits: notifications per user and hour.
+        is_exclusive: no other process can send from this database. alerts: for operators. channels_with_hooks: those
+        whose providers report what became of messages.
+        """
         self.store = store
         self.queue = queue
         self.catalog = catalog
         self.clock = clock
-        self.sizes = sizes
-        self._wording = wording
-        self._observe = observe
-        self._handover = Handover(store, queue, clock, relay=sizes.relay, grace=sizes.relay_grace)
-        self._cancellations = Cancellations(store, clock, exclusive=exclusive)
-        # What is done for a thousand deliveries keeps the database busy for a while. Several at once would be no
-        # faster, and urgent work, which does not wait here, would have to share with all of them. Held for one claim or
-        # one page at a time; outcomes never wait for it, or leases would run out.
-        self._bulk = asyncio.Lock()
-        self._claiming = Claiming(
-            store, catalog, clock, lease=sizes.lease, heard=self._cancellations.heard, bulk=self._bulk
+        self.config = config
+        self._renderer = renderer
+        self._on_outcomes = on_outcomes
+        self._alerts = alerts or NoAlerts()
+        self._unanswered = UnansweredMessages(store.receipts, channels_with_hooks)
+        #: accepted or planned by this process, which will probably also send their deliveries
+        self._notification_cache = NotificationCache()
+        self.outbox_relay = OutboxRelay(
+            store, queue, clock, batch_size=config.relay_batch_size, grace_period=config.relay_grace_period
         )
-        self._fan_out = FanOut(
+        self._is_exclusive = is_exclusive
+        self.cancellations = CancellationCoordinator(store, is_exclusive=is_exclusive)
+        # Held for one bulk claim or one page at a time. Parallel bulk statements would be no faster, and urgent work,
+        # which does not take this lock, would compete with all of them for the database. Recording outcomes does not
+        # take it either, or leases would expire.
+        self._bulk_lock = asyncio.Lock()
+        self.delivery_runner = DeliveryRunner(
+            store,
+            catalog,
+            clock,
+            lease_duration=config.lease_duration,
+            notification_cache=self._notification_cache,
+            bulk_lock=self._bulk_lock,
+        )
+        self.fan_out = FanOut(
             store,
             queue,
             catalog,
             clock,
-            page=sizes.page,
-            batch=sizes.batch,
-            limits=limits,
-            planned=self._claiming.expect,
-            bulk=self._bulk,
+            page_size=config.page_size,
+            batch_size=config.batch_size,
+            rate_limits=rate_limits,
+            notification_cache=self._notification_cache,
+            bulk_lock=self._bulk_lock,
         )
-        #: whether a worker of this process takes from the queue
-        self.attended = False
-        #: when the timers of this process's worker last went round: its heartbeat
-        self.last_round: datetime | None = None
+        #: whether a worker of this process consumes the queue
+        self.has_local_consumer = False
+        #: when the background tasks of this process's worker last ran, for its heartbeat
+        self.last_tick_at: datetime | None = None
 
     # 1 accept -------------------------------------------------------------------------------------------------------
 
     async def accept(self, tx: Transaction, request: NotifyRequest) -> Notification:
-        """Validate and store a notification inside a transaction; nothing is promised before that commits.
+        """Validate and store a notification in a transaction. It is accepted once the transaction commits.
 
-        Raises Invalid naming each wrong field and the fix.
+        After the commit of a transaction of the store, this process waits until no older notification on the same
+        subject is sent any more. Raises ValidationFailed naming each wrong field and the fix.
         """
-        # it may be the caller's transaction: nothing is counted for anybody's limit while that stays open
-        [made] = await self._accept(tx, [request], at_once=False)
-        if isinstance(made, Invalid):
-            raise made
-        return made
+        # not planned inline: planning locks rate-limit counters, and the caller's transaction may stay open for long
+        [result] = await self._accept(tx, [request], plan_inline=False)
+        if isinstance(result, ValidationFailed):
+            raise result
+        return result
 
-    async def accept_many(self, tx: Transaction, requests: Sequence[NotifyRequest]) -> list[Notification | Invalid]:
-        """Accept notifications together, in few statements. Returns, in order, what became of each request.
+    async def accept_many(
+        self, tx: Transaction, requests: Sequence[NotifyRequest]
+    ) -> list[Notification | ValidationFailed]:
+        """Accept notifications together, in few statements. Returns a result per request, in order.
 
-        Those to a few named users are planned as well, so the transaction must end soon. A request that breaks a rule
-        comes back as Invalid and takes no other with it.
+        Notifications to a few named users are planned as well, so the transaction must end soon. An invalid request
+        yields a ValidationFailed and does not affect the others.
         """
-        return await self._accept(tx, requests, at_once=True)
+        return await self._accept(tx, requests, plan_inline=True)
 
     async def _accept(
-        self, tx: Transaction, requests: Sequence[NotifyRequest], *, at_once: bool
-    ) -> list[Notification | Invalid]:
+        self, tx: Transaction, requests: Sequence[NotifyRequest], *, plan_inline: bool
+    ) -> list[Notification | ValidationFailed]:
         now = self.clock.now()
-        made = [self._accepted(request, now) for request in requests]
-        sound = [one for one in made if isinstance(one, Notification)]
-        few = self._fan_out.to_plan_at_once(sound, now) if at_once else []
-        known = await self._fan_out.look_up(tx, few) if few else {}
-        made = await self._with_known_users(tx, made, known)
-        fresh = [one for one in made if isinstance(one, Notification)]
-        if fresh:
-            few = [one for one in fresh if one.id in known]
-            drafts = await self._fan_out.plan_accepted(tx, few, known, now)
-            later = [one for one in fresh if one.id not in known]
-            await self.store.notifications.add_many(tx, [*(one.after for one in drafts), *later])
-            await self._fan_out.add(tx, drafts, now)
-            tasks = [*tasks_of(drafts, now), *(fan_out_task(one, now) for one in later)]
+        results = [self._try_build_notification(request, now) for request in requests]
+        valid = [result for result in results if isinstance(result, Notification)]
+        inline = self.fan_out.select_for_inline_planning(valid, now) if plan_inline else []
+        resolved = await self.fan_out.resolve_recipients(tx, inline) if inline else {}
+        results = await self._reject_unknown_users(tx, results, resolved)
+        results = await reject_unknown_arguments(tx, results, self.catalog.audiences)
+        accepted = [result for result in results if isinstance(result, Notification)]
+        if accepted:
+            order = await order_by_subject(self.store, tx, accepted, _ids_including_below(requests, results))
+            delayed = order.replacing if plan_inline and not self._is_exclusive else frozenset()
+            accepted = [_delay(notification, now, delayed) for notification in order.notifications]
+            ordered = {notification.id: notification for notification in accepted}
+            results = [ordered[result.id] if isinstance(result, Notification) else result for result in results]
+            inline = [one for one in accepted if one.id in resolved and one.id not in delayed]
+            page_plans = await self.fan_out.plan_inline(tx, inline, resolved, now)
+            planned_ids = {notification.id for notification in inline}
+            unplanned = [notification for notification in accepted if notification.id not in planned_ids]
+            await self.store.notifications.add_many(tx, [*(page_plan.after for page_plan in page_plans), *unplanned])
+            await self.fan_out.add_deliveries(tx, page_plans, now)
+            tasks = [
+                *build_delivery_tasks(page_plans, now),
+                *(fan_out_task(notification, now) for notification in unplanned),
+            ]
             await self.store.outbox.add(tx, tasks)
+            if order.superseded:
+                stopped = {older: StopReason(newer) for older, newer in order.superseded.items()}
+                tx.on_commit(partial(self._stop_committed, stopped, wait=not plan_inline))
             if due := [task for task in tasks if task.due_at <= now]:
-                tx.on_commit(partial(self._hand_over, due, few, later))
-        return made
+                tx.on_commit(partial(self._publish_committed, due, inline, unplanned))
+        return results
 
-    def _accepted(self, request: NotifyRequest, now: datetime) -> Notification | Invalid:
+    def _try_build_notification(self, request: NotifyRequest, now: datetime) -> Notification | ValidationFailed:
         try:
-            return accepted(request, self.catalog, self._wording, new_id=new_id(now), now=now)
-        except Invalid as error:
+            return build_notification(request, self.catalog, self._renderer, notification_id=new_id(now), now=now)
+        except ValidationFailed as error:
             return error
 
-    async def _with_known_users(
-        self, tx: Transaction, made: Sequence[Notification | Invalid], known: Mapping[str, LookedUp]
-    ) -> list[Notification | Invalid]:
-        """Refuse what names users who do not exist. One look for all whose users were not looked up anyway."""
-        named = [explicit_ids(one.audience) if isinstance(one, Notification) else [] for one in made]
-        found = {user_id: user for looked_up in known.values() for user_id, user in looked_up}
-        wanted = list(dict.fromkeys(user_id for ids in named for user_id in ids if user_id not in found))
-        unknown = set(await self.store.users.unknown(tx, wanted)) if wanted else set()
-        unknown.update(user_id for user_id, user in found.items() if user is None)
-        strange = [[user_id for user_id in ids if user_id in unknown] for ids in named]
-        return [unknown_users(ids) if ids else one for one, ids in zip(made, strange, strict=True)]
+    async def _reject_unknown_users(
+        self,
+        tx: Transaction,
+        results: Sequence[Notification | ValidationFailed],
+        resolved: Mapping[str, ResolvedRecipients],
+    ) -> list[Notification | ValidationFailed]:
+        """Replace notifications that mention unknown users by an error. One query for all users not in `resolved`."""
+        mentioned = [
+            mentioned_user_ids(result.audience) if isinstance(result, Notification) else [] for result in results
+        ]
+        recipients = {user_id: recipient for pairs in resolved.values() for user_id, recipient in pairs}
+        unresolved = list(dict.fromkeys(user_id for ids in mentioned for user_id in ids if user_id not in recipients))
+        unknown = set(await self.store.users.missing_ids(tx, unresolved)) if unresolved else set()
+        unknown.update(user_id for user_id, recipient in recipients.items() if recipient is None)
+        unknown_ids = [[user_id for user_id in ids if user_id in unknown] for ids in mentioned]
+        return [unknown_users_error(ids) if ids else result for result, ids in zip(results, unknown_ids, strict=True)]
 
-    async def _hand_over(
+    async def _publish_committed(
         self, tasks: Sequence[Task], planned: Sequence[Notification], unplanned: Sequence[Notification]
     ) -> None:
-        """Get to work at once: the relay would need another look at the database, and comes later."""
-        if self.attended:
-            self._fan_out.expect(unplanned)
-            for one in planned:
-                self._claiming.expect(one)
-        if self.attended or self.queue.shared:
-            await self._handover.publish(tasks)
+        """Publish tasks right after the commit. The relay would publish them later, after another query."""
+        if self.has_local_consumer:
+            self.fan_out.prime_cache(unplanned)
+            for notification in planned:
+                self._notification_cache.put(notification)
+        if self.has_local_consumer or self.queue.is_shared:
+            await self.outbox_relay.publish(tasks)
+
+    async def _stop_committed(self, stopped: Mapping[str, StopReason], *, wait: bool) -> None:
+        """Stop the sends of notifications that were superseded or withdrawn. wait: in every process, before it returns.
+
+        A bulk request does not wait, because it would delay the other callers in its transaction. What it accepted is
+        planned only after `REPLACEMENT_DELAY`.
+        """
+        self.fan_out.evict(list(stopped))
+        for notification_id in stopped:
+            self._notification_cache.evict(notification_id)
+        if wait:
+            try:
+                await self.cancellations.stop_everywhere(stopped, has_local_consumer=self.has_local_consumer)
+            except BackendError as error:
+                # committed all the same; workers learn of it before their next sends
+                log.warning("end_of_sends_not_confirmed", notifications=len(stopped), error=error.message)
+        else:
+            self.cancellations.notify_local(stopped)
 
     async def submit(self, request: NotifyRequest) -> Notification:
-        """Accept in a transaction of its own and get to work."""
-        async with self.store.begin() as tx:
+        """Accept a notification in a transaction of its own. Raises as `accept`."""
+        async with self.store.transaction() as tx:
             return await self.accept(tx, request)
 
-    async def preview(self, tx: Transaction, request: NotifyRequest) -> Preview:
-        """Say what a notification would do, without storing anything. Raises Invalid as `accept` does."""
+    async def dry_run(self, tx: Transaction, request: NotifyRequest) -> DryRunResult:
+        """Estimate the effect of a notification without storing anything. Raises as `accept`."""
         now = self.clock.now()
-        notification = accepted(request, self.catalog, self._wording, new_id=new_id(now), now=now)
-        total = await self.store.audiences.size(tx, notification.audience)
-        tally = Tally(total)
+        notification = build_notification(request, self.catalog, self._renderer, notification_id=new_id(now), now=now)
+        results = await self._reject_unknown_users(tx, [notification], {})
+        [result] = await reject_unknown_arguments(tx, results, self.catalog.audiences)
+        if isinstance(result, ValidationFailed):
+            raise result
+        total = await self.store.audiences.estimate_size(tx, notification.audience)
+        estimate = DryRunEstimate(total)
         cursor = None
-        while not tally.enough:
-            page, more = await self._fan_out.page_of(tx, notification, cursor)
-            made = self._fan_out.planned(notification, page, now)
-            tally.add(page, made.planned, made.skipped)
-            if not more:
+        while not estimate.is_complete:
+            page, has_more = await self.fan_out.load_page(tx, notification, cursor)
+            plan = self.fan_out.build_plan(notification, page, now)
+            estimate.add_page(page, plan.planned, plan.skipped)
+            if not has_more:
                 break
             cursor = page[-1].user_id
-        return tally.preview()
+        return estimate.result()
+
+    def render_sample(self, request: NotifyRequest, channel: str) -> tuple[RenderedMessage, Category]:
+        """Return the message of a request on a channel in the fallback locale, and its category. Raises as `accept`."""
+        now = self.clock.now()
+        notification = build_notification(request, self.catalog, self._renderer, notification_id=new_id(now), now=now)
+        template = self.catalog.get_template(notification.template_code)
+        message = self._renderer.render(template, notification, "en", "UTC", channel=channel)
+        return message, self.catalog.get_category(notification.category)
 
     async def cancel(self, notification_id: str) -> None:
-        """Cancel for good: once this returns no process sends more of it, what is in flight excepted.
+        """Cancel a notification. Once this returns, no process starts another send of it. Idempotent.
 
-        Asked again, the answer is the same. Raises NotFound, or Conflict when everything has been sent already.
+        Raises NotFound, or Conflict if everything has been sent already.
         """
-        await self._cancellations.cancel(notification_id, attended=self.attended)
+        await self.cancellations.cancel(notification_id, has_local_consumer=self.has_local_consumer)
 
-    def on_cancel(self, call: Callable[[str], None]) -> None:
-        """Register what is told the id of a cancelled notification at once."""
-        self._cancellations.on_cancel(call)
+    async def withdraw(self, tx: Transaction, subject: str) -> None:
+        """Cancel what is unsent of the notifications on a subject, and on the subjects below it.
 
-    async def learn_cancellations(self, held: Collection[str]) -> None:
-        """Tell this process's sender which of the notifications it holds were cancelled by another process."""
-        await self._cancellations.learn(held)
-
-    # 2 target, plan: fan out ----------------------------------------------------------------------------------------
-
-    async def fan_out(self, notification_id: str) -> Task | None:
-        """Plan the next page of a notification. Returns the task for the page after it, None at the end."""
-        following = await self.fan_out_many([notification_id])
-        return following[0] if following else None
-
-    async def fan_out_many(
-        self,
-        notification_ids: Sequence[str],
-        announced: Callable[[Sequence[Task]], None] = lambda _tasks: None,
-        *,
-        urgent: bool = False,
-    ) -> list[Task]:
-        """Plan the next page of each notification, those to a few named users together.
-
-        announced: is told what can be sent now, before the queue is. Returns the tasks for the pages after them.
+        After the commit of a transaction of the store, this process waits until nothing of them is sent any more.
         """
-        return await self._fan_out.step(notification_ids, announced, urgent=urgent)
+        await self.store.subjects.lock(tx, [subject])
+        withdrawn = await self.store.subjects.withdraw(tx, subject)
+        if withdrawn:
+            await self.store.outbox.remove(tx, withdrawn)
+            tx.on_commit(partial(self._stop_committed, dict.fromkeys(withdrawn, StopReason()), wait=True))
 
     # 3 dispatch -----------------------------------------------------------------------------------------------------
 
-    async def dispatch(self) -> int:
-        """Hand tasks that are due from the outbox to the queue. Returns how many it took."""
-        return await self._handover.relay()
-
-    async def settle_outbox(self) -> None:
-        """Remove from the outbox what the queue has."""
-        await self._handover.settle()
-
-    async def wake_due(self) -> int:
-        """Turn retries and delays that have come due into tasks. Returns how many batches woke."""
-        await self._claiming.give_back_unstarted()
+    async def batch_due(self) -> int:
+        """Group due retries and delayed deliveries into batches and publish their tasks. Returns how many batches."""
+        await self.delivery_runner.release_unstarted_claims()
         now = self.clock.now()
-        async with self.store.look() as tx:
-            if not await self.store.deliveries.any_due(tx, now):
+        async with self.store.read_once() as tx:
+            if not await self.store.deliveries.has_due(tx, now):
                 return 0
-        async with self.store.begin() as tx:
-            tasks = await self.store.deliveries.wake_due(tx, now, self.sizes.batch)
+        async with self.store.transaction() as tx:
+            tasks = await self.store.deliveries.batch_due(tx, now, self.config.batch_size)
         await self.queue.publish(tasks)
         return len(tasks)
 
-    # 4 deliver ------------------------------------------------------------------------------------------------------
-
-    async def deliver(self, batch_ids: Sequence[str], sender: Sender, *, urgent: bool = False) -> None:
-        """Claim the deliveries of some batches and send them. `urgent`: they come from the urgent lane."""
-        await self._claiming.deliver(batch_ids, sender, urgent=urgent)
-
-    async def deliver_alone(self, batch_id: str, sender: Sender, *, urgent: bool = False) -> None:
-        """Send a delivery that a worker died with, with nothing else of its kind beside it."""
-        await self._claiming.deliver_alone(batch_id, sender, urgent=urgent)
-
-    async def give_back(self) -> int:
-        """Put back what was claimed and not sent because the sender was stopped; return how much.
-
-        Outcomes must be recorded before.
-        """
-        return await self._claiming.give_back()
-
     # 5 record -------------------------------------------------------------------------------------------------------
 
-    async def record(self, attempts: Sequence[Attempted]) -> None:
-        """Write outcomes. Raises BackendError, having written nothing, when the database does not answer."""
-        rows = [settled(one) for one in attempts]
-        async with self.store.begin() as tx:
-            applied = await self.store.deliveries.record(tx, rows, self.clock.now())
+    async def record(self, attempts: Sequence[AttemptResult]) -> None:
+        """Record outcomes in one transaction. Raises BackendError, with nothing written, if the database fails."""
+        now = self.clock.now()
+        ended = {
+            attempt.target_id
+            for attempt in attempts
+            if isinstance(attempt.outcome, InvalidTarget) and attempt.target_id is not None
+        }
+        async with self.store.transaction() as tx:
+            # locked, so that a browser that registers now waits, and renews the row after its outcome
+            versions = await self.store.subscriptions.lock_versions(tx, ended) if ended else {}
+            rows = [
+                apply_retry_policy(
+                    retry_renewed_target(attempt, versions), self.catalog.get_traits(attempt.channel).max_attempts
+                )
+                for attempt in attempts
+            ]
+            applied = await self.store.deliveries.record(tx, rows, now)
+            await self._unanswered.record(tx, rows, now)
+            suspended = await self.store.subscriptions.record_results(tx, derive_target_changes(rows), now)
+            # the attempts as they were made: the retry policy turns the last one into a final state
+            await self._record_contact_results(tx, attempts, now)
         if applied < len(rows):
-            # their lease had run out, so somebody else may have sent them too; or their user was erased meanwhile
-            log.warning("outcomes_fenced", count=len(rows) - applied)
-        self._claiming.written(rows)
-        self._observe(rows)
+            # the lease had expired, so another worker may have sent them too; or the user was erased in the meantime
+            log.warning("outcomes_rejected_stale_lease", count=len(rows) - applied)
+        for host, reason in suspended:
+            log.warning("device_suspended", push_host=host, reason=reason)
+            self._alerts.raise_alert(
+                AlertName.PUSH_DEVICES_SUSPENDED,
+                host,
+                f"devices were suspended after {MAX_TARGET_REFUSALS} refusals in a row: {reason}",
+                lasts=SUSPENSION_ALERT_LASTS,
+            )
+        self.delivery_runner.on_outcomes_written(rows)
+        self._on_outcomes(rows)
+
+    async def _record_contact_results(self, tx: Transaction, attempts: Sequence[AttemptResult], now: datetime) -> None:
+        """Disable contact points that refuse or fail for days, and tell their owners over the other channels."""
+        results = derive_contact_results(attempts, lambda channel: self.catalog.get_traits(channel).disable_after)
+        if not results:
+            return
+        disabled = await self.store.contact_health.record(tx, results, now)
+        for point in disabled:
+            log.warning("contact_point_disabled", contact_point_id=point.id, channel=point.channel)
+        notices = [build_notice(point, self.catalog, now) for point in disabled]
+        for notice in await self._accept(tx, notices, plan_inline=False) if notices else ():
+            if isinstance(notice, ValidationFailed):
+                # the pack of the template is not installed, or the user was erased in the meantime
+                log.warning("contact_point_notice_rejected", error=notice.message)
+
+
+def _delay(notification: Notification, now: datetime, delayed: Collection[str]) -> Notification:
+    if notification.id not in delayed:
+        return notification
+    return replace(notification, send_at=max(notification.send_at, now + REPLACEMENT_DELAY))
+
+
+def _ids_including_below(
+    requests: Sequence[NotifyRequest], results: Sequence[Notification | ValidationFailed]
+) -> Collection[str]:
+    return {
+        result.id
+        for request, result in zip(requests, results, strict=True)
+        if isinstance(result, Notification) and request.subject is not None and request.subject.includes_below
+    }

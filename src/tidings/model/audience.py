@@ -1,175 +1,225 @@
-"""Who: a description of an audience that can be composed with `|` (or), `&` (and) and `-` / `~` (not) (MISSION M3).
+"""Audiences: descriptions of recipients, composed with `|` (or), `&` (and) and `-` / `~` (not).
 
-An audience is a small tree. It is stored with the notification as JSON and turned into pages of user ids by the
-store, so that memory does not grow with the audience.
+An audience is a small tree. It is stored with the notification as JSON. The store resolves it to pages of user ids, so
+memory does not grow with the audience.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tidings.errors import Invalid
+from tidings.errors import ValidationFailed
 
 MAX_DEPTH = 12
 MAX_NODES = 200
 
 
-class Composable:
-    """Operators shared by every node of the tree."""
+class AudienceNode:
+    """The operators of every node of the tree."""
 
     def __or__(self, other: "Audience") -> "Audience":
-        # `a | b | c` is one list of three: a chain must not run into MAX_DEPTH
-        parts = self.parts if isinstance(self, AnyOf) else (self,)
-        return AnyOf((*parts, other))
+        # `a | b | c` becomes one node with three parts, so that a chain does not exceed MAX_DEPTH
+        parts = self.parts if isinstance(self, Union) else (self,)
+        return Union((*parts, other))
 
     def __and__(self, other: "Audience") -> "Audience":
-        parts = self.parts if isinstance(self, AllOf) else (self,)
-        return AllOf((*parts, other))
+        parts = self.parts if isinstance(self, Intersection) else (self,)
+        return Intersection((*parts, other))
 
     def __sub__(self, other: "Audience") -> "Audience":
-        return self & Except(other)
+        return self & Complement(other)
 
     def __invert__(self) -> "Audience":
-        return Except(self)  # type: ignore[arg-type]  # as above
+        return Complement(self)  # type: ignore[arg-type]  # every subclass is part of the Audience union
 
 
 @dataclass(frozen=True, slots=True)
-class Members(Composable):
-    """A named set of users, e.g. kind `ticket_holders` with `{"eventId": "ev-1"}`. Packs declare the kinds."""
+class NamedSet(AudienceNode):
+    """A set of users by kind and arguments: `ticket_holders` with `{"eventId": "ev-1"}`. Packs declare the kinds."""
 
     kind: str
     arguments: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class AnyOf(Composable):
+class Union(AudienceNode):
     """Users in at least one part."""
 
     parts: tuple["Audience", ...]
 
 
 @dataclass(frozen=True, slots=True)
-class AllOf(Composable):
+class Intersection(AudienceNode):
     """Users in every part."""
 
     parts: tuple["Audience", ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Except(Composable):
+class Complement(AudienceNode):
     """Users not in the part."""
 
     part: "Audience"
 
 
-Audience = Members | AnyOf | AllOf | Except
+Audience = NamedSet | Union | Intersection | Complement
 
 
 def to_json(audience: Audience) -> dict[str, object]:
     """Return the JSON form, the inverse of `from_json`."""
     match audience:
-        case Members(kind, arguments):
+        case NamedSet(kind, arguments):
             return {"kind": kind, **arguments}
-        case AnyOf(parts):
+        case Union(parts):
             return {"or": [to_json(part) for part in parts]}
-        case AllOf(parts):
+        case Intersection(parts):
             return {"and": [to_json(part) for part in parts]}
-        case Except(part):
+        case Complement(part):
             return {"not": to_json(part)}
 
 
 def from_json(value: object, *, path: str = "audience") -> Audience:
-    """Return the audience of a JSON form: `{"kind": "ticket_holders", "eventId": "ev-1"}`, `{"or": […]}`,
-    `{"and": […]}` or `{"not": {…}}`.
+    """Parse the JSON form of an audience.
 
-    Raises Invalid, naming the path, for an unknown shape, more than 12 levels or more than 200 nodes.
+    A node is `{"kind": "ticket_holders", "eventId": "ev-1"}`, `{"or": […]}`, `{"and": […]}` or `{"not": {…}}`.
+    Raises ValidationFailed, naming the path, for an unknown shape or for more than `MAX_DEPTH` levels or `MAX_NODES`
+    nodes.
     """
-    return _Reader().read(value, path, 1)
+    return _AudienceParser().parse(value, path, 1)
 
 
-class _Reader:
+class _AudienceParser:
     def __init__(self) -> None:
-        self.nodes = 0
+        self.node_count = 0
 
-    def read(self, value: object, path: str, depth: int) -> Audience:
-        self.nodes += 1
-        if depth > MAX_DEPTH or self.nodes > MAX_NODES:
-            raise Invalid.field(path, f"is too large: at most {MAX_DEPTH} levels and {MAX_NODES} parts")
+    def parse(self, value: object, path: str, depth: int) -> Audience:
+        self.node_count += 1
+        if depth > MAX_DEPTH or self.node_count > MAX_NODES:
+            raise ValidationFailed.for_field(path, f"is too large: at most {MAX_DEPTH} levels and {MAX_NODES} parts")
         if not isinstance(value, Mapping):
-            raise Invalid.field(path, 'must be an object such as {"kind": "ticket_holders", "eventId": "…"}')
+            raise ValidationFailed.for_field(
+                path, 'must be an object such as {"kind": "ticket_holders", "eventId": "…"}'
+            )
         keys = set(value)
         if keys == {"or"} or keys == {"and"}:
-            word = keys.pop()
-            parts = value[word]
-            if not isinstance(parts, list) or not parts:
-                raise Invalid.field(f"{path}.{word}", "must be a list with at least one audience")
-            read = tuple(self.read(p, f"{path}.{word}[{i}]", depth + 1) for i, p in enumerate(parts))
-            return AnyOf(read) if word == "or" else AllOf(read)
+            operator = keys.pop()
+            items = value[operator]
+            if not isinstance(items, list) or not items:
+                raise ValidationFailed.for_field(f"{path}.{operator}", "must be a list with at least one audience")
+            parts = tuple(self.parse(item, f"{path}.{operator}[{i}]", depth + 1) for i, item in enumerate(items))
+            return Union(parts) if operator == "or" else Intersection(parts)
         if keys == {"not"}:
-            return Except(self.read(value["not"], f"{path}.not", depth + 1))
+            return Complement(self.parse(value["not"], f"{path}.not", depth + 1))
         kind = value.get("kind")
         if not isinstance(kind, str):
-            raise Invalid.field(path, "must have exactly one of: kind, or, and, not")
-        return Members(kind, {k: v for k, v in value.items() if k != "kind"})
+            raise ValidationFailed.for_field(path, "must have exactly one of: kind, or, and, not")
+        return NamedSet(kind, {k: v for k, v in value.items() if k != "kind"})
 
 
-def only(audience: Audience, user_id: str) -> bool:
-    """Return whether nobody but this user can be in the audience, because it names them."""
+def explicit_users_or_none(audience: Audience) -> list[str] | None:
+    """Return the distinct user ids of an audience that lists all of them; None if the store must resolve it."""
     match audience:
-        case Members("users", arguments):
+        case NamedSet("users", {"userIds": list(ids)}):
+            return list(dict.fromkeys(ids))
+        case Union(parts):
+            user_ids: dict[str, None] = {}
+            for part in parts:
+                part_ids = explicit_users_or_none(part)
+                if part_ids is None:
+                    return None
+                user_ids.update(dict.fromkeys(part_ids))
+            return list(user_ids)
+        case _:
+            return None
+
+
+def mentioned_user_ids(audience: Audience) -> list[str]:
+    """Return the user ids mentioned anywhere in the tree, except under a complement."""
+    match audience:
+        case NamedSet("users", arguments):
+            ids = arguments.get("userIds")
+            return list(ids) if isinstance(ids, list) else []
+        case NamedSet():
+            return []
+        case Union(parts) | Intersection(parts):
+            return [user_id for part in parts for user_id in mentioned_user_ids(part)]
+        case Complement():
+            # excluding a user who does not exist is not an error
+            return []
+
+
+def targets_only(audience: Audience, user_id: str) -> bool:
+    """Return whether the audience lists this user explicitly and can contain no other user."""
+    match audience:
+        case NamedSet("users", arguments):
             return arguments.get("userIds") == [user_id]
-        case AnyOf(parts):
-            return all(only(part, user_id) for part in parts)
-        case AllOf(parts):
-            return any(only(part, user_id) for part in parts)
+        case Union(parts):
+            return all(targets_only(part, user_id) for part in parts)
+        case Intersection(parts):
+            return any(targets_only(part, user_id) for part in parts)
         case _:
             return False
 
 
-def without(audience: Audience, user_id: str) -> Audience:
-    """Return the audience that no longer names this user."""
+def without_user(audience: Audience, user_id: str) -> Audience:
+    """Return the audience with all mentions of this user removed."""
     match audience:
-        case Members("users", {"userIds": list(ids)}) if user_id in ids:
-            return Members("users", {"userIds": [one for one in ids if one != user_id]})
-        case AnyOf(parts):
-            return AnyOf(tuple(without(part, user_id) for part in parts))
-        case AllOf(parts):
-            return AllOf(tuple(without(part, user_id) for part in parts))
-        case Except(part):
-            return Except(without(part, user_id))
+        case NamedSet("users", {"userIds": list(ids)}) if user_id in ids:
+            return NamedSet("users", {"userIds": [other for other in ids if other != user_id]})
+        case Union(parts):
+            return Union(tuple(without_user(part, user_id) for part in parts))
+        case Intersection(parts):
+            return Intersection(tuple(without_user(part, user_id) for part in parts))
+        case Complement(part):
+            return Complement(without_user(part, user_id))
         case _:
             return audience
 
 
 def users(*ids: str) -> Audience:
     """Exactly these users."""
-    return Members("users", {"userIds": list(dict.fromkeys(ids))})
+    return NamedSet("users", {"userIds": list(dict.fromkeys(ids))})
 
 
 def everyone() -> Audience:
     """Every user."""
-    return Members("everyone")
+    return NamedSet("everyone")
 
 
 def city(name: str) -> Audience:
     """Users of a city."""
-    return Members("city", {"city": name})
+    return NamedSet("city", {"city": name})
 
 
 def opted_in(category: str) -> Audience:
-    """Users who turned a category on themselves, on any channel."""
-    return Members("opted_in", {"category": category})
+    """Users who turned a category on, on any channel."""
+    return NamedSet("opted_in", {"category": category})
+
+
+def informed(subject: str) -> Audience:
+    """Users who were sent a notification on a subject."""
+    return NamedSet("informed", {"subject": subject})
+
+
+def informed_before(subject: str, version: int) -> Audience:
+    """Users who were sent a notification on a subject of an older version than this."""
+    return NamedSet("informed_before", {"subject": subject, "version": str(version)})
+
+
+def being_informed(subject: str) -> Audience:
+    """Users to whom a notification on a subject is being sent."""
+    return NamedSet("being_informed", {"subject": subject})
 
 
 def ticket_holders(event_id: str) -> Audience:
     """Users with an active ticket of an event."""
-    return Members("ticket_holders", {"eventId": event_id})
+    return NamedSet("ticket_holders", {"eventId": event_id})
 
 
 def favourited(event_id: str) -> Audience:
     """Users who favourited an event."""
-    return Members("favourited", {"eventId": event_id})
+    return NamedSet("favourited", {"eventId": event_id})
 
 
 def favourited_host(host_id: str) -> Audience:
     """Users who favourited any event of a host."""
-    return Members("favourited_host", {"hostId": host_id})
+    return NamedSet("favourited_host", {"hostId": host_id})

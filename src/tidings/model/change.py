@@ -1,4 +1,4 @@
-"""What differs between two versions of a watched object (MISSION M1)."""
+"""The difference between two versions of a watched object."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,16 +7,16 @@ from tidings.model.priority import Priority
 
 
 class ValueKind(StrEnum):
-    """How a changed value is shown to people."""
+    """How a changed value is formatted for people."""
 
     TEXT = "text"
-    INSTANT = "instant"  # an ISO 8601 instant, shown in the reader's time zone and locale
+    INSTANT = "instant"  # an ISO 8601 instant, formatted in the recipient's time zone and locale
     STATUS = "status"
 
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """One field, before and after. Values are JSON scalars, instants as ISO 8601 with offset."""
+    """The old and the new value of one field. Instants are in ISO 8601 with offset."""
 
     field: str
     kind: ValueKind
@@ -26,13 +26,13 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """All that changed in one update, led by its most important type."""
+    """All changes of one update, named after the most important one."""
 
     #: `time_change`, `venue_change`, `cancellation`, `status_change`, `other`
     type: str
-    #: every type present, most important first
+    #: all types that occur, the most important first
     types: tuple[str, ...]
     fields: tuple[FieldChange, ...]
     priority: Priority
-    #: whether it deserves a notification
-    significant: bool
+    #: whether it causes a notification
+    is_significant: bool

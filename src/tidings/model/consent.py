@@ -1,4 +1,4 @@
-"""Whether a user wants a kind of news on a channel. Pure, and used twice: when planning and just before sending."""
+"""Consent: whether a user receives a category on a channel. Pure; used in planning, preflight check and explain."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,18 @@ from tidings.model.template import Category
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """The rule that lets a recipient through, in words for explain."""
+class ConsentGranted:
+    """A delivery is allowed. `rule` states why, for explain."""
 
-    text: str
+    rule: str
 
 
-def consent(choice: bool | None, category: Category) -> Rule | SkipReason:
-    """Apply category and preference: mandatory beats the user, the user beats the default (API.md, Built-in names)."""
+def check_consent(preference: bool | None, category: Category) -> ConsentGranted | SkipReason:
+    """Decide from category and preference: mandatory overrides the preference, which overrides the default."""
     if category.mandatory:
-        return Rule("mandatory")
-    if choice is False:
+        return ConsentGranted("mandatory")
+    if preference is False:
         return SkipReason.PREFERENCE_OFF
-    if choice:
-        return Rule("turned on by the user")
-    return SkipReason.NOT_OPTED_IN if category.opt_in else Rule("on by default")
+    if preference:
+        return ConsentGranted("turned on by the user")
+    return SkipReason.NOT_OPTED_IN if category.opt_in else ConsentGranted("on by default")

@@ -1,30 +1,38 @@
-"""One notification × one user × one channel × one target, and what became of it."""
+"""A delivery (one notification × one user × one channel × one target) on its way from planning to its outcome."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
+from tidings.model.contact_point import ContactPoint
 from tidings.model.outcome import Outcome
 from tidings.model.priority import Lane, Priority
 from tidings.model.subscription import PushSubscription
+from tidings.model.suppression import Suppression
+
+#: where a message is sent
+Target: TypeAlias = PushSubscription | ContactPoint
 
 
 class DeliveryState(StrEnum):
-    #: waits for its time or its turn
+    #: waits for its due time or for a worker
     PENDING = "pending"
     #: claimed by a worker under a lease
     SENDING = "sending"
-    # the rest are final
+    # all others are final
     DELIVERED = "delivered"
     REFUSED = "refused"
     GONE = "gone"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
-    #: something changed between planning and sending (preference off, ticket returned)
+    #: rejected by the preflight check: something changed after planning (preference off, ticket returned)
     SKIPPED = "skipped"
-    #: refused, and taken off the list of dead letters by an operator
+    #: the provider may have taken it before it fell silent; it is not sent again
+    UNCERTAIN = "uncertain"
+    #: a dead letter that an operator discarded
     DISCARDED = "discarded"
 
 
@@ -32,11 +40,12 @@ FINAL_STATES = frozenset(DeliveryState) - {DeliveryState.PENDING, DeliveryState.
 
 
 class SkipReason(StrEnum):
-    """Why a recipient gets nothing. Each has one sentence in the reference (docs/reference/skips.md)."""
+    """Why a recipient receives nothing on a channel. docs/reference/skips.md explains each."""
 
     PREFERENCE_OFF = "preference_off"
     NOT_OPTED_IN = "not_opted_in"
     NO_DEVICE = "no_device"
+    NO_CONTACT_POINT = "no_contact_point"
     CHANNEL_NOT_SET_UP = "channel_not_set_up"
     LEFT_AUDIENCE = "left_audience"
     EXPIRED = "expired"
@@ -44,22 +53,34 @@ class SkipReason(StrEnum):
     RENDER_FAILED = "render_failed"
     CANCELLED = "cancelled"
     RATE_LIMITED = "rate_limited"
+    #: a newer notification on the same subject was accepted
+    SUPERSEDED = "superseded"
+    #: the user last heard the same of the subject
+    ALREADY_INFORMED = "already_informed"
+    DEVICE_REPLACED = "device_replaced"
+    #: the address bounced, complained or opted out, or an operator suppressed it
+    SUPPRESSED = "suppressed"
+
+
+def superseded_detail(notification_id: str) -> Mapping[str, object]:
+    """Return the detail of a skip with the reason `superseded`."""
+    return {"supersededBy": notification_id}
 
 
 class Recipient(msgspec.Struct, frozen=True):
-    """One user of an audience page with what planning needs to know about them."""
+    """One user of an audience page, with the data that planning needs."""
 
     user_id: str
     locale: str
     timezone: str
-    #: the user's own choices for the notification's category, per channel
-    choices: Mapping[str, bool]
-    #: where the user can be reached, per channel: ids of targets
+    #: the user's preferences for the notification's category, per channel
+    preferences: Mapping[str, bool]
+    #: ids of the user's targets, per channel
     targets: Mapping[str, Sequence[str]]
 
 
-class Planned(msgspec.Struct, frozen=True):
-    """A delivery as planned, about to be stored."""
+class PlannedDelivery(msgspec.Struct, frozen=True):
+    """A planned delivery that is not stored yet."""
 
     id: str
     notification_id: str
@@ -67,16 +88,19 @@ class Planned(msgspec.Struct, frozen=True):
     channel: str
     #: id of the target in its own table (push subscription id)
     target_id: str
-    #: deliveries that travel together in one task
+    #: deliveries with the same batch id are sent by one task
     batch_id: str
     lane: Lane
     due_at: datetime
-    #: the rule that let it through: `on by default`, `turned on by the user`, `mandatory`
+    #: the consent rule: `on by default`, `turned on by the user`, `mandatory`
     rule: str
 
 
-class Skipped(msgspec.Struct, frozen=True):
-    """A recipient (on one channel) who gets nothing, and why. Kept, never silent."""
+class SkipRecord(msgspec.Struct, frozen=True):
+    """A recipient who receives nothing on a channel, with the reason. Skips are always stored."""
+
+    #: the outcome in metrics
+    label: ClassVar[str] = "skipped"
 
     notification_id: str
     user_id: str
@@ -86,47 +110,53 @@ class Skipped(msgspec.Struct, frozen=True):
     detail: Mapping[str, object] = msgspec.field(default_factory=dict)
 
 
-class Due(msgspec.Struct, frozen=True):
-    """A claimed delivery with what is needed to send it, looked up at the moment of sending."""
+class ClaimedDelivery(msgspec.Struct, frozen=True):
+    """A claimed delivery with the data needed to send it, as read by the claim."""
 
     id: str
     notification_id: str
     user_id: str
     channel: str
     #: None when the target was removed since planning
-    target: PushSubscription | None
+    target: Target | None
     #: None when the user was erased since planning
     locale: str | None
     timezone: str | None
-    #: the user's own choice now; None = none made
+    #: the user's current preference; None = not set
     preference: bool | None
     #: attempts already spent
     attempts: int
-    #: only the holder of the token may record the outcome …
+    #: fencing token: an outcome is only recorded with it
     lease_token: str
-    #: … and only until then is nobody else sending it
+    #: end of the lease; no other worker sends the delivery before
     lease_until: datetime
-    #: when it was planned; the older, the more may have changed since
-    planned_at: datetime
+    #: when it was planned
+    created_at: datetime
     #: the notification was cancelled since planning
-    cancelled: bool = False
+    is_cancelled: bool = False
+    #: id of the newer notification that superseded it since planning
+    superseded_by: str | None = None
+    #: of the address of its target; those that were lifted are left out
+    suppressions: Sequence[Suppression] = ()
 
 
-class Message(msgspec.Struct, frozen=True):
-    """What deliver hands to a channel."""
+class OutboundMessage(msgspec.Struct, frozen=True):
+    """One encoded message for a channel to send."""
 
     delivery_id: str
     notification_id: str
-    target: PushSubscription
+    target: Target
     #: encoded for the channel (push: the JSON payload)
     payload: bytes
     priority: Priority
     expires_at: datetime
     attempt: int
+    #: a message replaces an earlier one with the same key where it is shown
+    collapse_key: str
 
 
-class Attempted(msgspec.Struct, frozen=True):
-    """One try at a delivery with its outcome, ready to be recorded."""
+class AttemptResult(msgspec.Struct, frozen=True):
+    """One attempt with its outcome, ready to be recorded."""
 
     delivery_id: str
     notification_id: str
@@ -134,10 +164,12 @@ class Attempted(msgspec.Struct, frozen=True):
     channel: str
     target_id: str | None
     lease_token: str
-    #: 1 for the first try
+    #: 1 for the first attempt
     number: int
-    outcome: Outcome | Skipped
-    #: of the notification: no retry comes after it
+    outcome: Outcome | SkipRecord
+    #: expiry of the notification: nothing is retried after it
     expires_at: datetime
     started_at: datetime
     finished_at: datetime
+    #: version of the target when it was claimed
+    target_version: int | None = None

@@ -1,4 +1,4 @@
-"""One thing to tell one audience. Never edited after it was accepted; only its state and cursor move."""
+"""A notification: one message for one audience. After it is accepted only its state, cursor and counts change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,9 +11,9 @@ from tidings.model.priority import Priority
 
 
 class NotificationState(StrEnum):
-    #: stored, nobody targeted yet (it may wait for `send_at`)
+    #: stored, nothing planned yet (it may wait for `send_at`)
     ACCEPTED = "accepted"
-    #: some pages of the audience are planned; `cursor` says how far
+    #: some pages of the audience are planned, up to `cursor`
     FANNING_OUT = "fanning_out"
     #: every recipient has a delivery or a recorded skip
     FANNED_OUT = "fanned_out"
@@ -22,7 +22,7 @@ class NotificationState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One accepted request to notify."""
+    """An accepted notification."""
 
     id: str
     template_code: str
@@ -34,31 +34,47 @@ class Notification:
     priority: Priority
     #: channels to use; empty = every channel the user has
     channels: tuple[str, ...]
-    #: path or absolute URL a click opens; None = the template's
+    #: path or absolute URL that a click opens; None = the URL of the template
     action_url: str | None
     #: label of a button that opens `action_url`; None = no button
     action_text: str | None
-    #: not before
+    #: nothing is sent before this
     send_at: datetime
     #: nothing is sent after this
     expires_at: datetime
     created_at: datetime
-    #: what caused it, e.g. `event:ev-1:time_change`; for people and for explain
+    #: the cause, e.g. `event:ev-1:time_change`; shown to people and in explain
     source: str | None = None
+    #: what it is about; see `tidings.model.subject`
+    subject: str | None = None
+    #: None without a subject
+    subject_version: int | None = None
+    #: what it says of the subject, and what held before; JSON values
+    subject_state: Mapping[str, object] | None = None
+    subject_previous_state: Mapping[str, object] | None = None
+    #: the newer notification on the subject that superseded it
+    superseded_by: str | None = None
     state: NotificationState = NotificationState.ACCEPTED
-    #: id of the last user planned; None = none yet, or all are
+    #: keyset cursor, the id of the last planned user; None = fan-out has not begun, or is complete
     cursor: str | None = None
     recipients: int = 0
     deliveries: int = 0
     skipped: int = 0
 
-    def moved(self, *, cursor: str | None, recipients: int, deliveries: int, skipped: int, done: bool) -> Self:
-        """Return the notification after one more page was planned."""
+    @property
+    def collapse_key(self) -> str:
+        """Messages with the same key replace each other where they are shown: the subject, or else the notification."""
+        return self.subject or self.id
+
+    def with_progress(
+        self, *, cursor: str | None, recipients: int, deliveries: int, skipped: int, is_complete: bool
+    ) -> Self:
+        """Return the notification after one more page: state and cursor updated, counts added."""
         return replace(
             self,
-            state=NotificationState.FANNED_OUT if done else NotificationState.FANNING_OUT,
-            # a finished fan-out needs no cursor, and nothing is kept about people that is not needed
-            cursor=None if done else cursor,
+            state=NotificationState.FANNED_OUT if is_complete else NotificationState.FANNING_OUT,
+            # a complete fan-out needs no cursor, and a user id is not stored without need
+            cursor=None if is_complete else cursor,
             recipients=self.recipients + recipients,
             deliveries=self.deliveries + deliveries,
             skipped=self.skipped + skipped,
@@ -66,8 +82,16 @@ class Notification:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """How far a notification has come."""
+class StopReason:
+    """Why a notification is not sent any more."""
+
+    #: the newer notification on its subject; None = it was cancelled
+    superseded_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationCounts:
+    """The progress of a notification."""
 
     recipients: int
     deliveries: int

@@ -1,46 +1,83 @@
-"""What a channel returns for one send. Expected results are values: callers `match` on them, nothing is raised."""
+"""Outcomes: the values that a channel returns for an attempt. Expected failures are values too, never exceptions."""
 
 from datetime import datetime
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
+from tidings.model.suppression import SuppressionReason
 
-class Delivered(msgspec.Struct, frozen=True):
-    """The provider took the message."""
+#: attempts per delivery on every channel; a retry with `counts_as_attempt=False` is not counted
+MAX_ATTEMPTS = 4
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The provider accepted the message."""
+
+    #: the name of this outcome in the stored history and in metrics
+    label: ClassVar[str] = "delivered"
 
     why: str = "accepted by the provider"
     #: the provider's own status code, if it has one
     status: int | None = None
+    #: the account that carried the message, if the channel has several
+    provider: str | None = None
+    #: the provider's id of the message, by which it reports later
+    message_id: str | None = None
+    #: messages that the provider made of it, each with an id; None = one
+    parts: int | None = None
 
 
-class Deferred(msgspec.Struct, frozen=True):
-    """Not now: try again at `until`."""
+class RetryLater(msgspec.Struct, frozen=True):
+    """A temporary failure: the delivery is retried at `until`."""
+
+    label: ClassVar[str] = "deferred"
 
     until: datetime
     why: str
     status: int | None = None
-    #: False when the provider asked to wait (`Retry-After`): waiting as told is not a failed attempt (MISSION M9)
-    spends_attempt: bool = True
+    #: False when the provider requested the wait (`Retry-After`), or when nothing was sent
+    counts_as_attempt: bool = True
 
 
-class Refused(msgspec.Struct, frozen=True):
-    """This message will never be taken. The target stays."""
+class PermanentFailure(msgspec.Struct, frozen=True):
+    """This message can never be delivered. The target is kept."""
 
-    why: str
-    status: int | None = None
-    #: True when the fault is on our side (keys, clock, header) and an operator must look
-    alert: bool = False
-    #: True when it was not refused by anybody but came too late
-    expired: bool = False
-
-
-class Gone(msgspec.Struct, frozen=True):
-    """The target is dead: `delete` it, or stop using it and ask the client to subscribe again (`rebind`)."""
+    label: ClassVar[str] = "refused"
 
     why: str
     status: int | None = None
-    remedy: Literal["delete", "rebind"] = "delete"
+    #: True when the cause is on this server (keys, clock, headers) and an operator must act
+    operator_alert: bool = False
+    #: True when no provider refused it, but its notification expired
+    is_expired: bool = False
+    #: True when the provider's reason is unknown and may lie in the target, which is suspended if this repeats
+    is_target_suspect: bool = False
 
 
-Outcome = Delivered | Deferred | Refused | Gone
+class InvalidTarget(msgspec.Struct, frozen=True):
+    """The target is invalid: `delete` it, or stop using it until the browser subscribes again (`rebind`)."""
+
+    label: ClassVar[str] = "gone"
+
+    why: str
+    status: int | None = None
+    #: `suppress`: nothing more is sent to the address, whoever has it, until that is lifted. `disable`: until its owner
+    #: enables it
+    action: Literal["delete", "rebind", "suppress", "disable"] = "delete"
+    #: of `suppress`: why, and the sender that the user opted out of, empty = every sender of the channel
+    reason: SuppressionReason = SuppressionReason.PROVIDER_OPT_OUT
+    sender: str = ""
+
+
+class Uncertain(msgspec.Struct, frozen=True):
+    """The provider may have taken the message before it fell silent. It is not sent again."""
+
+    label: ClassVar[str] = "uncertain"
+
+    why: str
+    status: int | None = None
+    provider: str | None = None
+
+
+Outcome = Accepted | RetryLater | PermanentFailure | InvalidTarget | Uncertain

@@ -1,10 +1,10 @@
-"""The four priorities. Each is also a lane: its own path through the queue, so urgent work never waits."""
+"""The four priorities. Each has a lane of its own in the queue, so that urgent work does not wait for other work."""
 
 from enum import StrEnum
 
 
 class Priority(StrEnum):
-    """How soon a notification must go out, most urgent first (MISSION M27)."""
+    """How soon a notification must be sent, the most urgent first."""
 
     URGENT = "urgent"
     HIGH = "high"
@@ -12,6 +12,6 @@ class Priority(StrEnum):
     LOW = "low"
 
 
-#: A lane has the name of its priority.
+#: a lane has the name of its priority
 Lane = Priority
 LANES: tuple[Lane, ...] = tuple(Priority)

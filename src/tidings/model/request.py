@@ -1,25 +1,28 @@
-"""What somebody asks Tidings to do, before it is validated."""
+"""A request to notify an audience, before validation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tidings.model.audience import Audience
 from tidings.model.priority import Priority
+from tidings.model.subject import SubjectRequest
 
-#: most bytes that a notification's variables may take as JSON
+#: maximum size of a notification's variables as JSON
 MAX_VARIABLES_BYTES = 16_384
+#: maximum time between acceptance and `send_at`
+MAX_SCHEDULE_AHEAD = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
 class NotifyRequest:
-    """A request to notify an audience. None means: as the template says."""
+    """A request to notify an audience. None means the template's default, unless stated otherwise."""
 
     template_code: str
     audience: Audience
     variables: Mapping[str, object] = field(default_factory=dict)
     priority: Priority | None = None
-    #: not before; None = now
+    #: nothing is sent before this; None = now
     send_at: datetime | None = None
     #: nothing is sent after this; None = 28 days after `send_at`
     expires_at: datetime | None = None
@@ -27,5 +30,7 @@ class NotifyRequest:
     channels: tuple[str, ...] = ()
     action_url: str | None = None
     action_text: str | None = None
-    #: what caused it, for people and for explain
+    #: the cause; shown to people and in explain
     source: str | None = None
+    #: what it is about, None = the subject of the template
+    subject: SubjectRequest | None = None

@@ -1,4 +1,4 @@
-"""What travels on the queue: small, versioned, id-only. Losing a task loses nothing, a sweep finds the work again."""
+"""Tasks: small, versioned messages on the queue that contain ids only. The reconciler re-enqueues lost tasks."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,20 +12,20 @@ class TaskKind(StrEnum):
     FAN_OUT = "fan_out"
     #: send a batch of deliveries; `ref` = batch id
     DELIVER = "deliver"
-    #: send a batch of one that was in flight when a worker died, with nothing else of its kind beside it
+    #: send a single delivery in isolation, because a worker died while it sent it; `ref` = batch id
     DELIVER_ALONE = "deliver_alone"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A hint that there is work; the database says what the work is."""
+    """A reference to work in the database."""
 
-    #: what makes a repeat of it recognisable: the same work published twice has the same id
+    #: deduplication key: the same work published twice has the same id
     id: str
     kind: TaskKind
     ref: str
     lane: Lane
     due_at: datetime
     version: int = 1
-    #: raised when the same work must be told again although the queue may still know the id (facts: queue, 11)
+    #: raised when work is re-enqueued, so that the queue does not discard it as a duplicate (decisions 8 and 11)
     generation: int = 0

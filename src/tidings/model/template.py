@@ -1,14 +1,17 @@
-"""What can be said: categories (the kind of news) and templates (the words)."""
+"""Categories, templates, and the messages rendered from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tidings.model.priority import Priority
 
+#: highest rate limit per user and hour; the time of each counted notification is stored for an hour
+MAX_HOURLY_LIMIT = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A kind of news. Preferences hang on category × channel."""
+    """A kind of notification. Preferences are stored per category and channel."""
 
     code: str
     title: str
@@ -16,13 +19,13 @@ class Category:
     mandatory: bool = False
     #: off until the user turns it on
     opt_in: bool = False
-    #: most of them a user gets in an hour, counted by themselves; 0 = no limit, None = counted with the others (M18)
+    #: the category's own rate limit per user and hour; 0 = no limit, None = counted with the other categories
     hourly_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
-    """The text of one template in one locale. Each field is a minijinja source."""
+class TemplateText:
+    """The text of a template in one locale. Each field is minijinja source."""
 
     title: str
     body: str
@@ -30,23 +33,28 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A code, its category, its default priority and its words per locale (the key `en` must be there)."""
+    """A template: code, category, default priority, and the text per locale (`en` is required)."""
 
     code: str
     category: str
     priority: Priority
-    words: Mapping[str, Wording]
-    #: variables a caller may leave out; every other one that a wording uses must be given
+    texts: Mapping[str, TemplateText]
+    #: variables that a caller may omit; all others used in a text are required
     optional: frozenset[str] = frozenset()
+    #: raised when a text changes; older versions may stay declared for notifications that were accepted with them
     version: int = 1
-    #: minijinja source of the path or URL that a click opens, unless the caller gives `actionUrl`
+    #: minijinja source of the path or URL that a click opens, unless the request has an `actionUrl`
     url: str = "/"
     defaults: Mapping[str, object] = field(default_factory=dict)
+    #: channel → locale → field → minijinja source. Where a channel has none, its message is made from title and body
+    contents: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+    #: minijinja source of the notification's subject, e.g. `order:{{ orderNumber }}`; None = no subject
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
-    """A button on the notification."""
+class MessageAction:
+    """A button of a rendered message."""
 
     action: str
     title: str
@@ -55,14 +63,16 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """One notification in words, rendered for one locale and time zone."""
+class RenderedMessage:
+    """A notification rendered for one locale and time zone."""
 
     title: str
     body: str
-    #: absolute URL a click opens
+    #: absolute URL that a click opens
     url: str
-    #: BCP 47 tag of the words
+    #: BCP 47 tag of the text
     lang: str
     direction: str = "ltr"
-    actions: tuple[Action, ...] = ()
+    actions: tuple[MessageAction, ...] = ()
+    #: the channel's own texts: subject, mjml and text of e-mail, text of SMS; empty if the template has none for it
+    fields: Mapping[str, str] = field(default_factory=dict)

@@ -1,15 +1,17 @@
-"""What happened, as read back: deliveries with their attempts, and skips. The raw material of explain."""
+"""The stored history: deliveries with their attempts, and skips. Input of explain and of exports."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tidings.model.delivery import DeliveryState, SkipReason
+from tidings.model.engagement import Engagement, compute_engagement
+from tidings.model.receipt import Receipt, ReceiptStatus, compute_status
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptTrace:
-    """One recorded try."""
+    """One recorded attempt."""
 
     number: int
     #: `delivered`, `deferred`, `refused`, `gone`, `skipped`
@@ -19,17 +21,21 @@ class AttemptTrace:
     status: int | None
     started_at: datetime
     finished_at: datetime
+    #: the account that carried the message, and its id there
+    provider: str | None = None
+    message_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryTrace:
-    """One delivery with all its tries."""
+    """One delivery with all its attempts."""
 
     id: str
+    notification_id: str
     user_id: str
     channel: str
     target_id: str
-    #: what the user calls the device, and the push service's host; None once the subscription is erased
+    #: the user's name for the device and the push host; None after the subscription was deleted
     target_label: str | None
     state: DeliveryState
     rule: str
@@ -38,6 +44,22 @@ class DeliveryTrace:
     created_at: datetime
     updated_at: datetime
     attempts: Sequence[AttemptTrace]
+    #: the inputs of the decision, if the preflight check skipped it
+    detail: Mapping[str, object] = field(default_factory=dict)
+    #: what the provider reported since, the oldest first
+    receipts: Sequence[Receipt] = ()
+    #: the number of messages that the provider made of it: the segments of an SMS
+    parts: int = 1
+
+    @property
+    def receipt_status(self) -> ReceiptStatus | None:
+        """The status that the receipts say, None without any."""
+        return compute_status(self.receipts, self.parts)
+
+    @property
+    def engagement(self) -> Engagement | None:
+        """Opens and clicks by people and by machines, None if there were none or they are not tracked."""
+        return compute_engagement(self.receipts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +67,7 @@ class SkipTrace:
     """One recorded skip."""
 
     id: str
+    notification_id: str
     user_id: str
     channel: str
     reason: SkipReason

@@ -1,4 +1,4 @@
-"""Somebody who can be notified."""
+"""Users, their preferences and their contact addresses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,9 +6,14 @@ from datetime import datetime
 from typing import Literal
 
 
+def caller_of(user_id: str) -> str:
+    """Return the caller name under which the idempotency keys of a user's own requests are stored."""
+    return f"user:{user_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user of the host product, under the host product's own id."""
+    """A user of the host product, with the id of the host product."""
 
     id: str
     email: str | None = None
@@ -18,7 +23,7 @@ class User:
     #: IANA name, e.g. `Europe/Berlin`
     timezone: str = "UTC"
     city: str | None = None
-    #: anything else the host wants to keep, JSON values only
+    #: further data of the host product, JSON values only
     attributes: Mapping[str, object] = field(default_factory=dict)
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -26,7 +31,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A user's own choice for one category on one channel. Without one, the category's default holds."""
+    """A user's choice to receive a category on a channel or not. Without one, the category's default applies."""
 
     category: str
     channel: str
@@ -34,8 +39,8 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where somebody can be reached, as a user has it."""
+class ContactAddress:
+    """An e-mail address or phone number of a user."""
 
     kind: Literal["email", "phone"]
     value: str

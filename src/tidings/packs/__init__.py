@@ -1,1 +1,1 @@
-"""Packs: one product domain each, on top of the engine. Found by the entry-point group `tidings.packs`."""
+"""Packs: one product domain each, on top of the engine. Registered in the entry-point group `tidings.packs`."""

@@ -1,68 +1,163 @@
-"""What every product has: plain messages, and audiences of users by id, city or choice."""
+"""The core pack: plain messages, and audiences of users by id, city or preference."""
 
 from collections.abc import Mapping
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import Select, exists, select, tuple_
 
+from tidings.model.delivery import DeliveryState
 from tidings.model.priority import Priority
-from tidings.model.template import Category, Template, Wording
+from tidings.model.template import Category, Template, TemplateText
 from tidings.ports.pack import AudienceKind, Pack
-from tidings.stores.json_list import json_list
-from tidings.stores.schema import preferences, users
+from tidings.stores.schema.tables import WHERE_SUBJECT, deliveries, notifications, preferences, users
+from tidings.stores.sql.json_params import text_array
 
 
-def _users(arguments: Mapping[str, object]) -> Select[str]:
+def _select_users(arguments: Mapping[str, object]) -> Select[str]:
     ids = arguments["userIds"]
-    assert isinstance(ids, list), "checked at intake"
-    return select(users.c.id).where(users.c.id.in_(json_list(ids)))
+    assert isinstance(ids, list), "validated on acceptance"
+    return select(users.c.id).where(users.c.id.in_(text_array(ids)))
 
 
-def _everyone(_arguments: Mapping[str, object]) -> Select[str]:
+def _select_everyone(_arguments: Mapping[str, object]) -> Select[str]:
     return select(users.c.id)
 
 
-def _city(arguments: Mapping[str, object]) -> Select[str]:
+def _select_city(arguments: Mapping[str, object]) -> Select[str]:
     return select(users.c.id).where(users.c.city == arguments["city"])
 
 
-def _opted_in(arguments: Mapping[str, object]) -> Select[str]:
-    # on any channel, yet once: the row of the first channel counts. DISTINCT would sort the rest of the set per page.
+def _select_opted_in(arguments: Mapping[str, object]) -> Select[str]:
+    # opted in on any channel, but selected once, by the row of the first channel: DISTINCT would sort the rest per page
     first, other = preferences, preferences.alias()
-    chosen = (first.c.category == arguments["category"], first.c.enabled.is_(True))
+    opted_in = (first.c.category == arguments["category"], first.c.enabled.is_(True))
     earlier = exists().where(
         other.c.user_id == first.c.user_id,
         other.c.category == first.c.category,
         other.c.enabled.is_(True),
         other.c.channel < first.c.channel,
     )
-    return select(first.c.user_id).where(*chosen, ~earlier)
+    return select(first.c.user_id).where(*opted_in, ~earlier)
 
 
-def text(value: object, _locale: str, _timezone: str) -> str:
-    """Return a text or a number as it is. Raises ValueError for anything else, and for what is blank."""
+def _select_informed(arguments: Mapping[str, object]) -> Select[str]:
+    return _select_by_delivery(arguments["subject"], DeliveryState.DELIVERED)
+
+
+def _select_informed_before(arguments: Mapping[str, object]) -> Select[str]:
+    version = str(arguments["version"])
+    before = int(version) if version.isascii() and version.isdecimal() else 0
+    return _select_by_delivery(arguments["subject"], DeliveryState.DELIVERED, before=before)
+
+
+def _select_being_informed(arguments: Mapping[str, object]) -> Select[str]:
+    return _select_by_delivery(arguments["subject"], DeliveryState.SENDING)
+
+
+def _select_by_delivery(subject: object, state: DeliveryState, *, before: int | None = None) -> Select[str]:
+    # Each user once: by the row of the first notification and target. DISTINCT would sort the rest per page.
+    on_subject = select(notifications.c.id).where(WHERE_SUBJECT, notifications.c.subject == subject)
+    if before is not None:
+        on_subject = on_subject.where(notifications.c.subject_version < before)
+    first, other = deliveries, deliveries.alias("other")
+    earlier = exists().where(
+        other.c.notification_id.in_(on_subject),
+        other.c.user_id == first.c.user_id,
+        other.c.state == state.value,
+        tuple_(other.c.notification_id, other.c.channel, other.c.target_id)
+        < tuple_(first.c.notification_id, first.c.channel, first.c.target_id),
+    )
+    return select(first.c.user_id).where(
+        first.c.notification_id.in_(on_subject), first.c.state == state.value, ~earlier
+    )
+
+
+def require_text(value: object, _locale: str, _timezone: str) -> str:
+    """Return a text or a number as text. Raises ValueError for other types and for blank texts."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
         raise ValueError("title and body must be texts that are not blank")
     return str(value)
 
 
+def _build_disabled_text(title: str, refused: str, failing: str, what_to_do: str) -> TemplateText:
+    reason = f"{{% if reason == 'refused' %}}{refused}{{% else %}}{failing}{{% endif %}}"
+    return TemplateText(title, f"{reason} {what_to_do} {{{{ lastError }}}}")
+
+
+#: notices to the owner of a contact point that was disabled, by locale
+_DISABLED_TEXTS = {
+    "en": _build_disabled_text(
+        "Your {{ name }} was disabled",
+        "It asked for no more messages.",
+        "Every message to it has failed for {{ days }} days.",
+        "Correct the cause and enable it again; missed messages can be replayed. Last answer:",
+    ),
+    "de": _build_disabled_text(
+        "{{ name }} wurde abgeschaltet",
+        "Das Ziel möchte keine Nachrichten mehr.",
+        "Seit {{ days }} Tagen ist jede Nachricht dorthin gescheitert.",
+        "Beheben Sie die Ursache und schalten Sie es wieder ein; Verpasstes lässt sich nachholen. Letzte Antwort:",
+    ),
+    "fr": _build_disabled_text(
+        "{{ name }} a été désactivé",
+        "La destination ne veut plus de messages.",
+        "Depuis {{ days }} jours, tous les messages ont échoué.",
+        "Corrigez la cause puis réactivez-la ; les messages manqués peuvent être renvoyés. Dernière réponse :",
+    ),
+    "es": _build_disabled_text(
+        "Se ha desactivado {{ name }}",
+        "El destino no quiere más mensajes.",
+        "Todos los mensajes han fallado durante {{ days }} días.",
+        "Corrija la causa y actívelo de nuevo; lo perdido se puede reenviar. Última respuesta:",
+    ),
+}
+
+#: an SMS has no title: `smsText` is the whole text, else title and body are
+_SMS_TEXT = "{% if smsText %}{{ smsText | text }}{% else %}{{ title | text }}\n{{ body | text }}{% endif %}"
+
 pack = Pack(
     name="core",
-    categories=(Category("MESSAGE", "Messages"),),
+    categories=(
+        Category("MESSAGE", "Messages"),
+        Category("CONTACT_POINT_DISABLED", "Disabled contact points", mandatory=True),
+    ),
     templates=(
         Template(
             code="MESSAGE",
             category="MESSAGE",
             priority=Priority.NORMAL,
-            words={"en": Wording("{{ title | text }}", "{{ body | text }}")},
-            optional=frozenset({"url"}),
+            texts={"en": TemplateText("{{ title | text }}", "{{ body | text }}")},
+            optional=frozenset({"url", "smsText"}),
             url="{{ url or '/' }}",
+            contents={"sms": {"en": {"text": _SMS_TEXT}}},
+        ),
+        Template(
+            code="CONTACT_POINT_DISABLED",
+            category="CONTACT_POINT_DISABLED",
+            priority=Priority.HIGH,
+            texts=_DISABLED_TEXTS,
+            optional=frozenset({"contactPointId", "channel", "lastError", "days", "reason"}),
         ),
     ),
-    filters={"text": text},
+    filters={"text": require_text},
     audiences=(
-        AudienceKind("users", {"userIds": "user-1"}, _users, "is one of the users named"),
-        AudienceKind("everyone", {}, _everyone, "is a user"),
-        AudienceKind("city", {"city": "Berlin"}, _city, "lives in {city}"),
-        AudienceKind("opted_in", {"category": "NEW_EVENT"}, _opted_in, "turned {category} on"),
+        AudienceKind("users", {"userIds": "user-1"}, _select_users, "is one of the users named"),
+        AudienceKind("everyone", {}, _select_everyone, "is a user"),
+        AudienceKind("city", {"city": "Berlin"}, _select_city, "lives in {city}"),
+        AudienceKind(
+            "informed", {"subject": "event:7"}, _select_informed, "was sent a notification on the subject {subject}"
+        ),
+        AudienceKind(
+            "informed_before",
+            {"subject": "event:7", "version": "3"},
+            _select_informed_before,
+            "was sent a notification on the subject {subject} before version {version}",
+        ),
+        AudienceKind(
+            "being_informed",
+            {"subject": "event:7"},
+            _select_being_informed,
+            "is being sent a notification on the subject {subject}",
+        ),
+        AudienceKind("opted_in", {"category": "NEW_EVENT"}, _select_opted_in, "turned {category} on"),
     ),
 )

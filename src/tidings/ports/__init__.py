@@ -1,1 +1,1 @@
-"""Protocols the flow is written against. Adapters implement them; `tidings.runtime` picks the adapters."""
+"""Protocols that the flow depends on. Adapters implement them; `tidings.container` selects the adapters."""

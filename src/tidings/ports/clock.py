@@ -1,11 +1,11 @@
-"""Time comes in as an argument, so that tests never sleep."""
+"""The source of time. It is passed as an argument so that tests never sleep."""
 
 from datetime import UTC, datetime
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time."""
+    """Returns the current time."""
 
     def now(self) -> datetime:
         """Return the current instant, timezone-aware, in UTC."""
@@ -13,7 +13,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The clock of the operating system."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""What operating at scale adds to the store: limits per user, dead letters, heartbeats, schedules."""
+"""Parts of the store for operations: user rate limits, dead letters, heartbeats, scheduled tasks."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -9,27 +9,27 @@ from tidings.model.priority import Lane
 from tidings.ports.transaction import Transaction
 
 
-class UserLimits(Protocol):
-    """How many notifications a user got lately (MISSION M18): a sliding window, exact under concurrency."""
+class UserRateLimits(Protocol):
+    """Notifications counted per user in a sliding window, exact under concurrency."""
 
-    async def take(
+    async def consume(
         self, tx: Transaction, scope: str, user_ids: Collection[str], *, limit: int, window: timedelta, now: datetime
     ) -> set[str]:
-        """Count one notification for each user and return those who stay within `limit` per `window`.
+        """Count one notification for each user and return the users who stay within `limit` per `window`.
 
-        One statement for a whole page. Who is not returned is not counted. scope: what is counted together, `""` for
-        all categories without a limit of their own.
+        Runs as one statement for a whole page. Nothing is counted for users who are not returned. scope: what is
+        counted together: a category, or `""` for all categories without a limit of their own.
         """
         ...
 
     async def purge(self, tx: Transaction, before: datetime) -> int:
-        """Erase what was last counted before an instant."""
+        """Delete counters that were last updated before an instant. Returns how many."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A delivery that was given up for a reason that may be mended: refused for good, or quarantined."""
+    """A permanently failed or quarantined delivery that an operator may replay or discard."""
 
     id: str
     notification_id: str
@@ -38,33 +38,33 @@ class DeadLetter:
     user_id: str
     channel: str
     lane: Lane
-    #: the last answer, or why it is quarantined
+    #: the provider's last answer, or the reason for the quarantine
     error: str
     #: HTTP status of the last answer, None = there was none
     status: int | None
     attempts: int
-    #: workers that died while they had it
+    #: workers that died while they sent it
     crashes: int
-    #: when it was given up
+    #: when it failed for good
     died_at: datetime
-    #: nothing of its notification is sent after this
+    #: expiry of its notification: nothing is sent after this
     expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Which dead letters; what is None does not narrow."""
+    """Criteria that a dead letter must meet; None = any."""
 
     ids: Sequence[str] | None = None
-    #: the error, as `by_error` shows it, or what it says before one of its colons
+    #: the error as shown by `group_by_error`, or the part of it before one of its colons
     error: str | None = None
     notification_id: str | None = None
     template_code: str | None = None
     channel: str | None = None
     user_id: str | None = None
-    #: given up from … (inclusive)
+    #: failed at or after this instant …
     since: datetime | None = None
-    #: … to (exclusive)
+    #: … and before this one
     until: datetime | None = None
 
 
@@ -79,39 +79,39 @@ class ErrorGroup:
 
 
 class DeadLetters(Protocol):
-    """What was given up, for an operator to look at, send again or put away (MISSION M9)."""
+    """Dead letters, for an operator to inspect, replay or discard."""
 
     async def page(
         self, tx: Transaction, which: DeadLetterFilter, *, before: str | None, limit: int
     ) -> Sequence[DeadLetter]:
-        """Newest first by id; `before` is the id the last page ended with."""
+        """Return a page, newest first by id. before: the last id of the previous page."""
         ...
 
-    async def by_error(self, tx: Transaction, which: DeadLetterFilter, *, limit: int) -> Sequence[ErrorGroup]:
+    async def group_by_error(self, tx: Transaction, which: DeadLetterFilter, *, limit: int) -> Sequence[ErrorGroup]:
         """Group by error, the most frequent first."""
         ...
 
-    async def count(self, tx: Transaction, *, most: int) -> int:
-        """Count them, `most` at most."""
+    async def count(self, tx: Transaction, *, limit: int) -> int:
+        """Return their number, at most `limit`."""
         ...
 
     async def replay(
         self, tx: Transaction, which: DeadLetterFilter, *, due_at: datetime, limit: int, now: datetime
     ) -> Sequence[str]:
-        """Make up to `limit` of them pending again, due at `due_at`, with fresh attempts. Returns their ids.
+        """Make up to `limit` of them pending again, due at `due_at`, with a new set of attempts. Returns their ids.
 
-        Those whose notification has expired or was cancelled stay dead.
+        Dead letters of expired or cancelled notifications are left unchanged.
         """
         ...
 
     async def discard(self, tx: Transaction, which: DeadLetterFilter, *, limit: int, now: datetime) -> int:
-        """Take up to `limit` of them off the list for good. Returns how many."""
+        """Discard up to `limit` of them for good. Returns how many."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One running process, as it last said itself."""
+    """A running process as of its last heartbeat."""
 
     id: str
     #: `serve`, `api` or `worker`
@@ -120,41 +120,41 @@ class Process:
     pid: int
     started_at: datetime
     seen_at: datetime
-    #: figures of its own for people: sends in flight, unwritten outcomes, drain state
+    #: figures for operators: sends in flight, unwritten outcomes, drain state
     detail: dict[str, object] = field(default_factory=dict)
 
 
 class Processes(Protocol):
-    """Heartbeats of every process on this database."""
+    """Heartbeats of all processes that share this database."""
 
-    async def beat(self, tx: Transaction, process: Process) -> None:
-        """Say that a process is alive."""
+    async def heartbeat(self, tx: Transaction, process: Process) -> None:
+        """Insert or update the heartbeat of a process."""
         ...
 
-    async def leave(self, tx: Transaction, process_id: str) -> None:
-        """Say that it ended in order."""
+    async def deregister(self, tx: Transaction, process_id: str) -> None:
+        """Remove a process that shut down gracefully."""
         ...
 
-    async def seen(self, tx: Transaction, since: datetime) -> Sequence[Process]:
-        """Return those that were alive since an instant."""
+    async def list_alive(self, tx: Transaction, since: datetime) -> Sequence[Process]:
+        """Return the processes with a heartbeat since an instant."""
         ...
 
     async def purge(self, tx: Transaction, before: datetime) -> int:
-        """Forget those that were not seen since."""
+        """Delete processes whose last heartbeat is older than an instant. Returns how many."""
         ...
 
 
 class Schedules(Protocol):
-    """What runs at intervals, once among all processes (MISSION M22)."""
+    """Scheduled tasks: work that runs at intervals, once among all processes."""
 
-    async def claim(self, tx: Transaction, name: str, *, every: timedelta, now: datetime) -> bool:
-        """Take a run that is due, for one of all processes; the first call starts the schedule, due at once.
+    async def claim_run(self, tx: Transaction, name: str, *, every: timedelta, now: datetime) -> bool:
+        """Claim a due run; True for one process only. The first call creates the schedule, due immediately.
 
-        Missed runs are caught up once: the next is due at the first beat of the schedule after `now`. A clock that
-        jumped back does not stop it for longer than `every`.
+        Missed runs are made up for once: the next run is due at the first occurrence of the schedule after `now`. A
+        clock that jumped back delays the schedule by at most `every`.
         """
         ...
 
-    async def next_run(self, tx: Transaction, name: str) -> datetime | None:
-        """Return when it is due next, None = never started."""
+    async def next_run_at(self, tx: Transaction, name: str) -> datetime | None:
+        """Return when the next run is due, None = the schedule does not exist yet."""
         ...

@@ -1,47 +1,72 @@
-"""A pack: one product domain on top of the engine. It declares its words, sets of people and routes (DESIGN.md)."""
+"""A pack: one product domain on top of the engine. All that it brings is in one declaration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tidings.model.template import Category, Template
+from tidings.model.trigger import Trigger
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastapi import APIRouter
+    from pydantic import BaseModel
     from sqlalchemy import Select
 
-    from tidings.ports.host import Host
+    from tidings.model.check import CheckResult
+    from tidings.ports.pack_context import PackContext, PackServices
+    from tidings.ports.plugin import BackgroundTask, CheckContext
+    from tidings.ports.transaction import Transaction
 
 #: value, locale, IANA time zone → text
-Filter = Callable[[object, str, str], str]
+TemplateFilter = Callable[[object, str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
 class AudienceKind:
-    """A named set of users that audiences can be composed of."""
+    """A kind of named set that audiences are composed of."""
 
     name: str
     #: argument name (camelCase) → example, used for validation and in error messages
     parameters: Mapping[str, str]
-    #: arguments → SELECT of exactly one column, the user ids, at most one row per user and an index behind it
+    #: arguments → SELECT of exactly one column, the user ids: at most one row per user, backed by an index
     members: Callable[[Mapping[str, object]], Select[str]]
     #: one sentence for explain, formatted with the arguments: `holds an active ticket of event {eventId}`
     sentence: str
+    #: transaction, arguments → what is wrong with them, by parameter: `{"eventId": "is an unknown event"}`. A
+    #: notification with a wrong argument is rejected. None: every value is accepted
+    check: Callable[[Transaction, Mapping[str, object]], Awaitable[Mapping[str, str]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """What a product domain brings. Found by the entry-point group `tidings.packs`."""
+    """The declarations of a product domain. Discovered through the entry-point group `tidings.packs`."""
 
     name: str
     categories: Sequence[Category] = ()
     templates: Sequence[Template] = ()
     audiences: Sequence[AudienceKind] = ()
-    #: template filters that show values to people
-    filters: Mapping[str, Filter] = field(default_factory=dict)
-    #: loads what the first use would have to load (locale data, say), called once when a worker starts
+    #: which domain events cause which notification
+    triggers: Sequence[Trigger] = ()
+    #: template filters that format values for people
+    filters: Mapping[str, TemplateFilter] = field(default_factory=dict)
+    #: loads data in advance that the first use would load (such as locale data); called once when a worker starts
     warm_up: Callable[[], object] | None = None
-    #: host → routes mounted under `/api`
-    router: Callable[[Host], APIRouter] | None = None
+    #: context → routes mounted under `/api`
+    router: Callable[[PackContext], APIRouter] | None = None
+    #: transaction, user id → everything the pack stores about the user, by name: JSON values and aware datetimes
+    export: Callable[[Transaction, str], Awaitable[Mapping[str, object]]] | None = None
+    #: transaction, user id: deletes everything the pack stores about the user; called before the user row is deleted
+    erase: Callable[[Transaction, str], Awaitable[None]] | None = None
+    #: the folder of the pack's migrations, `m0001_….py` and so on (docs/howto/new-pack.md); they run after those of the
+    #: engine, at start and with `tidings db upgrade`
+    migrations: Path | None = None
+    #: model of the variables `TIDINGS_<PACK>__…`: checked at the start of each process, listed by `tidings doctor`
+    settings: type[BaseModel] | None = None
+    #: → lines of `tidings doctor`; whatever is wrong names the setting and the fix
+    check: Callable[[CheckContext], Awaitable[Sequence[CheckResult]]] | None = None
+    #: services → work that is repeated while a process runs; called once in each server process
+    create_tasks: Callable[[PackServices], Sequence[BackgroundTask]] | None = None

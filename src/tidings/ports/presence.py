@@ -1,54 +1,131 @@
-"""Who is there, and who has been gone for how long: heartbeats with a deadline, over one or several nodes (MISSION B9).
+"""Presence in rooms over one or several nodes: who watches, and when a room has ended.
 
-A room is any name; a member is a connection. A room that lost its last member is *vacated*; each vacancy is taken by
-exactly one caller once its grace is over, and never if somebody came back meanwhile.
+A node is a process that holds connections. It reports each of its rooms at intervals and after changes; a report is a
+lease. A room without a live lease is in its grace period, which counts from the last sign of life of its last viewer.
+At the end of the grace period the end of the room's epoch is decided once.
 
-All instants come from the caller. Nodes may disagree about the time by seconds: a deadline is off by as much.
+All durations are seconds, relative to the moment of the call. So only the clock of the presence counts: the clocks of
+nodes may differ by any amount.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Protocol
+
+#: seconds without a sweep by any node, as a part of the lease of a node, after which decisions are held back
+MAX_SWEEP_GAP = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
-class Vacancy:
-    """A room that nobody has been in for its grace."""
+class RoomReport:
+    """The viewers that one node has in a room."""
 
     room: str
-    #: the last sign of life that anybody in it gave
-    since: datetime
-    #: grows with each vacancy of the room; with the room it names the vacancy, also after its server forgot everything
+    connections: int
+    #: seconds for which the room stays live without a further report; 0 = the node has nobody there
+    lease: float
+    #: seconds since the last sign of life of any of the node's viewers
+    silent_for: float
+    #: the grace period of the room
+    grace: float
+    #: users whose first connection to the node began since its last report
+    joined: Collection[str] = ()
+    #: users whose last connection to the node ended since its last report
+    left: Collection[str] = ()
+    #: whether `joined` is the complete list of the node's users
+    is_complete: bool = False
+    #: seconds until a user who left counts as departed, unless present again
+    departure_delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoomView:
+    """A room as all nodes together see it."""
+
+    room: str
+    #: None = not numbered yet
+    epoch: int | None
+    #: an epoch whose end is decided but not confirmed as recorded
+    unrecorded: int | None
+    is_live: bool
+    users: int
+    connections: int
+    #: whether a node other than the reporting one has a live lease
+    has_others: bool = False
+    #: the users of `RoomReport.joined` who were absent before
+    arrived: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnd:
+    """The decision that an epoch of a room has ended."""
+
+    room: str
     epoch: int
+    #: seconds since the last sign of life of its last viewer
+    silent_for: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What became due."""
+
+    ends: Sequence[EpochEnd] = ()
+    #: rooms at the end of their grace period whose epoch is not numbered
+    unnumbered: Sequence[str] = ()
+    #: room and user: those who stayed away for the departure delay
+    departed: Sequence[tuple[str, str]] = ()
 
 
 class Presence(Protocol):
-    """Rooms and their members. Raises BackendError when its server does not answer in time."""
+    """Rooms and their viewers. Calls raise BackendError when the server does not answer in time."""
 
-    async def seen(self, room: str, member: str, *, until: datetime, grace: timedelta, now: datetime) -> None:
-        """Say that a member is there, and that it counts as gone from `until` on unless it is seen again.
+    @property
+    def resync_version(self) -> int:
+        """Grows when the presence may have lost reports: each node then sends complete reports of all its rooms."""
+        ...
 
-        What was said last holds, also if it is earlier. grace: of the room, the last one given holds.
+    async def report(self, node: str, reports: Sequence[RoomReport]) -> Sequence[RoomView]:
+        """Store the reports of a node, and return the rooms in the same order.
+
+        A live lease in a room whose end was decided begins a new epoch, which is not numbered.
         """
         ...
 
-    async def left(self, room: str, member: str, *, now: datetime) -> None:
-        """Say that a member went. The grace of a room that nobody is in any more begins now."""
-        ...
+    async def sweep(self, limit: int, *, node_lease: float) -> Sweep:
+        """Remove expired leases, and decide the ends that are due. Each is returned to one caller.
 
-    async def members(self, room: str, now: datetime) -> int: ...
-    async def total(self, now: datetime) -> int:
-        """Return how many members all rooms have together."""
-        ...
-
-    async def vacated(self, now: datetime, limit: int) -> Sequence[Vacancy]:
-        """Take vacancies whose grace is over. Each is given to one caller, once.
-
-        This is also the look at who fell silent, so call it every second or so: the grace of a room whose last member
-        fell silent begins with the first look after that member's `until`. After a time without looks, or a clock that
-        jumped forward, everybody has that grace to be seen again; one that jumped back is noticed here and mended.
+        An end that is not confirmed within `CONFIRM_WITHIN` is returned again. Without a sweep by any node for more
+        than `MAX_SWEEP_GAP` of `node_lease`, nodes may have been unable to report: no end is decided for `node_lease`.
         """
+        ...
+
+    async def set_epoch(self, room: str, epoch: int) -> None:
+        """Number the present epoch of a room, unless it is numbered."""
+        ...
+
+    async def confirm_end(self, room: str, epoch: int | None) -> None:
+        """State that the end of an epoch is recorded; None = that a room never had an epoch. Forgets an empty room.
+
+        If the epoch is still the present one because it ended elsewhere, its live room becomes a new epoch.
+        """
+        ...
+
+    async def get_room(self, room: str) -> RoomView | None: ...
+    async def list_rooms(self, after: str, limit: int) -> Sequence[RoomView]:
+        """Return rooms with a live lease, in the order of their names."""
+        ...
+
+    async def count_connections(self) -> int:
+        """Return the connections of all nodes together, without a list of rooms."""
+        ...
+
+    async def remove_node(self, node: str) -> None:
+        """Remove the leases of a node that ended. Its rooms keep the time of the last sign of life."""
+        ...
+
+    async def start_node(self, name: str, node: str) -> None:
+        """Register the process `node` under a stable name, and remove the leases of its predecessor of that name."""
         ...
 
     async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""The queue wakes workers. It holds hints only: the database knows what the work is (MISSION B4)."""
+"""The queue wakes workers. It carries ids only; the work itself is in the database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,82 +11,87 @@ from tidings.model.task import Task
 
 @dataclass(frozen=True, slots=True)
 class LaneStats:
-    """How one lane stands (MISSION M20). Nothing here is counted row by row."""
+    """Statistics of one lane. None of them requires counting row by row."""
 
     waiting: int
     active: int
     #: due later
     delayed: int
-    #: given up on; the work itself is in the database and is found there
+    #: tasks that the queue no longer retries; their work is in the database and is re-enqueued from there
     failed: int
-    #: since the queue began to count, or of as long as it keeps finished ones
+    #: since the queue began to count, or for as long as it keeps finished tasks
     completed: int
-    #: when the oldest waiting task was published; None = none waits
-    oldest: datetime | None
-    #: tasks done per second over the last minute, by all processes together
+    #: when the oldest waiting task was published; None = no task waits
+    oldest_published_at: datetime | None
+    #: tasks finished per second over the last minute, by all processes together
     rate: float
 
 
 class Queue(Protocol):
-    """Lanes of tasks, each task due at a time.
+    """Lanes of tasks, each with a due time.
 
-    A task that waits already (same id and generation) is not put in a second time.
+    A task that already waits (same id and generation) is not added a second time.
     """
 
     @property
-    def shared(self) -> bool:
+    def is_shared(self) -> bool:
         """Whether other processes see the same tasks."""
+        ...
+
+    @property
+    def down_seconds(self) -> float | None:
+        """Seconds for which a shared queue has been unavailable to this process; None = it is available."""
         ...
 
     async def publish(self, tasks: Sequence[Task]) -> None:
         """Put tasks on their lanes. Raises BackendError when the queue does not answer in time."""
         ...
 
-    async def take(self, lane: Lane, limit: int) -> Sequence[Task]:
+    async def receive(self, lane: Lane, limit: int) -> Sequence[Task]:
         """Wait until at least one task of the lane is due, then return up to `limit` of them, oldest first.
 
-        A queue that carries several tasks in one job may return a few more. Empty only when the queue was closed.
+        A queue that stores several tasks in one entry may return a few more. Empty only after `stop`.
         """
         ...
 
-    async def done(self, tasks: Sequence[Task]) -> None:
-        """Tell the queue that the tasks need no repeat. Never raises for a queue that is away: a repeat is harmless."""
+    async def ack(self, tasks: Sequence[Task]) -> None:
+        """Mark tasks as finished. Never raises when the queue is unavailable: a redelivery is harmless."""
         ...
 
-    async def again(self, tasks: Sequence[Task], *, at: datetime, why: str) -> None:
-        """Give tasks back that failed, to be taken again at `at`. Never raises, as `done`."""
+    async def nack(self, tasks: Sequence[Task], *, retry_at: datetime, why: str) -> None:
+        """Return failed tasks to the queue, due again at `retry_at`. Never raises, as `ack`."""
         ...
 
-    async def epoch(self) -> str:
-        """Return an id that changes whenever the queue lost what it held; a new one makes everything re-driven.
+    async def instance_id(self) -> str:
+        """Return the queue epoch, an id that changes when the queue lost its data. All open work is then re-enqueued.
 
         Raises BackendError when the queue does not answer in time.
         """
         ...
 
     async def stats(self, lane: Lane) -> LaneStats:
-        """Say how a lane stands. Raises BackendError as `epoch`."""
+        """Return the statistics of a lane. Raises BackendError as `instance_id`."""
         ...
 
-    async def intake(self) -> LaneStats | None:
-        """Say how the queue stands on which other services leave jobs, in jobs. Raises BackendError as `epoch`.
+    async def external_stats(self) -> LaneStats | None:
+        """Return the statistics of the intake queue, in jobs. Raises BackendError as `instance_id`.
 
-        None: there is none, or it cannot be asked while the process goes on without the shared queue.
+        None: there is no intake queue, or it is unreachable during a local fallback.
         """
         ...
 
-    async def tidy(self) -> None:
-        """Erase finished tasks that have been kept long enough (MISSION M27). Raises BackendError as `epoch`."""
+    async def purge(self) -> None:
+        """Delete finished tasks after their retention. Raises BackendError as `instance_id`."""
         ...
 
     async def ping(self) -> None:
-        """Raise BackendError if the queue does not answer."""
+        """Raise BackendError if the queue does not answer or accepts no tasks."""
         ...
 
-    async def close(self) -> None:
-        """Stop handing out tasks. Waiting `take` calls end with an empty sequence; `done` and `again` still work."""
+    async def stop(self) -> None:
+        """Stop delivering tasks. Waiting `receive` calls return an empty sequence; `ack` and `nack` still work."""
         ...
 
-    async def release(self) -> None:
-        """Free resources, after `close` and the last `done`."""
+    async def aclose(self) -> None:
+        """Free resources. Call it after `stop` and the last `ack`."""
         ...

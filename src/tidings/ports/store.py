@@ -1,37 +1,48 @@
-"""The store: the truth. Small protocols, one per kind of row; every call works inside a transaction given to it.
+"""The store, the source of truth. One small protocol per kind of row; every call runs in the transaction passed to it.
 
-`begin()` is for writing, `read()` for reading a consistent snapshot, `join()` for the caller's own transaction.
+`transaction()` opens a transaction for writing, `read_snapshot()` one for reading a consistent snapshot.
+`read_once()` is for a single query, `adopt()` for the caller's own transaction.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tidings.model.audience import Audience
-from tidings.model.delivery import Attempted, Due, Planned, Recipient, Skipped
-from tidings.model.notification import Counts, Notification, NotificationState
+from tidings.model.contact_point import ContactPoint, ContactPointState
+from tidings.model.delivery import AttemptResult, ClaimedDelivery, PlannedDelivery, Recipient, SkipRecord
+from tidings.model.notification import Notification, NotificationCounts, NotificationState, StopReason
 from tidings.model.priority import Lane
-from tidings.model.subscription import PushSubscription, SubscriptionState, VapidKey
+from tidings.model.subject import PriorDelivery, SubjectNotification, Supersession
+from tidings.model.subscription import PushSubscription, SubscriptionState, TargetChange
 from tidings.model.task import Task
-from tidings.model.template import Category
 from tidings.model.trace import DeliveryTrace, SkipTrace
-from tidings.model.user import Address, Preference, User
-from tidings.ports.operations import DeadLetters, Processes, Schedules, UserLimits
+from tidings.model.user import ContactAddress, Preference, User
+from tidings.ports.alerts import Alerts
+from tidings.ports.contact_health import ContactHealthStore
+from tidings.ports.inbox import Inbox
+from tidings.ports.operations import DeadLetters, Processes, Schedules, UserRateLimits
+from tidings.ports.personal_data import PersonalData
+from tidings.ports.provider_events import Receipts, Suppressions
+from tidings.ports.quotas import Quotas
+from tidings.ports.status_events import StatusEvents
 from tidings.ports.transaction import Transaction as Transaction  # part of this protocol
+from tidings.ports.vapid_keys import VapidKeys
+
+_T = TypeVar("_T")
 
 
 class Notifications(Protocol):
-    async def add(self, tx: Transaction, notification: Notification) -> None: ...
     async def add_many(self, tx: Transaction, notifications: Sequence[Notification]) -> None: ...
     async def get(self, tx: Transaction, notification_id: str) -> Notification | None: ...
     async def get_many(self, tx: Transaction, notification_ids: Collection[str]) -> Sequence[Notification]:
-        """Return those that exist, in no order."""
+        """Return the notifications that exist, in no particular order."""
         ...
 
-    async def recent(
+    async def list_page(
         self,
         tx: Transaction,
         *,
@@ -42,28 +53,75 @@ class Notifications(Protocol):
         template: str | None = None,
         user_id: str | None = None,
     ) -> Sequence[Notification]:
-        """Newest first; `before` is the id the last page ended with."""
+        """Return a page, newest first. before: the last id of the previous page."""
         ...
 
-    async def advance(self, tx: Transaction, before: Notification, after: Notification) -> bool:
-        """Compare-and-set of state, cursor and counts; False if somebody else moved or cancelled it."""
-        ...
+    async def compare_and_set_progress_many(
+        self, tx: Transaction, transitions: Sequence[tuple[Notification, Notification]]
+    ) -> set[str]:
+        """Compare-and-set state, cursor and counts for pairs of (before, after), in one statement.
 
-    async def advance_many(self, tx: Transaction, moves: Sequence[tuple[Notification, Notification]]) -> set[str]:
-        """Do `advance` for many pairs of (before, after) in one statement. Returns the ids of those that moved."""
+        Returns the ids of those that were updated. The others were updated or cancelled by another process.
+        """
         ...
 
     async def cancel(self, tx: Transaction, notification_id: str) -> bool:
-        """Compare-and-set to cancelled; False if it was cancelled already."""
+        """Compare-and-set the state to cancelled. Returns False if it was cancelled already."""
         ...
 
-    async def cancelled(self, tx: Transaction, notification_ids: Collection[str]) -> set[str]:
-        """Return those of the notifications that are cancelled."""
+    async def find_stopped(self, tx: Transaction, notification_ids: Collection[str]) -> Mapping[str, StopReason]:
+        """Return those that were cancelled or superseded, with the reason."""
         ...
 
-    async def counts(self, tx: Transaction, notification_id: str) -> Counts: ...
-    async def unplanned(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Notification]:
-        """Accepted or half fanned-out ones, oldest first: what a lost queue must be told again."""
+    async def get_counts(self, tx: Transaction, notification_id: str) -> NotificationCounts: ...
+    async def list_open(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Notification]:
+        """Return notifications whose fan-out is not complete, oldest first. A queue reset re-enqueues them."""
+        ...
+
+
+class Subjects(Protocol):
+    """The order of the notifications on one subject, and what each user heard of it."""
+
+    async def lock(self, tx: Transaction, keys: Collection[str]) -> None:
+        """Wait until no other transaction accepts notifications on these subjects, and keep others waiting."""
+        ...
+
+    async def find_newest(self, tx: Transaction, keys: Collection[str]) -> Mapping[str, tuple[int, str]]:
+        """Return key → (version, notification id) of the newest notification. Subjects without one are left out."""
+        ...
+
+    async def supersede(self, tx: Transaction, newer: Supersession) -> Mapping[str, bool]:
+        """Mark the older notifications on a subject as superseded.
+
+        Returns those that were not before: id → whether some of it was unsent.
+        """
+        ...
+
+    async def withdraw(self, tx: Transaction, key: str) -> Sequence[str]:
+        """Cancel the notifications on a subject, and on the subjects below it, that are partly unsent.
+
+        Returns their ids.
+        """
+        ...
+
+    async def wait_for_claims(self, tx: Transaction) -> None:
+        """Wait for the claims in progress. Claims that begin later read what was committed before this call."""
+        ...
+
+    async def list_history(
+        self, tx: Transaction, key: str, *, before: int | None = None, limit: int
+    ) -> Sequence[SubjectNotification]:
+        """Return the notifications on a subject, newest first. before: only older versions than this."""
+        ...
+
+    async def has_unsent(self, tx: Transaction, notification_id: str) -> bool:
+        """Return whether the fan-out is not complete or deliveries are pending or being sent."""
+        ...
+
+    async def list_prior_deliveries(
+        self, tx: Transaction, notification_ids: Collection[str], user_ids: Collection[str]
+    ) -> Sequence[PriorDelivery]:
+        """Return what became of notifications for users. Users for whom nothing was planned are left out."""
         ...
 
 
@@ -71,198 +129,314 @@ class Audiences(Protocol):
     async def page(
         self, tx: Transaction, audience: Audience, *, category: str, after: str | None, limit: int
     ) -> Sequence[Recipient]:
-        """Return the next users of an audience in id order, with their choices for the category and their devices."""
+        """Return the next users of an audience in id order, with preferences for the category and with targets."""
         ...
 
-    async def named(self, tx: Transaction, wanted: Sequence[tuple[str, str]]) -> Sequence[Recipient | None]:
-        """Return, in order, the recipient of each (user id, category) in one statement; None for an unknown user."""
+    async def load_recipients(self, tx: Transaction, pairs: Sequence[tuple[str, str]]) -> Sequence[Recipient | None]:
+        """Return the recipient of each (user id, category), in order, by one statement; None for an unknown user."""
         ...
 
-    async def among(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:
-        """Return those of `user_ids` that are in the audience now."""
+    async def filter_members(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:
+        """Return the members of `user_ids` that are in the audience now."""
         ...
 
-    async def size(self, tx: Transaction, audience: Audience) -> int:
-        """Count the audience (for estimates, never on the way of a send)."""
+    async def estimate_size(self, tx: Transaction, audience: Audience) -> int:
+        """Count the audience. For estimates only, never while sending."""
         ...
 
 
-#: workers that may die while they have a delivery, before it is quarantined (facts: reliability, "poison message")
-MAX_CRASHES = 3
+#: a delivery is quarantined ("poison message") after this many workers died while they sent it
+MAX_WORKER_CRASHES = 3
+#: clocks of processes may differ by this much; a row written later than that was written by a wrong clock
+MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
-    """What came of taking claimed rows back from dead workers."""
+class LeaseRelease:
+    """Deliveries released from the leases of dead workers."""
 
-    given_back: int
-    #: given up as poison
+    released: int
+    #: of these: refused after `MAX_WORKER_CRASHES` crashes
     quarantined: int
 
 
 class Deliveries(Protocol):
     async def add(
-        self, tx: Transaction, planned: Sequence[Planned], skipped: Sequence[Skipped], now: datetime
+        self, tx: Transaction, planned: Sequence[PlannedDelivery], skipped: Sequence[SkipRecord], now: datetime
     ) -> None: ...
 
     async def claim(
         self, tx: Transaction, batch_ids: Sequence[str], *, token: str, now: datetime, lease_until: datetime
-    ) -> Sequence[Due]:
-        """Take the pending rows of the batches under a lease and return what is needed to send them."""
+    ) -> Sequence[ClaimedDelivery]:
+        """Claim the pending deliveries of batches under a lease and return them with the data needed to send them."""
         ...
 
-    async def record(self, tx: Transaction, attempted: Sequence[Attempted], now: datetime) -> int:
-        """Write outcomes and attempts; rows whose lease token differs are left alone. Returns how many applied."""
+    async def reload(self, tx: Transaction, claimed: Sequence[ClaimedDelivery]) -> Sequence[ClaimedDelivery]:
+        """Return claimed deliveries with the current data. Those deleted in the meantime are left out."""
         ...
 
-    async def any_sending(self, tx: Transaction, notification_id: str) -> bool:
-        """Whether a worker has claimed deliveries of a notification, without counting."""
+    async def record(self, tx: Transaction, results: Sequence[AttemptResult], now: datetime) -> int:
+        """Record outcomes and attempts. Rows with another lease token are left unchanged. Returns how many applied."""
         ...
 
-    async def any_due(self, tx: Transaction, now: datetime) -> bool:
-        """Whether `wake_due` would find something."""
+    async def has_leased(self, tx: Transaction, notification_id: str) -> bool:
+        """Return whether deliveries of a notification are claimed, without counting them."""
         ...
 
-    async def wake_due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
-        """Group pending rows without a batch that have come due into batches."""
+    async def has_due(self, tx: Transaction, now: datetime) -> bool:
+        """Return whether `batch_due` would find deliveries."""
         ...
 
-    async def give_back(self, tx: Transaction, tokens: Sequence[str], now: datetime) -> int:
-        """Give back the rows still claimed under these lease tokens. Returns how many."""
-        ...
+    async def advance_retries(self, tx: Transaction, now: datetime) -> int:
+        """Make retries due now that were recorded by a clock more than `MAX_CLOCK_DIFFERENCE` ahead. Returns how many.
 
-    async def release_expired(self, tx: Transaction, now: datetime) -> "Released":
-        """Give back rows whose lease has run out, and count a crash for each; see `release_all`."""
-        ...
-
-    async def release_all(self, tx: Transaction, now: datetime) -> "Released":
-        """Give back every claimed row: for a start when no other process can be sending.
-
-        Its worker died with it, so it is sent alone from now on, and after `MAX_CRASHES` deaths not at all: it is
-        refused, which makes it a dead letter.
+        They would otherwise wait until the time has come that the clock showed.
         """
         ...
 
-    async def waiting_batches(
+    async def batch_due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
+        """Group up to `limit` due deliveries without a batch into batches. Returns a task for each batch."""
+        ...
+
+    async def release_by_token(self, tx: Transaction, tokens: Sequence[str], now: datetime) -> int:
+        """Release the deliveries that are still claimed under these lease tokens. Returns how many."""
+        ...
+
+    async def reap_expired_leases(self, tx: Transaction, now: datetime) -> LeaseRelease:
+        """Release deliveries whose lease has expired, and count a crash for each; see `release_all_leases`."""
+        ...
+
+    async def release_all_leases(self, tx: Transaction, now: datetime) -> LeaseRelease:
+        """Release every claimed delivery, at a start when no other process can be sending.
+
+        The worker died while it sent them, so each counts as a crash and is sent in isolation from now on. After
+        `MAX_WORKER_CRASHES` crashes a delivery is refused instead, which makes it a dead letter.
+        """
+        ...
+
+    async def list_pending_batches(
         self,
         tx: Transaction,
         *,
         after: str | None,
         limit: int,
         lane: Lane | None = None,
-        before: datetime | None = None,
+        created_before: datetime | None = None,
     ) -> Sequence[Task]:
-        """Batches with pending rows in id order: what a lost queue must be told again.
+        """Return a task for each batch with pending deliveries, in id order. A queue reset re-enqueues them.
 
-        lane: only of this lane; before: only batches made before an instant (the time in their ids).
+        lane: only batches of this lane. created_before: only batches created before an instant, by the time in the id.
         """
         ...
 
-    async def trace(
-        self, tx: Transaction, notification_id: str, *, user_id: str | None, after: str | None, limit: int
+    async def list_with_attempts(
+        self,
+        tx: Transaction,
+        notification_id: str,
+        *,
+        user_id: str | None,
+        after: str | None,
+        limit: int,
+        failed_only: bool = False,
     ) -> Sequence[DeliveryTrace]:
-        """Deliveries with their attempts, in id order."""
+        """Return deliveries with their attempts, in id order. failed_only: only those that ended without success."""
         ...
 
-    async def skips(
+    async def list_skips(
         self, tx: Transaction, notification_id: str, *, user_id: str | None, after: str | None, limit: int
     ) -> Sequence[SkipTrace]: ...
 
 
 class Outbox(Protocol):
     async def add(self, tx: Transaction, tasks: Sequence[Task]) -> None: ...
-    async def due(
-        self, tx: Transaction, now: datetime, limit: int, *, made_before: datetime | None = None
+    async def list_due(
+        self, tx: Transaction, now: datetime, limit: int, *, created_before: datetime | None = None
     ) -> Sequence[Task]:
-        """Return what is due, the longest due first. made_before: only what was made (by its id) before an instant."""
+        """Return due tasks, the longest due first.
+
+        created_before: only tasks created before an instant, by the time in the id.
+        """
         ...
 
     async def remove(self, tx: Transaction, task_ids: Sequence[str]) -> None: ...
-    async def next_due(self, tx: Transaction) -> datetime | None: ...
-    async def delayed(self, tx: Transaction, now: datetime, *, most: int) -> dict[Lane, int]:
-        """Return how many tasks per lane wait for a later time; at most `most` are looked at."""
+    async def next_due_at(self, tx: Transaction) -> datetime | None: ...
+    async def count_delayed(self, tx: Transaction, now: datetime, *, limit: int) -> dict[Lane, int]:
+        """Return how many tasks per lane are due later. At most `limit` rows are examined."""
         ...
 
 
 class Users(Protocol):
     async def upsert(self, tx: Transaction, people: Sequence[User], now: datetime) -> Sequence[bool]:
-        """Insert or replace. Returns, in order, whether each one is new."""
+        """Insert or replace users. Returns, in order, whether each is new. Of concurrent calls, one inserts a user."""
         ...
 
-    async def get(self, tx: Transaction, user_id: str) -> User | None: ...
+    async def get(self, tx: Transaction, user_id: str, *, lock: bool = False) -> User | None:
+        """Return a user. lock: keep the user from being erased until the transaction ends (see `missing_ids`)."""
+        ...
+
     async def page(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[User]: ...
     async def erase(self, tx: Transaction, user_id: str) -> bool:
-        """Remove the user and everything kept about them. False if unknown."""
+        """Delete a user and all stored data of the user. Returns False if the user is unknown."""
         ...
 
-    async def unknown(self, tx: Transaction, user_ids: Sequence[str]) -> Sequence[str]:
-        """Return those ids that no user has, in the order given."""
+    async def lock_for_erasure(self, tx: Transaction, user_id: str) -> bool:
+        """Wait for the transactions that hold the user, and keep others from it. Returns False for an unknown user.
+
+        Call it before any row that refers to the user is deleted. Then an erasure and a transaction that stores
+        something about the user cannot deadlock: both lock the user first.
+        """
         ...
 
-    async def holders(self, tx: Transaction, addresses: Collection[Address]) -> Mapping[Address, tuple[str, int]]:
-        """Return of each address that somebody has the first user's id, and how many users have it."""
+    async def missing_ids(self, tx: Transaction, user_ids: Sequence[str], *, lock: bool = False) -> Sequence[str]:
+        """Return the ids that belong to no user, in the order given.
+
+        lock: keep the other users from being erased until the transaction ends. Required before rows are stored that
+        refer to a user: without it, a concurrent erasure makes the statement fail.
+        """
         ...
 
-    async def preferences(self, tx: Transaction, user_id: str) -> Sequence[Preference]: ...
+    async def find_by_address(
+        self, tx: Transaction, addresses: Collection[ContactAddress]
+    ) -> Mapping[ContactAddress, tuple[str, int]]:
+        """Return, for each address in use, the first user's id and the number of users with that address."""
+        ...
+
+    async def get_preferences(self, tx: Transaction, user_id: str) -> Sequence[Preference]: ...
     async def set_preferences(self, tx: Transaction, user_id: str, choices: Sequence[Preference]) -> None: ...
 
 
-class Registration(StrEnum):
-    """What came of registering a push subscription."""
+class RegistrationResult(StrEnum):
+    """The result of registering a push subscription."""
 
     NEW = "new"
     KNOWN = "known"
-    #: the browser belonged to another user before, and proved that it is the same browser
+    #: it belonged to another user, and the browser proved that it is the same browser
     MOVED = "moved"
-    #: another user's, and no proof
+    #: it belongs to another user, and the browser gave no proof
     REFUSED = "refused"
+    #: the push service has ended this endpoint: the browser must unsubscribe and subscribe anew
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetVersion:
+    """A push subscription as a worker tried it."""
+
+    id: str
+    version: int
+
+
+class ContactPoints(Protocol):
+    """Addresses of users on all channels but Web Push."""
+
+    async def add(self, tx: Transaction, points: Sequence[ContactPoint], now: datetime) -> Sequence[bool]:
+        """Store contact points. Returns, in the order of their identity, whether each is new."""
+        ...
+
+    async def list_by_user(self, tx: Transaction, user_id: str) -> Sequence[ContactPoint]: ...
+    # returns the user's own contact point, locked until this transaction ends
+    async def get_locked(self, tx: Transaction, user_id: str, contact_point_id: str) -> ContactPoint | None: ...
+    # stores state, version, attributes and secrets; the address does not change
+    async def update(self, tx: Transaction, point: ContactPoint, now: datetime) -> None: ...
+    async def remove(self, tx: Transaction, user_id: str, contact_point_id: str) -> bool:
+        """Delete the user's own contact point. Returns False if this user has none with that id."""
+        ...
+
+    async def sync_profiles(self, tx: Transaction, people: Sequence[User], now: datetime) -> None:
+        """Store the e-mail addresses and phone numbers of users, and delete those that they had before."""
+        ...
+
+    async def list_missing_profiles(self, tx: Transaction, *, limit: int) -> Sequence[User]:
+        """Return users whose addresses an older version stored in the profile only."""
+        ...
+
+    async def set_state_of_versions(
+        self, tx: Transaction, tried: Sequence[TargetVersion], state: ContactPointState, now: datetime
+    ) -> None:
+        """Set the state of contact points, unless they were registered again since they were tried."""
+        ...
+
+    async def mark_gone(self, tx: Transaction, channel: str, address: str, now: datetime) -> int:
+        """Mark the active contact points with an address as gone, whoever has it. Returns how many."""
+        ...
+
+    async def find_users(self, tx: Transaction, channel: str, address: str) -> Collection[str]:
+        """Return the ids of the users with an address."""
+        ...
 
 
 class Subscriptions(Protocol):
     async def register(
         self, tx: Transaction, subscription: PushSubscription, *, replaces: str | None, now: datetime
-    ) -> tuple[Registration, PushSubscription]:
-        """Store a subscription, unique by endpoint. `replaces` is the user's own old endpoint, removed with it."""
+    ) -> tuple[RegistrationResult, PushSubscription]:
+        """Store a subscription, unique by endpoint, in a new version.
+
+        replaces: the user's own old endpoint. The new one takes its place under the same id, so that deliveries that
+        wait for the old one are sent to the new one. An endpoint in one of `ENDED_STATES` is not stored again.
+        """
         ...
 
-    async def of_user(self, tx: Transaction, user_id: str) -> Sequence[PushSubscription]: ...
+    async def find_by_endpoint(self, tx: Transaction, endpoint: str) -> PushSubscription | None: ...
+    async def renew(
+        self, tx: Transaction, old: PushSubscription, successor: PushSubscription, now: datetime
+    ) -> PushSubscription | None:
+        """Replace `old`, as read by `find_by_endpoint`, by the endpoint and keys of `successor`, under the same id.
+
+        The caller has verified that both belong to the same browser. Returns None, with nothing changed, if `old` was
+        changed or removed since, or if the new endpoint belongs to another user or browser or has ended.
+        """
+        ...
+
+    async def list_by_user(self, tx: Transaction, user_id: str) -> Sequence[PushSubscription]: ...
     async def remove(self, tx: Transaction, user_id: str, endpoint: str) -> bool:
-        """Delete the user's own subscription. False if this user has none with that endpoint."""
+        """Delete the user's own subscription. Returns False if this user has none with that endpoint."""
         ...
 
-    async def mark(self, tx: Transaction, ids: Sequence[str], state: SubscriptionState, now: datetime) -> int: ...
+    async def set_state(self, tx: Transaction, ids: Sequence[str], state: SubscriptionState, now: datetime) -> int: ...
+    async def set_state_of_versions(
+        self, tx: Transaction, tried: Sequence[TargetVersion], state: SubscriptionState, now: datetime
+    ) -> int:
+        """Set the state of subscriptions that were not registered again since they were tried. Returns how many."""
+        ...
+
+    async def lock_versions(self, tx: Transaction, ids: Collection[str]) -> Mapping[str, int]:
+        """Return id → version of the subscriptions that exist, and lock them until this transaction ends."""
+        ...
+
     async def purge(self, tx: Transaction, gone_before: datetime) -> int:
-        """Erase those marked gone before an instant."""
+        """Delete subscriptions that were marked gone before an instant. Returns how many."""
+        ...
+
+    async def record_results(
+        self, tx: Transaction, changes: Sequence[TargetChange], now: datetime
+    ) -> Sequence[tuple[str, str]]:
+        """Store when devices were reached, and count refusals in a row.
+
+        Suspends active devices with `MAX_TARGET_REFUSALS` of them. Returns push host and reason of each of these.
+        """
+        ...
+
+    async def list_unseen(self, tx: Transaction, *, before: datetime, limit: int) -> Sequence[str]:
+        """Return the ids of active subscriptions that were neither seen nor reached since an instant."""
+        ...
+
+    async def purge_unused(self, tx: Transaction, *, before: datetime) -> int:
+        """Delete subscriptions that were suspended or marked rebind before an instant. Returns how many."""
         ...
 
     async def count_gone(self, tx: Transaction, *, since: datetime) -> tuple[int, int]:
-        """Return how many were marked gone since an instant, and how many there are in all."""
-        ...
-
-
-class VapidKeys(Protocol):
-    async def add(self, tx: Transaction, key: VapidKey) -> None: ...
-    async def all(self, tx: Transaction) -> Sequence[VapidKey]:
-        """Every key, newest first; the first that is not retired signs new subscriptions."""
-        ...
-
-    async def in_use(self, tx: Transaction) -> Mapping[str, int]:
-        """Return how many subscriptions that are not gone were made with each key."""
-        ...
-
-    async def retire(self, tx: Transaction, key_id: str, now: datetime) -> bool:
-        """Mark a key as no longer needed. False if it is unknown or retired already."""
+        """Return how many were marked gone since an instant, and the total number of subscriptions."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key as stored: the secret itself is shown once and never kept."""
+    """An API key as stored. The secret itself is shown once and never stored."""
 
     id: str
     #: SHA-256 of the whole key, hex
     digest: str
-    #: first characters, for people to recognise it
+    #: first characters, by which people recognise the key
     prefix: str
     label: str
     scopes: frozenset[str]
@@ -273,13 +447,13 @@ class ApiKey:
 class ApiKeys(Protocol):
     async def add(self, tx: Transaction, key: ApiKey) -> None: ...
     async def find(self, tx: Transaction, digest: str) -> ApiKey | None: ...
-    async def all(self, tx: Transaction) -> Sequence[ApiKey]: ...
+    async def list_all(self, tx: Transaction) -> Sequence[ApiKey]: ...
     async def revoke(self, tx: Transaction, key_id: str, now: datetime) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
-class FirstAnswer:
-    """What was answered the first time an idempotency key was used."""
+class StoredResponse:
+    """The response to the first request under an idempotency key."""
 
     request_digest: str
     #: None while the first request is still running
@@ -288,8 +462,8 @@ class FirstAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyedRequest:
-    """A request that came with an idempotency key."""
+class IdempotentRequest:
+    """A request with an idempotency key."""
 
     caller: str
     key: str
@@ -298,30 +472,35 @@ class KeyedRequest:
 
 class IdempotencyKeys(Protocol):
     async def reserve_many(
-        self, tx: Transaction, requests: Sequence[KeyedRequest], now: datetime
-    ) -> Sequence[FirstAnswer | None]:
-        """Do `reserve` for many requests with different keys, in few statements, in the order given."""
+        self, tx: Transaction, requests: Sequence[IdempotentRequest], now: datetime
+    ) -> Sequence[StoredResponse | None]:
+        """Reserve the keys of many requests, as `reserve`, in few statements. The keys differ. Results are in order."""
         ...
 
-    async def answer_many(self, tx: Transaction, answers: Sequence[tuple[KeyedRequest, int, bytes]]) -> None:
-        """Do `answer` for many: (request, status, body)."""
+    async def complete_many(self, tx: Transaction, responses: Sequence[tuple[IdempotentRequest, int, bytes]]) -> None:
+        """Store many responses, as `complete`: (request, status, body)."""
         ...
 
     async def reserve(
         self, tx: Transaction, *, caller: str, key: str, request_digest: str, now: datetime
-    ) -> FirstAnswer | None:
-        """Claim the key for this request; if it is taken, return what the first use left."""
+    ) -> StoredResponse | None:
+        """Reserve the key for this request. If it is taken, return the stored response of the first use."""
         ...
 
-    async def answer(self, tx: Transaction, *, caller: str, key: str, status: int, body: bytes) -> None: ...
+    async def complete(self, tx: Transaction, *, caller: str, key: str, status: int, body: bytes) -> None:
+        """Store the response of a reserved key."""
+        ...
+
     async def purge(self, tx: Transaction, before: datetime) -> int: ...
 
 
 class Store(Protocol):
-    """Everything that lasts."""
+    """All repositories, and the transactions they run in."""
 
     @property
     def notifications(self) -> Notifications: ...
+    @property
+    def subjects(self) -> Subjects: ...
     @property
     def audiences(self) -> Audiences: ...
     @property
@@ -331,56 +510,87 @@ class Store(Protocol):
     @property
     def users(self) -> Users: ...
     @property
+    def contact_points(self) -> ContactPoints: ...
+    @property
+    def contact_health(self) -> ContactHealthStore: ...
+    @property
     def subscriptions(self) -> Subscriptions: ...
     @property
     def vapid_keys(self) -> VapidKeys: ...
     @property
     def api_keys(self) -> ApiKeys: ...
     @property
-    def idempotency(self) -> IdempotencyKeys: ...
+    def idempotency_keys(self) -> IdempotencyKeys: ...
     @property
-    def limits(self) -> UserLimits: ...
+    def personal_data(self) -> PersonalData: ...
+    @property
+    def user_rate_limits(self) -> UserRateLimits: ...
+    @property
+    def quotas(self) -> Quotas: ...
     @property
     def dead_letters(self) -> DeadLetters: ...
     @property
     def processes(self) -> Processes: ...
     @property
     def schedules(self) -> Schedules: ...
+    @property
+    def alerts(self) -> Alerts: ...
+    @property
+    def inbox(self) -> Inbox: ...
+    @property
+    def status_events(self) -> StatusEvents: ...
+    @property
+    def receipts(self) -> Receipts: ...
+    @property
+    def suppressions(self) -> Suppressions: ...
 
-    def begin(self) -> AbstractAsyncContextManager[Transaction]:
-        """Open a writing transaction; commits at the end of the block, rolls back when it raises."""
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction for writing. It commits at the end of the block and rolls back if the block raises."""
         ...
 
-    def read(self) -> AbstractAsyncContextManager[Transaction]:
-        """Open a reading transaction."""
+    async def run_unblocked(self, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
+        """Run `work` in a transaction for writing, and return its result. `work` may be repeated.
+
+        If a lock that it needs is held by a suspended process, that process loses its transaction within a second.
+        """
         ...
 
-    def look(self) -> AbstractAsyncContextManager[Transaction]:
-        """Like `read`, for a single question: a second one may see a later state. Costs fewer trips to a server."""
+    async def terminate_stalled_sessions(self) -> int:
+        """Roll back the transactions of suspended processes, so that their locks are free. Returns how many."""
+        ...
+
+    def read_snapshot(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a read-only transaction on a consistent snapshot."""
+        ...
+
+    def read_once(self) -> AbstractAsyncContextManager[Transaction]:
+        """Like `read_snapshot`, for a single query. Needs fewer round trips; a second query may see a later state."""
         ...
 
     def savepoint(self, tx: Transaction) -> AbstractAsyncContextManager[None]:
-        """Open a savepoint: what fails inside is undone, the transaction around it lives on."""
+        """Open a savepoint. If the block raises, its changes are rolled back and the transaction remains usable."""
         ...
 
-    async def join(self, connection: object) -> Transaction:
-        """Wrap the caller's own connection, whose transaction the caller ends. Raises Invalid for an unknown type."""
+    async def adopt(self, connection: object) -> Transaction:
+        """Wrap the caller's own connection. The caller ends its transaction.
+
+        Raises ValidationFailed for an unknown type of connection.
+        """
         ...
 
-    async def sync_categories(self, tx: Transaction, declared: Sequence[Category]) -> None:
-        """Store what categories the packs declare."""
+    async def get_queue_instance_id(self, tx: Transaction) -> str | None:
+        """Return the queue epoch stored in the database."""
         ...
 
-    async def epoch(self, tx: Transaction) -> str | None: ...
-    async def set_epoch(self, tx: Transaction, epoch: str) -> None: ...
+    async def set_queue_instance_id(self, tx: Transaction, instance_id: str) -> None: ...
 
     async def ping(self) -> None:
         """Raise BackendError if the database does not answer."""
         ...
 
     @property
-    def statements(self) -> int:
-        """How many SQL statements were executed since the start (for `tidings bench`)."""
+    def statement_count(self) -> int:
+        """Number of SQL statements executed since the start, for `tidings bench`."""
         ...
 
     async def close(self) -> None: ...

@@ -1,4 +1,6 @@
-"""Presence: takes signs of life, gives each vacancy of a room once, never tells anybody.
+"""Adapters of the `Presence` port: in memory, on Redis, and on Redis with a local fallback.
 
-Adapters of the port `Presence`: in the process, on Redis, and on Redis with a way out.
+Takes: the reports of nodes about their viewers.
+Gives: counts, and the end of each epoch of a room to one caller.
+Never: sends notifications. The caller records an end and decides what it means.
 """

@@ -1,68 +1,66 @@
-"""Many deadlines, each of which may move: a heap that is put right when an entry comes to its top."""
+"""A priority queue of deadlines, one per key."""
 
 import heapq
 from collections.abc import Hashable
-from datetime import datetime
 from typing import Generic, TypeVar
 
-#: entries that are not worth putting a heap in order for
-FEW = 1000
-
 KeyT = TypeVar("KeyT", bound=Hashable)
+#: obsolete heap entries that are tolerated before a heap is compacted
+MIN_COMPACTION_SIZE = 1000
 
 
 class Deadlines(Generic[KeyT]):
-    """One deadline for each key. A deadline that only moves on, as a heartbeat's does, costs no step of the heap."""
+    """One deadline per key. To postpone a deadline, as heartbeats do, costs no heap operation."""
 
     def __init__(self) -> None:
-        self._at: dict[KeyT, datetime] = {}
-        #: key → the earliest entry it has in the heap
-        self._entered: dict[KeyT, datetime] = {}
-        self._heap: list[tuple[datetime, int, KeyT]] = []
-        self._count = 0
+        self._deadlines: dict[KeyT, float] = {}
+        #: key → its earliest entry in the heap
+        self._earliest_entries: dict[KeyT, float] = {}
+        self._heap: list[tuple[float, int, KeyT]] = []
+        self._sequence = 0
 
-    def set(self, key: KeyT, at: datetime) -> None:
-        """Set or move the deadline of a key."""
-        self._at[key] = at
-        entered = self._entered.get(key)
-        if entered is None or at < entered:
-            self._enter(key, at)
-            if len(self._heap) > 2 * len(self._at) + FEW:
-                self._in_order()
+    def set(self, key: KeyT, at: float) -> None:
+        """Set or replace the deadline of a key."""
+        self._deadlines[key] = at
+        entry_at = self._earliest_entries.get(key)
+        if entry_at is None or at < entry_at:
+            self._push(key, at)
+            if len(self._heap) > 2 * len(self._deadlines) + MIN_COMPACTION_SIZE:
+                self._compact()
 
     def drop(self, key: KeyT) -> None:
-        """Forget the deadline of a key."""
-        self._at.pop(key, None)
+        """Remove the deadline of a key, if it has one."""
+        self._deadlines.pop(key, None)
 
-    def take(self, now: datetime, limit: int | None = None) -> list[KeyT]:
-        """Take keys whose deadline has come, earliest first; at most `limit`."""
-        taken: list[KeyT] = []
-        while self._heap and self._heap[0][0] <= now and (limit is None or len(taken) < limit):
-            entered, _, key = heapq.heappop(self._heap)
-            if self._entered.get(key) != entered:
+    def pop_due(self, now: float, limit: int | None = None) -> list[KeyT]:
+        """Remove and return at most `limit` keys whose deadline has passed, earliest first."""
+        due: list[KeyT] = []
+        while self._heap and self._heap[0][0] <= now and (limit is None or len(due) < limit):
+            entry_at, _, key = heapq.heappop(self._heap)
+            if self._earliest_entries.get(key) != entry_at:
                 continue
-            del self._entered[key]
-            at = self._at.get(key)
+            del self._earliest_entries[key]
+            at = self._deadlines.get(key)
             if at is None:
                 continue
-            if at > entered:
-                self._enter(key, at)
+            if at > entry_at:
+                self._push(key, at)
                 continue
-            del self._at[key]
-            taken.append(key)
-        return taken
+            del self._deadlines[key]
+            due.append(key)
+        return due
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._deadlines)
 
-    def _enter(self, key: KeyT, at: datetime) -> None:
-        self._count += 1
-        self._entered[key] = at
-        heapq.heappush(self._heap, (at, self._count, key))
+    def _push(self, key: KeyT, at: float) -> None:
+        self._sequence += 1
+        self._earliest_entries[key] = at
+        heapq.heappush(self._heap, (at, self._sequence, key))
 
-    def _in_order(self) -> None:
-        """Drop the entries that no deadline stands behind."""
-        self._entered = dict(self._at)
-        self._heap = [(at, place, key) for place, (key, at) in enumerate(self._at.items())]
+    def _compact(self) -> None:
+        """Rebuild the heap from the current deadlines, without obsolete entries."""
+        self._earliest_entries = dict(self._deadlines)
+        self._heap = [(at, sequence, key) for sequence, (key, at) in enumerate(self._deadlines.items())]
         heapq.heapify(self._heap)
-        self._count = len(self._heap)
+        self._sequence = len(self._heap)

@@ -1,10 +1,10 @@
-"""The long-lived processes: `tidings serve`, `tidings api`, `tidings worker`.
+"""The server processes: `tidings serve`, `tidings api`, `tidings worker`.
 
 Takes: settings and a role.
-Gives: the running process, from the first check to an orderly end; the exit code.
-Never: knows how anything is stored, queued or sent.
+Gives: a running process, from the checks at its start to its shutdown, and its exit code.
+Never: stores, queues or sends anything itself.
 """
 
-from tidings.server.processes import Announce, run
+from tidings.server.roles import OnReady, run
 
-__all__ = ["Announce", "run"]
+__all__ = ["OnReady", "run"]

@@ -1,4 +1,4 @@
-"""Adapters of the `Store` port: one SQLAlchemy Core schema, its queries, its migrations.
+"""Adapter of the `Store` port on SQLite and PostgreSQL: engines, schema, migrations and repositories.
 
-SQL appears only here and in the packs' own stores; each statement stands at one named place.
+Uses SQLAlchemy Core. SQL appears only here and in the repositories of packs.
 """

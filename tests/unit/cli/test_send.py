@@ -2,8 +2,8 @@
 
 import pytest
 
-from tidings.cli.send import variable
-from tidings.errors import Invalid
+from tidings.cli.send import parse_variable
+from tidings.errors import ValidationFailed
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ from tidings.errors import Invalid
     ],
 )
 def test_variables_are_text_or_json(text: str, name: str, value: object) -> None:
-    assert variable(text) == (name, value)
+    assert parse_variable(text) == (name, value)
 
 
 @pytest.mark.parametrize("text", ["title", "=x", ":=3", "count:=three"])
 def test_a_wrong_variable_says_what_would_be_right(text: str) -> None:
-    with pytest.raises(Invalid, match="for example --var"):
-        variable(text)
+    with pytest.raises(ValidationFailed, match="for example --var"):
+        parse_variable(text)

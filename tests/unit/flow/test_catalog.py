@@ -1,12 +1,12 @@
-"""The catalog refuses what packs declare wrongly, and audiences that are not as declared."""
+"""The catalog rejects contradictory declarations of packs, and audiences that are not as declared."""
 
 from dataclasses import replace
 
 import pytest
 
-from tidings.errors import ConfigError, Invalid
-from tidings.flow.intake.catalog import MAX_EXPLICIT, Catalog
-from tidings.model.audience import AnyOf, Audience, Except, Members, city, everyone, ticket_holders, users
+from tidings.errors import ConfigError, ValidationFailed
+from tidings.flow.catalog import MAX_EXPLICIT_USERS, Catalog
+from tidings.model.audience import Audience, Complement, NamedSet, Union, city, everyone, ticket_holders, users
 from tidings.model.template import Category, Template
 from tidings.packs.core import pack
 from tidings.ports.pack import Pack
@@ -15,7 +15,7 @@ TEMPLATE = pack.templates[0]
 
 
 def of(*packs: Pack) -> Catalog:
-    return Catalog.of(packs, channels=("webpush",), known_channels=("webpush",))
+    return Catalog.from_packs(packs, channels=("webpush",), known_channels=("webpush",))
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,24 @@ def of(*packs: Pack) -> Catalog:
         (Pack("x", templates=(TEMPLATE,)), "two packs declare the template MESSAGE"),
         (Pack("x", audiences=(pack.audiences[0],)), "two packs declare the audience kind users"),
         (
-            Pack("x", templates=(replace(TEMPLATE, code="X", category="NONE"),)),
-            "template X names the unknown category NONE",
+            Pack("x", templates=(replace(TEMPLATE, code="X"), replace(TEMPLATE, code="X"))),
+            "version 1 of template X is declared twice",
         ),
         (
-            Pack("x", templates=(Template("X", "MESSAGE", TEMPLATE.priority, {"de": TEMPLATE.words["en"]}),)),
-            "template X has no English words",
+            Pack("x", templates=(replace(TEMPLATE, version=2),)),
+            "two packs declare the template MESSAGE",
+        ),
+        (
+            Pack("x", templates=(replace(TEMPLATE, code="X", category="NONE"),)),
+            "template X has the unknown category NONE",
+        ),
+        (
+            Pack("x", templates=(Template("X", "MESSAGE", TEMPLATE.priority, {"de": TEMPLATE.texts["en"]}),)),
+            "template X has no English text",
         ),
     ],
 )
-def test_packs_that_do_not_fit_together_are_told_at_the_start(other: Pack, problem: str) -> None:
+def test_contradictory_packs_are_rejected_at_startup(other: Pack, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         of(pack, other)
 
@@ -42,35 +50,33 @@ def test_packs_that_do_not_fit_together_are_told_at_the_start(other: Pack, probl
 @pytest.mark.parametrize(
     ("audience", "field"),
     [
-        (Members("ticketholders", {"eventId": "e"}), "audience.kind"),
-        (Members("ticket_holders"), "audience.eventId"),
-        (Members("ticket_holders", {"eventId": ""}), "audience.eventId"),
-        (Members("ticket_holders", {"eventId": 7}), "audience.eventId"),
-        (Members("ticket_holders", {"eventId": "e" * 201}), "audience.eventId"),
-        (Members("ticket_holders", {"eventId": "e", "event": "e"}), "audience.event"),
-        (Members("everyone", {"city": "Basel"}), "audience.city"),
+        (NamedSet("ticketholders", {"eventId": "e"}), "audience.kind"),
+        (NamedSet("ticket_holders"), "audience.eventId"),
+        (NamedSet("ticket_holders", {"eventId": ""}), "audience.eventId"),
+        (NamedSet("ticket_holders", {"eventId": 7}), "audience.eventId"),
+        (NamedSet("ticket_holders", {"eventId": "e" * 201}), "audience.eventId"),
+        (NamedSet("ticket_holders", {"eventId": "e", "event": "e"}), "audience.event"),
+        (NamedSet("everyone", {"city": "Basel"}), "audience.city"),
         (users(), "audience.userIds"),
-        (Members("users", {"userIds": "ana"}), "audience.userIds"),
-        (Members("users", {"userIds": ["ana", ""]}), "audience.userIds[1]"),
-        (Members("users", {"userIds": ["ana", 7]}), "audience.userIds[1]"),
-        (users(*(str(number) for number in range(MAX_EXPLICIT + 1))), "audience.userIds"),
-        (AnyOf(()), "audience.or"),
-        (everyone() - Members("fans"), "audience.kind"),
+        (NamedSet("users", {"userIds": "ana"}), "audience.userIds"),
+        (NamedSet("users", {"userIds": ["ana", ""]}), "audience.userIds[1]"),
+        (NamedSet("users", {"userIds": ["ana", 7]}), "audience.userIds[1]"),
+        (users(*(str(number) for number in range(MAX_EXPLICIT_USERS + 1))), "audience.userIds"),
+        (Union(()), "audience.or"),
+        (everyone() - NamedSet("fans"), "audience.and[1].not.kind"),
     ],
 )
-def test_an_audience_that_is_not_as_declared_is_refused_by_field(
-    catalog: Catalog, audience: Audience, field: str
-) -> None:
-    with pytest.raises(Invalid) as caught:
+def test_an_undeclared_audience_is_rejected_with_its_field(catalog: Catalog, audience: Audience, field: str) -> None:
+    with pytest.raises(ValidationFailed) as caught:
         catalog.check_audience(audience)
-    assert [fault.field for fault in caught.value.faults] == [field]
+    assert [error.field for error in caught.value.field_errors] == [field]
 
 
 def test_an_audience_that_could_not_be_read_back_is_refused(catalog: Catalog) -> None:
     deep: Audience = everyone()
     for _ in range(12):
-        deep = Except(deep)
-    with pytest.raises(Invalid, match="12 levels"):
+        deep = Complement(deep)
+    with pytest.raises(ValidationFailed, match="12 levels"):
         catalog.check_audience(deep)
 
 
@@ -78,6 +84,14 @@ def test_an_audience_as_declared_passes(catalog: Catalog) -> None:
     catalog.check_audience((ticket_holders("e") | city("Basel")) - users("ana"))
 
 
-def test_a_mistyped_kind_is_answered_with_the_nearest(catalog: Catalog) -> None:
-    with pytest.raises(Invalid, match="did you mean 'ticket_holders'"):
-        catalog.check_audience(Members("ticket_holder", {"eventId": "e"}))
+def test_a_mistyped_kind_gets_the_nearest_as_a_suggestion(catalog: Catalog) -> None:
+    with pytest.raises(ValidationFailed, match="did you mean 'ticket_holders'"):
+        catalog.check_audience(NamedSet("ticket_holder", {"eventId": "e"}))
+
+
+def test_the_newest_version_of_a_template_is_current_and_older_ones_are_found_by_number() -> None:
+    old, new = replace(TEMPLATE, code="X"), replace(TEMPLATE, code="X", version=2)
+    catalog = of(pack, Pack("x", templates=(new, old)))
+    assert catalog.templates["X"] is catalog.get_template("X") is catalog.get_template("X", 2) is new
+    assert catalog.get_template("X", 1) is old
+    assert catalog.get_template("X", 3) is new, "what is not declared is the current one"

@@ -1,4 +1,4 @@
-"""Ids sort by the time they were made and are UUIDs of version 7 (RFC 9562 §5.7)."""
+"""Ids sort by creation time and are UUIDs of version 7 (RFC 9562 §5.7)."""
 
 import threading
 import uuid
@@ -19,7 +19,7 @@ def test_ids_sort_in_the_order_they_were_made_even_when_the_clock_steps_back(off
 
 
 def test_an_id_is_a_uuid_of_version_7_with_its_time_in_milliseconds() -> None:
-    # later than any other test's ids, which only move on
+    # later than the ids of other tests, because ids never go back
     now = datetime(2027, 1, 1, 0, 0, 0, 123_456, tzinfo=UTC)
     made = uuid.UUID(text := new_id(now))
     assert (made.version, made.variant, str(made)) == (7, uuid.RFC_4122, text)

@@ -1,4 +1,4 @@
-"""Where a click may lead, whoever named it: the caller, or a variable of a template."""
+"""Validation of links from callers and from template variables."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidings.errors import Invalid
-from tidings.flow.intake.accept import accepted
-from tidings.flow.intake.catalog import Catalog
+from tidings.errors import ValidationFailed
+from tidings.flow.accept.validation import build_notification
+from tidings.flow.catalog import Catalog
 from tidings.model.audience import everyone
-from tidings.model.links import MAX_LINK, fault_of_link
+from tidings.model.links import MAX_LINK_BYTES, validate_link
 from tidings.model.request import NotifyRequest
 from tidings.packs.core import pack as core
 from tidings.packs.events import pack as events
-from tidings.wording import MinijinjaWording
+from tidings.rendering.minijinja_renderer import MinijinjaRenderer
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-CATALOG = Catalog.of([core, events], channels=["webpush"], known_channels=["webpush"])
-WORDING = MinijinjaWording(CATALOG.filters, "https://shop.example")
+CATALOG = Catalog.from_packs([core, events], channels=["webpush"], known_channels=["webpush"])
+WORDING = MinijinjaRenderer(CATALOG.filters, "https://shop.example")
 MESSAGE = NotifyRequest(
     template_code="MESSAGE", audience=everyone(), variables={"title": "Hi", "body": "You"}, source="test"
 )
@@ -78,47 +78,52 @@ WRONG = [
     "#x",
     ".",
     "http://",
-    "/" + "x" * MAX_LINK,
+    "/" + "x" * MAX_LINK_BYTES,
 ]
 
 
 @pytest.mark.parametrize(("link", "absolute"), RIGHT)
-def test_a_right_link_is_taken_everywhere(link: str, absolute: str) -> None:
-    assert fault_of_link(link) is None
+def test_a_valid_link_is_accepted_everywhere(link: str, absolute: str) -> None:
+    assert validate_link(link) is None
     for request in (
         replace(MESSAGE, action_url=link),
         replace(MESSAGE, variables={**MESSAGE.variables, "url": link}),
     ):
-        notification = accepted(request, CATALOG, WORDING, new_id="n1", now=NOW)
-        shown = WORDING.render(CATALOG.template("MESSAGE"), notification, "en", "UTC")
+        notification = build_notification(request, CATALOG, WORDING, notification_id="n1", now=NOW)
+        shown = WORDING.render(CATALOG.get_template("MESSAGE"), notification, "en", "UTC")
         assert shown.url == absolute
 
 
 @pytest.mark.parametrize("link", ["", *WRONG])
-def test_a_wrong_link_of_the_caller_is_refused(link: str) -> None:
-    assert fault_of_link(link) is not None
-    with pytest.raises(Invalid) as refused:
-        accepted(replace(MESSAGE, action_url=link), CATALOG, WORDING, new_id="n1", now=NOW)
-    assert [fault.field for fault in refused.value.faults] == ["options.actionUrl"]
+def test_an_invalid_link_of_the_caller_is_rejected(link: str) -> None:
+    assert validate_link(link) is not None
+    with pytest.raises(ValidationFailed) as refused:
+        build_notification(replace(MESSAGE, action_url=link), CATALOG, WORDING, notification_id="n1", now=NOW)
+    assert [error.field for error in refused.value.field_errors] == ["options.actionUrl"]
 
 
 @pytest.mark.parametrize("link", WRONG)
 @pytest.mark.parametrize(("code", "variable"), [("MESSAGE", "url"), ("EVENT_MANUAL", "eventUrl")])
-def test_a_wrong_link_in_a_variable_is_refused(code: str, variable: str, link: str) -> None:
+def test_an_invalid_link_in_a_variable_is_rejected(code: str, variable: str, link: str) -> None:
     request = replace(MESSAGE, template_code=code, variables={**MESSAGE.variables, variable: link})
-    with pytest.raises(Invalid) as refused:
-        accepted(request, CATALOG, WORDING, new_id="n1", now=NOW)
-    assert [fault.field for fault in refused.value.faults] == ["variables"]
+    with pytest.raises(ValidationFailed) as refused:
+        build_notification(request, CATALOG, WORDING, notification_id="n1", now=NOW)
+    assert [error.field for error in refused.value.field_errors] == ["variables"]
 
 
-def test_a_link_as_long_as_allowed_passes() -> None:
-    assert fault_of_link("/" + "x" * (MAX_LINK - 1)) is None
+@pytest.mark.parametrize(("character", "size"), [("x", 1), ("é", 2), ("漢", 3), ("😀", 4), ('"', 2)])
+def test_a_link_is_measured_in_the_bytes_that_it_takes_in_a_message(character: str, size: int) -> None:
+    count = (MAX_LINK_BYTES - 1) // size
+    assert validate_link("/" + character * count) is None
+    assert validate_link("/" + character * (count + 1)) is not None
 
 
 @given(st.text(st.sampled_from("/\\:@ \t\n.#?ahtpsjv0[]"), max_size=30))
-def test_whatever_passes_leads_to_http(link: str) -> None:
-    if fault_of_link(link) is None:
-        notification = accepted(replace(MESSAGE, action_url=link), CATALOG, WORDING, new_id="n1", now=NOW)
-        shown = WORDING.render(CATALOG.template("MESSAGE"), notification, "en", "UTC")
+def test_every_accepted_link_uses_http(link: str) -> None:
+    if validate_link(link) is None:
+        notification = build_notification(
+            replace(MESSAGE, action_url=link), CATALOG, WORDING, notification_id="n1", now=NOW
+        )
+        shown = WORDING.render(CATALOG.get_template("MESSAGE"), notification, "en", "UTC")
         own = link.startswith("/")
         assert shown.url.lower().startswith("https://shop.example/" if own else ("http://", "https://"))

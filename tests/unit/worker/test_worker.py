@@ -1,24 +1,31 @@
-"""A worker that is told to stop, and told again, ends; whatever is still closing."""
+"""A worker ends after the second signal, whatever is still closing."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tidings.runtime import Runtime
-from tidings.settings import Role, Settings
-from tidings.worker import working
+from tidings.config.settings import Role, Settings
+from tidings.container import AppContainer
+from tidings.testing.clock import FrozenClock
+from tidings.worker import start_worker
 
 
-async def test_a_second_signal_is_heard_while_the_queues_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_second_signal_ends_the_worker_while_the_queues_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closing, hurry = asyncio.Event(), asyncio.Event()
 
-    async def hangs() -> None:
+    async def hang() -> None:
         closing.set()
         await asyncio.Event().wait()
 
-    async with Runtime.open(Settings(data_dir=tmp_path), role=Role.SERVE) as runtime, working(runtime) as worker:
-        monkeypatch.setattr(runtime.queue, "close", hangs)
+    async with (
+        AppContainer.open(Settings(data_dir=tmp_path), role=Role.SERVE) as runtime,
+        start_worker(runtime) as worker,
+    ):
+        monkeypatch.setattr(runtime.queue, "stop", hang)
         stopping = asyncio.create_task(worker.stop(600.0, hurry))
         try:
             await asyncio.wait_for(closing.wait(), 10)
@@ -29,22 +36,43 @@ async def test_a_second_signal_is_heard_while_the_queues_close(tmp_path: Path, m
     assert done
 
 
-async def test_a_queue_that_ends_cancelled_takes_no_outcomes_along(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def leaks() -> None:
+async def test_a_cancelled_queue_stop_loses_no_outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def raise_cancelled() -> None:
         raise asyncio.CancelledError
 
-    async with Runtime.open(Settings(data_dir=tmp_path), role=Role.SERVE) as runtime, working(runtime) as worker:
+    async with (
+        AppContainer.open(Settings(data_dir=tmp_path), role=Role.SERVE) as runtime,
+        start_worker(runtime) as worker,
+    ):
         written = asyncio.Event()
-        give_back = runtime.pipeline.give_back
+        give_back = runtime.pipeline.delivery_runner.release_claims
 
-        async def gives_back() -> int:
+        async def release_claims() -> int:
             written.set()
             return await give_back()
 
-        monkeypatch.setattr(runtime.pipeline, "give_back", gives_back)
-        monkeypatch.setattr(runtime.queue, "close", leaks)
+        monkeypatch.setattr(runtime.pipeline.delivery_runner, "release_claims", release_claims)
+        monkeypatch.setattr(runtime.queue, "stop", raise_cancelled)
         await worker.stop(5.0)
         monkeypatch.undo()
     assert written.is_set()
+
+
+async def test_retries_are_rescheduled_when_the_clock_is_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FrozenClock()
+    async with AppContainer.open(Settings(data_dir=tmp_path), clock=clock, role=Role.SERVE) as runtime:
+        rescheduled = asyncio.Event()
+        reschedule = runtime.reconciler.advance_retries
+
+        async def advance_retries() -> None:
+            await reschedule()
+            rescheduled.set()
+
+        monkeypatch.setattr(runtime.reconciler, "advance_retries", advance_retries)
+        async with start_worker(runtime):
+            assert rescheduled.is_set(), "also at a start"
+            rescheduled.clear()
+            clock.advance(timedelta(hours=-25).total_seconds())
+            await asyncio.wait_for(rescheduled.wait(), 20)

@@ -1,28 +1,37 @@
-"""The Web Push channel: content in, declarative JSON out to browsers, from this process or from sender processes."""
+"""The Web Push channel: encodes messages and sends them from this process or from a pool of sender processes."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
-from tidings.channels.webpush.endpoints import EndpointPolicy
-from tidings.channels.webpush.frames import Setup
-from tidings.channels.webpush.hosts import Host, Hosts
-from tidings.channels.webpush.payload import encode
-from tidings.channels.webpush.processes import SenderPool
-from tidings.channels.webpush.request import request_for
-from tidings.channels.webpush.sender import Sender
+from tidings.channels.webpush.endpoint_allowlist import EndpointPolicy
+from tidings.channels.webpush.key_ring import VapidKeyRing
+from tidings.channels.webpush.payload import encode_payload
+from tidings.channels.webpush.push_exchange import build_push_request
+from tidings.channels.webpush.sender import PushSender
+from tidings.channels.webpush.sender_pool.pool import SenderPool
+from tidings.channels.webpush.sender_pool.protocol import Init
+from tidings.channels.webpush.throttling.host_throttle import HostThrottle, HostThrottleRegistry
 from tidings.channels.webpush.transport import Transport
-from tidings.channels.webpush.vapid import Signer, check_subject
+from tidings.channels.webpush.vapid import VapidSigner, check_subject
 from tidings.errors import ConfigError
-from tidings.model.delivery import Message
-from tidings.model.outcome import Deferred, Outcome
+from tidings.model.alert import AlertName
+from tidings.model.delivery import OutboundMessage, Target
+from tidings.model.outcome import Outcome, PermanentFailure, RetryLater
+from tidings.model.provider import ProviderStatus
 from tidings.model.subscription import PushSubscription, VapidKey
-from tidings.model.template import Content
+from tidings.model.template import RenderedMessage
+from tidings.ports.alerts import AlertSink, NoAlerts
+from tidings.ports.channel import ComposeContext
 from tidings.ports.clock import Clock
+
+#: how long an alert about a cause on this server is kept after its last observation
+MISCONFIGURATION_ALERT_LASTS = timedelta(days=1)
 
 
 class WebPushChannel:
-    """Implements `tidings.ports.channel.Channel` for browsers (MISSION M5, M6, M7, M10)."""
+    """Implements `tidings.ports.channel.Channel` for Web Push."""
 
     def __init__(
         self,
@@ -30,113 +39,126 @@ class WebPushChannel:
         subject: str,
         policy: EndpointPolicy,
         clock: Clock,
-        workers: int = 0,
+        sender_processes: int = 0,
         ca_file: Path | None = None,
+        alerts: AlertSink | None = None,
         *,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`subject` is a real `mailto:` or `https:` contact, `workers` the number of sender processes (0 = none).
+        """`subject` is the VAPID contact, a `mailto:` or `https:` URL. `sender_processes`: 0 sends from this process.
 
-        Sender processes read the machine's clock; `clock` then only serves what is decided here. `ca_file` is a PEM
-        file with one more certificate authority. Raises ConfigError for a wrong contact.
+        Sender processes use the system clock; `clock` is then used only for decisions in this process. `ca_file` is a
+        PEM file with an additional certificate authority. `alerts` are for operators. `jitter` returns a random number,
+        0 ≤ n < 1.
+        Raises ConfigError for an invalid contact.
         """
         self.name = "webpush"
         self._keys = tuple(keys)
+        #: the keys for new subscriptions
+        self.key_ring = VapidKeyRing(keys, policy)
         self._subject = check_subject(subject)
         self._policy = policy
         self._clock = clock
-        self._workers = workers
+        self._sender_processes = sender_processes
         self._ca_file = ca_file
         self._jitter = jitter
-        #: here and not in the sender processes, so that all of them share what one has learned
-        self._hosts = Hosts(policy, clock, jitter)
-        self._sender: Sender | SenderPool | None = None
+        self._alerts = alerts or NoAlerts()
+        #: kept in this process, so that all sender processes share the state of a push host
+        self._throttles = HostThrottleRegistry(policy, clock, jitter, self._alerts)
+        self._sender: PushSender | SenderPool | None = None
 
     async def open(self) -> None:
-        """Check keys and certificate, start sender processes. Raises ConfigError or BackendError."""
+        """Check keys and certificate, and start the sender processes.
+
+        Raises ConfigError for an invalid certificate or key, BackendError if a sender process does not start.
+        """
         if self._sender is not None:
             return
-        ca_pem = _read(self._ca_file)
-        signer, transport = Signer(self._keys, self._subject), Transport(ca_pem=ca_pem)
-        if self._workers < 1:
-            self._sender = Sender(
+        ca_pem = _read_ca_file(self._ca_file)
+        signer, transport = VapidSigner(self._keys, self._subject), Transport(ca_pem=ca_pem)
+        if self._sender_processes < 1:
+            self._sender = PushSender(
                 signer=signer, policy=self._policy, transport=transport, clock=self._clock, jitter=self._jitter
             )
             return
-        setup = Setup(self._subject, self._policy.extra_hosts, ca_pem, self._keys)
-        pool = SenderPool(self._workers, setup, clock=self._clock, jitter=self._jitter)
+        init = Init(self._subject, self._policy.extra_hosts, ca_pem, self._keys)
+        pool = SenderPool(self._sender_processes, init, clock=self._clock, jitter=self._jitter)
         await pool.open()
         self._sender = pool
 
     def set_keys(self, keys: Sequence[VapidKey]) -> None:
-        """Replace the known VAPID keys: all that any stored subscription was made with."""
+        """Replace the VAPID keys. They must include the key of every stored subscription."""
         self._keys = tuple(keys)
         if self._sender is not None:
             self._sender.set_keys(keys)
+        # after the sender, which must be able to sign before browsers receive the key
+        self.key_ring.set_keys(keys)
 
-    def encode(self, content: Content, *, notification_id: str, delivery_id: str) -> bytes:
-        """Return the JSON of one message, at most 2 641 bytes."""
-        return encode(content, notification_id=notification_id, delivery_id=delivery_id)
+    def compose(self, content: RenderedMessage, context: ComposeContext) -> bytes:
+        """Return the JSON payload of one message, at most 2 641 bytes."""
+        return encode_payload(
+            content,
+            notification_id=context.notification_id,
+            delivery_id=context.delivery_id,
+            tag=context.collapse_key,
+            expires_at=context.expires_at,
+        )
 
-    def destination(self, target: PushSubscription) -> Host | None:
-        """Return the push host of a subscription (`flow.deliver.destination.Addressing`), None if it is not allowed."""
-        return self._hosts.of(target.endpoint)
+    def destination(self, target: Target) -> HostThrottle | None:
+        """Return the throttle of a subscription's push host, None if its endpoint is not allowed."""
+        return self._throttles.get(target.endpoint) if isinstance(target, PushSubscription) else None
 
-    def held_back(self) -> Mapping[str, bool]:
-        """Return, for each push host that was ever held back in this process, whether it is now."""
-        return self._hosts.held_back()
+    def open_circuits(self) -> Mapping[str, bool]:
+        """Return whether a circuit is open now, for each built-in push service and each configured one in use."""
+        return self._throttles.open_circuits()
 
-    def pauses(self) -> Mapping[str, int]:
-        """Return how often each push host was held back by this process."""
-        return self._hosts.pauses()
+    def list_providers(self) -> Sequence[ProviderStatus]:
+        """Return the state of each push service in use."""
+        return self._throttles.list_status(self.name)
 
-    async def send(self, message: Message) -> Outcome:
-        """Encrypt and post one message, unless its host is held back. Raises RuntimeError if it was not opened."""
+    async def send(self, message: OutboundMessage) -> Outcome:
+        """Encrypt and post one message, or defer it if its push host is throttled.
+
+        Raises RuntimeError if the channel is not open.
+        """
         if self._sender is None:
             raise RuntimeError("the Web Push channel is not open")
-        request = request_for(message, self._clock.now())
-        host = self._hosts.of(request.endpoint)
+        request = build_push_request(message)
+        host = self._throttles.get(request.endpoint)
         if host is None:
-            return (await self._sender.send(request)).outcome
-        ticket = host.begin(request.endpoint, message.priority, message.expires_at)
-        if isinstance(ticket, Deferred):
-            return ticket
+            outcome = (await self._sender.send(request)).outcome
+            self._alert_operator(self.name, outcome)
+            return outcome
+        permit = host.acquire(request.endpoint, message.priority, message.expires_at)
+        if isinstance(permit, RetryLater):
+            return permit
         try:
-            sent = await self._sender.send(request)
+            result = await self._sender.send(request)
         except BaseException:
-            host.broken_off(ticket)
+            host.abandon(permit)
             raise
-        return host.end(ticket, sent, message.priority, message.expires_at)
+        outcome = host.complete(permit, result, message.priority, message.expires_at)
+        self._alert_operator(host.name, outcome)
+        return outcome
+
+    def _alert_operator(self, subject: str, outcome: Outcome) -> None:
+        # a refusal whose cause may be the device is reported when it repeats, with the suspension of the device
+        if isinstance(outcome, PermanentFailure) and outcome.operator_alert and not outcome.is_target_suspect:
+            self._alerts.raise_alert(
+                AlertName.PUSH_MISCONFIGURED, subject, outcome.why, lasts=MISCONFIGURATION_ALERT_LASTS
+            )
 
     async def close(self) -> None:
-        """Let what is in flight end, then close connections and processes."""
+        """Wait for sends in flight, then close connections and stop the sender processes."""
         sender, self._sender = self._sender, None
         if sender is not None:
             await sender.close()
 
 
-def _read(path: Path | None) -> bytes | None:
+def _read_ca_file(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError("TIDINGS_PUSH_CA_FILE", f"cannot read {path}: {error.strerror}") from error
-
-
-class WebPushPlugin:
-    """What the entry-point group `tidings.channels` names."""
-
-    name = "webpush"
-
-    def create(
-        self,
-        keys: Sequence[VapidKey],
-        subject: str,
-        policy: EndpointPolicy,
-        clock: Clock,
-        workers: int = 0,
-        ca_file: Path | None = None,
-    ) -> WebPushChannel:
-        """Return a channel that is not yet open; arguments as `WebPushChannel`."""
-        return WebPushChannel(keys, subject, policy, clock, workers, ca_file)

@@ -1,4 +1,4 @@
-"""One Web Push message, encrypted for one device: `aes128gcm`, a single record (RFC 8188, RFC 8291)."""
+"""Encryption of a Web Push message for one device: `aes128gcm` with a single record (RFC 8188, RFC 8291)."""
 
 import os
 
@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 RECORD_SIZE = 4096
-#: what fits in one record of 4096 bytes after header, padding delimiter and tag (RFC 8291 §4)
+#: bytes that fit in one record of 4096 bytes besides header, padding delimiter and tag (RFC 8291 §4)
 MAX_PLAINTEXT = 3993
-#: what reaches every browser: Firefox for Android's bridge may carry 2 744 bytes in all
-DEFAULT_CAP = 2641
+#: bytes that every browser receives: Firefox for Android's bridge is limited to 2 744 bytes in all
+DEFAULT_MAX_PAYLOAD = 2641
 
 KEY_LENGTH = 65
 AUTH_LENGTH = 16
@@ -35,26 +35,26 @@ def encrypt(
     salt: bytes | None = None,
     private_key: ec.EllipticCurvePrivateKey | None = None,
 ) -> bytes:
-    """Return the request body for one device: 86 bytes of header, then the only record.
+    """Return the request body for one device: a header of 86 bytes and one record.
 
     `p256dh` is the device's uncompressed public key (65 bytes), `auth` its secret (16 bytes). `salt` (16 bytes) and
-    `private_key` are for test vectors; left out, both are new for each message, as RFC 8291 §3.1 demands.
+    `private_key` are for test vectors. By default both are new for each message, as RFC 8291 §3.1 requires.
     Raises ValueError if the plaintext is longer than 3 993 bytes or the key is not a point of P-256.
     """
     if len(plaintext) > MAX_PLAINTEXT:
-        raise ValueError(f"plaintext of {len(plaintext)} bytes: one record holds {MAX_PLAINTEXT}")
+        raise ValueError(f"plaintext has {len(plaintext)} bytes; the maximum is {MAX_PLAINTEXT}")
     device = ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, p256dh)
-    ours = private_key or ec.generate_private_key(_CURVE)
-    public = ours.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    sender_key = private_key or ec.generate_private_key(_CURVE)
+    public = sender_key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     salt = salt or os.urandom(16)
-    shared = ours.exchange(_ECDH, device)
-    # RFC 8291 §3.4: both HKDFs ask for at most one block, so each step is a single HMAC with a counter byte of 1
-    keyed = _hmac(_hmac(auth, shared), _KEY_INFO + p256dh + public + b"\x01")
-    return salt + _HEADER_TAIL + public + seal(plaintext, salt, keyed)
+    shared = sender_key.exchange(_ECDH, device)
+    # RFC 8291 §3.4: both HKDFs need at most one block, so each step is a single HMAC with counter byte 1
+    key_material = _hmac(_hmac(auth, shared), _KEY_INFO + p256dh + public + b"\x01")
+    return salt + _HEADER_TAIL + public + encrypt_record(plaintext, salt, key_material)
 
 
-def seal(plaintext: bytes, salt: bytes, key_material: bytes) -> bytes:
-    """Return the one and last record of `aes128gcm` content (RFC 8188 §2)."""
+def encrypt_record(plaintext: bytes, salt: bytes, key_material: bytes) -> bytes:
+    """Return the only record of `aes128gcm` content (RFC 8188 §2)."""
     prk = _hmac(salt, key_material)
     key = _hmac(prk, _CEK_INFO)[:16]
     nonce = _hmac(prk, _NONCE_INFO)[:12]

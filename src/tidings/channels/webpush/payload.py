@@ -1,18 +1,21 @@
-"""Content as Declarative Web Push JSON, which also feeds the service worker of browsers that lack it (MISSION B6)."""
+"""The payload of a push: Declarative Web Push JSON. In browsers without support for it the service worker reads it."""
 
 import hashlib
-import unicodedata
+from datetime import datetime
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 import msgspec
 
-from tidings.channels.webpush.encryption import DEFAULT_CAP
-from tidings.model.template import Content
+from tidings.channels.webpush.encryption import DEFAULT_MAX_PAYLOAD
+from tidings.channels.webpush.graphemes import find_boundary
+from tidings.model.template import RenderedMessage
 
-#: what `shrink` aims at after a 413: room for title, target and two lines of text
-SMALL = 1024
+#: bytes of the body that a long title does not displace: about two lines
+BODY_RESERVE = 120
+#: bytes of text below which a long link is replaced by the front page of its site
+MIN_TEXT_SIZE = 60
 _ELLIPSIS = "…"
-_JOINERS = "\u200d\ufe0e\ufe0f"
 
 
 class _Action(msgspec.Struct, frozen=True):
@@ -24,6 +27,8 @@ class _Action(msgspec.Struct, frozen=True):
 class _Data(msgspec.Struct, frozen=True, rename="camel"):
     notification_id: str
     delivery_id: str
+    #: milliseconds since 1970: after that the service worker shows a neutral text
+    expires_at: int
 
 
 class _Notification(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,15 +43,23 @@ class _Notification(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Payload(msgspec.Struct, frozen=True):
-    #: the magic number that makes a push message declarative: the RFC of Web Push
+    #: 8030, the number of the RFC: marks a push message as declarative
     web_push: int
     notification: _Notification
 
 
-def encode(content: Content, *, notification_id: str, delivery_id: str, cap: int = DEFAULT_CAP) -> bytes:
-    """Return the JSON of one message, at most `cap` bytes: what is too long loses actions, then the end of its text.
+def encode_payload(
+    content: RenderedMessage,
+    *,
+    notification_id: str,
+    delivery_id: str,
+    tag: str,
+    expires_at: datetime,
+    max_bytes: int = DEFAULT_MAX_PAYLOAD,
+) -> bytes:
+    """Return the JSON of one message in at most `max_bytes` bytes, shortened by `shrink` if necessary.
 
-    `tag` is the notification's id, so a repeated push replaces the first one on the device.
+    tag: a push replaces an earlier one with the same tag on the device.
     """
     payload = _Payload(
         8030,
@@ -56,24 +69,26 @@ def encode(content: Content, *, notification_id: str, delivery_id: str, cap: int
             body=content.body,
             lang=content.lang,
             dir=content.direction,
-            tag=notification_id,
-            data=_Data(notification_id, delivery_id),
+            tag=tag,
+            data=_Data(notification_id, delivery_id, int(expires_at.timestamp() * 1000)),
             actions=tuple(_Action(a.action, a.title, a.navigate) for a in content.actions),
         ),
     )
     try:
         encoded = msgspec.json.encode(payload)
     except UnicodeEncodeError:
-        encoded = msgspec.json.encode(_without_lone_surrogates(msgspec.to_builtins(payload)))
-    if len(encoded) <= cap:
+        encoded = msgspec.json.encode(_replace_lone_surrogates(msgspec.to_builtins(payload)))
+    if len(encoded) <= max_bytes:
         return encoded
-    return shrink(encoded, cap) or encoded
+    return shrink(encoded, max_bytes) or encoded
 
 
-def shrink(payload: bytes, cap: int = SMALL) -> bytes | None:
-    """Return the payload in at most `cap` bytes, None if that cannot be or it is no smaller.
+def shrink(payload: bytes, max_bytes: int) -> bytes | None:
+    """Return the payload in at most `max_bytes` bytes, None if it cannot be made smaller.
 
-    Image and actions go first, then the end of the body, then the end of the title.
+    The image and the actions are removed first, then the body is truncated, then the title. A body that is not empty
+    keeps some text, also beside a long title. A link that leaves no bytes for text is replaced by the front page of its
+    site: the text without the link is worth more than no message.
     """
     try:
         message = msgspec.json.decode(payload)
@@ -83,60 +98,65 @@ def shrink(payload: bytes, cap: int = SMALL) -> bytes | None:
         return None
     for optional in ("image", "actions"):
         notification.pop(optional, None)
-    for field in ("body", "title"):
-        excess = len(msgspec.json.encode(message)) - cap
-        text = notification.get(field)
-        if excess > 0 and isinstance(text, str):
-            notification[field] = shorten(text, max(0, _weight(text) - excess))
+    if _text_budget(message, notification, max_bytes) < MIN_TEXT_SIZE:
+        notification["navigate"] = _front_page(str(notification.get("navigate", "")))
+    title, body = str(notification.get("title", "")), str(notification.get("body", ""))
+    budget = _text_budget(message, notification, max_bytes)
+    if _json_size(title) + _json_size(body) > budget:
+        reserved = min(_json_size(body), BODY_RESERVE, max(0, budget) // 2)
+        title = notification["title"] = truncate_text(title, budget - reserved)
+        notification["body"] = truncate_text(body, budget - _json_size(title))
     smaller = msgspec.json.encode(message)
-    return smaller if len(smaller) <= cap and len(smaller) < len(payload) else None
+    return smaller if len(smaller) <= max_bytes and len(smaller) < len(payload) else None
 
 
-def shorten(text: str, limit: int) -> str:
-    """Return the text cut to `limit` bytes of JSON with `…` at the end, never inside a character people see as one."""
-    if _weight(text) <= limit:
+def _text_budget(message: dict[str, object], notification: dict[str, object], max_bytes: int) -> int:
+    """Return how many bytes title and body may have together."""
+    texts = sum(_json_size(str(notification.get(field, ""))) for field in ("title", "body"))
+    return max_bytes - (len(msgspec.json.encode(message)) - texts)
+
+
+def _front_page(link: str) -> str:
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        return "/"
+    return f"{parts.scheme}://{parts.netloc}/" if parts.scheme and parts.netloc else "/"
+
+
+def truncate_text(text: str, limit: int) -> str:
+    """Return the text truncated to `limit` bytes of JSON, with `…` at the end and never inside a character."""
+    if _json_size(text) <= limit:
         return text
-    room = limit - _weight(_ELLIPSIS)
+    available = limit - _json_size(_ELLIPSIS)
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if _weight(text[:middle]) <= room else (low, middle - 1)
-    while low and _continues(text, low):
-        low -= 1
-    return text[:low].rstrip() + _ELLIPSIS if room >= 0 else ""
+        low, high = (middle, high) if _json_size(text[:middle]) <= available else (low, middle - 1)
+    low = find_boundary(text, low)
+    return text[:low].rstrip() + _ELLIPSIS if available >= 0 else ""
 
 
-@lru_cache(maxsize=256)  # a broadcast asks once for each message
-def topic_for(notification_id: str) -> str:
-    """Return the `Topic` of a notification: 32 characters of the URL-safe alphabet (RFC 8030 §5.4).
+@lru_cache(maxsize=256)  # a broadcast needs the same topic for each delivery
+def build_topic(collapse_key: str) -> str:
+    """Return the `Topic` of a message: 32 characters of the URL-safe alphabet (RFC 8030 §5.4).
 
-    A repeat replaces the first one while it waits at the service. The length is a multiple of 4 because Apple decodes
-    the topic as base64.
+    A push replaces an earlier one with the same topic while the push service stores it. The length is a multiple of 4
+    because Apple decodes the topic as base64.
     """
-    return hashlib.sha256(notification_id.encode()).hexdigest()[:32]
+    return hashlib.sha256(collapse_key.encode()).hexdigest()[:32]
 
 
-def _weight(text: str) -> int:
+def _json_size(text: str) -> int:
     return len(msgspec.json.encode(text)) - 2
 
 
-def _continues(text: str, index: int) -> bool:
-    here = text[index]
-    return (
-        text[index - 1] == "\u200d"
-        or here in _JOINERS
-        or unicodedata.combining(here) != 0
-        or unicodedata.category(here) in ("Mn", "Mc", "Me")
-        or "\U0001f3fb" <= here <= "\U0001f3ff"
-    )
-
-
-def _without_lone_surrogates(value: object) -> object:
+def _replace_lone_surrogates(value: object) -> object:
     match value:
         case str():
             return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         case dict():
-            return {key: _without_lone_surrogates(inner) for key, inner in value.items()}
+            return {key: _replace_lone_surrogates(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [_without_lone_surrogates(inner) for inner in value]
+            return [_replace_lone_surrogates(inner) for inner in value]
     return value

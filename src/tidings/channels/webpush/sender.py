@@ -1,113 +1,235 @@
-"""One push from plain text to outcome: check, sign, encrypt, post, judge."""
+"""Sends one push: check the endpoint, sign, encrypt, post, decide the outcome."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Sequence, Set
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from types import TracebackType
 
 import msgspec
+from cachetools import LRUCache
+from msgspec import structs
 
-from tidings.channels.webpush.answer import NoAnswer
+from tidings.channels.throttling.signals import SignalKind
 from tidings.channels.webpush.encryption import MAX_PLAINTEXT, encrypt
-from tidings.channels.webpush.endpoints import EndpointPolicy, Origin
-from tidings.channels.webpush.in_flight import InFlight
-from tidings.channels.webpush.payload import SMALL, shrink
-from tidings.channels.webpush.policy import Again, Attempt, Change, decide, retry
-from tidings.channels.webpush.request import PushRequest
-from tidings.channels.webpush.signs import Kind, Sent, Sign, sign_of
+from tidings.channels.webpush.endpoint_allowlist import EndpointPolicy, Origin
+from tidings.channels.webpush.payload import shrink
+from tidings.channels.webpush.push_exchange import NoResponse, PushRequest, PushResponse, compute_ttl
+from tidings.channels.webpush.response_policy import (
+    AttemptContext,
+    Modification,
+    RetryModified,
+    decide_outcome,
+    retry_or_give_up,
+    retry_unprocessed,
+)
+from tidings.channels.webpush.size_limits import SizeLimits, select_smaller_size
+from tidings.channels.webpush.throttling.host_signals import HostSignal, SendResult, classify_host
 from tidings.channels.webpush.transport import Transport
-from tidings.channels.webpush.vapid import Signer
-from tidings.errors import Invalid
-from tidings.model.outcome import Refused
+from tidings.channels.webpush.vapid import VapidSigner
+from tidings.errors import ValidationFailed
+from tidings.model.outcome import Accepted, PermanentFailure
 from tidings.model.subscription import VapidKey
 from tidings.ports.clock import Clock
 
+#: hosts whose clock is compared; their number is unbounded because of wildcard hosts
+_MAX_HOSTS = 512
 
-class Sender:
+
+class InFlightCounter:
+    """Counts sends: each one is wrapped in this context manager, and `wait_idle` waits until none is in flight."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self._idle.clear()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._count -= 1
+        if not self._count:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until no send is in flight."""
+        await self._idle.wait()
+
+
+class PushSender:
     """Sends pushes from this process."""
 
     def __init__(
-        self, *, signer: Signer, policy: EndpointPolicy, transport: Transport, clock: Clock, jitter: Callable[[], float]
+        self,
+        *,
+        signer: VapidSigner,
+        policy: EndpointPolicy,
+        transport: Transport,
+        clock: Clock,
+        jitter: Callable[[], float],
     ) -> None:
-        """`jitter` returns a random number, 0 ≤ n < 1, for spreading retries."""
+        """`jitter` returns a random number, 0 ≤ n < 1, to spread retries."""
         self._signer = signer
         self._policy = policy
         self._transport = transport
         self._clock = clock
         self._jitter = jitter
-        self._in_flight = InFlight()
+        self._in_flight = InFlightCounter()
+        self._size_limits = SizeLimits()
+        self._clocks = _HostClocks()
 
     def set_keys(self, keys: Sequence[VapidKey]) -> None:
-        """Replace the known VAPID keys."""
+        """Replace the VAPID keys."""
         self._signer.set_keys(keys)
 
-    async def send(self, request: PushRequest) -> Sent:
-        """Send one push. A refusal that one change may cure (413, Apple's topic) is repeated with it at once."""
+    async def send(self, request: PushRequest) -> SendResult:
+        """Send one push.
+
+        A request rejected for its size (413), its topic (Apple) or the token is modified and repeated at once.
+        """
         with self._in_flight:
-            return await self._until_decided(request)
+            return await self._send_until_decided(request)
 
     async def close(self) -> None:
-        """Let what is in flight end, then close the connections."""
-        await self._in_flight.ended()
+        """Wait for sends in flight, then close the connections."""
+        await self._in_flight.wait_idle()
         await self._transport.close()
 
-    async def _until_decided(self, request: PushRequest) -> Sent:
-        tried: set[Change] = set()
-        payload, topic = request.payload, request.topic
-        while True:
-            sent = await self._once(request, payload, topic, tried)
-            if isinstance(sent, Sent):
-                return sent
-            tried.add(sent.change)
-            if sent.change is Change.NO_TOPIC:
-                topic = None
-                continue
-            smaller = shrink(payload, SMALL)
-            if smaller is None:
-                why = "the push service finds the message too large and it cannot be shortened"
-                return Sent(Refused(why, 413), Sign(Kind.WELL))
-            payload = smaller
-
-    async def _once(self, request: PushRequest, payload: bytes, topic: str | None, tried: set[Change]) -> Sent | Again:
-        sealed = self._sealed(request, payload, topic)
-        if isinstance(sealed, Refused):
-            return Sent(sealed)
-        answer = await self._transport.post(sealed.origin, request.endpoint, sealed.headers, sealed.body)
-        now = self._clock.now()
-        attempt = Attempt(now, request.attempt, self._jitter(), tried)
-        sign = sign_of(sealed.origin.host, answer, now)
-        if isinstance(answer, NoAnswer):
-            return Sent(retry(answer.why, attempt), sign)
-        outcome = decide(sealed.origin.host, answer, attempt)
-        return outcome if isinstance(outcome, Again) else Sent(outcome, sign)
-
-    def _sealed(self, request: PushRequest, payload: bytes, topic: str | None) -> "_Sealed | Refused":
+    async def _send_until_decided(self, request: PushRequest) -> SendResult:
         try:
-            # again, since the allow-list may have become stricter after this browser subscribed
+            # checked again because the allow-list may have become stricter since this browser subscribed
             origin = self._policy.check(request.endpoint)
-        except Invalid as invalid:
-            return Refused(f"the endpoint is not allowed: {invalid.faults[0].message}", alert=True)
-        authorization = self._signer.header(origin.text, request.key_id, self._clock.now())
+        except ValidationFailed as invalid:
+            why = f"the endpoint is not allowed: {invalid.field_errors[0].message}"
+            return SendResult(PermanentFailure(why, operator_alert=True))
+        payload = self._fit_payload(origin.serialization, request.payload)
+        topic = request.topic
+        tried: set[Modification] = set()
+        #: the size to which a 413 reduced the payload
+        reduced_size: int | None = None
+        while True:
+            result = await self._post_once(request, origin, payload, topic, tried)
+            if isinstance(result, SendResult):
+                if reduced_size is not None and isinstance(result.outcome, Accepted):
+                    self._size_limits.store(origin.serialization, reduced_size, self._clock.now())
+                return result
+            match result.modification:
+                case Modification.SMALLER:
+                    reduced_size, smaller = _reduce(payload)
+                    if smaller is None:
+                        # remembered too, so that the next message does not try every size again
+                        self._size_limits.store(origin.serialization, reduced_size, self._clock.now())
+                        return SendResult(_too_large(reduced_size), HostSignal(SignalKind.HEALTHY))
+                    payload = smaller
+                case Modification.NO_TOPIC:
+                    tried.add(Modification.NO_TOPIC)
+                    topic = None
+                case Modification.FRESH_TOKEN:
+                    tried.add(Modification.FRESH_TOKEN)
+
+    def _fit_payload(self, host: str, payload: bytes) -> bytes:
+        """Return the payload in the size that the host is known to accept."""
+        limit = self._size_limits.get(host, self._clock.now())
+        if limit is None or len(payload) <= limit:
+            return payload
+        return shrink(payload, limit) or payload
+
+    async def _post_once(
+        self, request: PushRequest, origin: Origin, payload: bytes, topic: str | None, tried: Set[Modification]
+    ) -> SendResult | RetryModified:
+        encrypted = self._build_request(request, origin, payload, topic)
+        if isinstance(encrypted, PermanentFailure):
+            return SendResult(encrypted)
+        response = await self._transport.post(origin, request.endpoint, encrypted.headers, encrypted.body)
+        now = self._clock.now()
+        attempt = AttemptContext(now, request.attempt, self._jitter(), tried)
+        if isinstance(response, NoResponse):
+            if response.is_unprocessed:
+                return SendResult(retry_unprocessed(response.why, attempt))
+            return SendResult(retry_or_give_up(response.why, attempt), classify_host(origin.host, response, now))
+        outcome = decide_outcome(origin.host, response, attempt)
+        if outcome == RetryModified(Modification.FRESH_TOKEN) and not self._signer.renew(
+            origin.serialization, request.key_id, encrypted.headers["Authorization"], now
+        ):
+            attempt = structs.replace(attempt, tried_modifications={*tried, Modification.FRESH_TOKEN})
+            outcome = decide_outcome(origin.host, response, attempt)
+        if isinstance(outcome, RetryModified):
+            return outcome
+        if isinstance(outcome, Accepted):
+            self._signer.mark_accepted(origin.serialization, request.key_id)
+        signal = classify_host(origin.host, response, now)
+        return SendResult(outcome, structs.replace(signal, clock_offset=self._clocks.measure(origin, response, now)))
+
+    def _build_request(
+        self, request: PushRequest, origin: Origin, payload: bytes, topic: str | None
+    ) -> "_EncryptedRequest | PermanentFailure":
+        now = self._clock.now()
+        ttl = compute_ttl(request.expires_at, now)
+        if ttl < 1:
+            return PermanentFailure("expired before it was sent", is_expired=True)
+        authorization = self._signer.get_authorization(origin.serialization, request.key_id, now)
         if authorization is None:
-            return Refused(f"the subscription's VAPID key {request.key_id} is not known here", alert=True)
+            return PermanentFailure(
+                f"the subscription's VAPID key {request.key_id} does not exist", operator_alert=True
+            )
         if len(payload) > MAX_PLAINTEXT:
-            return Refused(f"the message has {len(payload)} bytes, one record holds {MAX_PLAINTEXT}", alert=True)
+            return PermanentFailure(
+                f"the payload has {len(payload)} bytes; the maximum is {MAX_PLAINTEXT}", operator_alert=True
+            )
         try:
             body = encrypt(payload, request.p256dh, request.auth)
         except ValueError:
-            return Refused("the subscription's key is not a point of P-256", alert=True)
+            return PermanentFailure(
+                "the subscription's key is not a point of P-256", operator_alert=True, is_target_suspect=True
+            )
         headers = {
             "Authorization": authorization,
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
-            "TTL": str(request.ttl),
+            "TTL": str(ttl),
             "Urgency": request.urgency,
         }
         if topic is not None:
             headers["Topic"] = topic
-        return _Sealed(origin, headers, body)
+        return _EncryptedRequest(headers, body)
 
 
-class _Sealed(msgspec.Struct, frozen=True):
-    """A request that may leave."""
+class _EncryptedRequest(msgspec.Struct, frozen=True):
+    """A request that is ready to be posted."""
 
-    origin: Origin
     headers: dict[str, str]
     body: bytes
+
+
+class _HostClocks:
+    """Compares this machine's clock with the `Date` of responses (RFC 9110 §6.6.1), once a second per host."""
+
+    def __init__(self) -> None:
+        self._dates: LRUCache[Origin, str] = LRUCache(_MAX_HOSTS)
+
+    def measure(self, origin: Origin, response: PushResponse, now: datetime) -> timedelta | None:
+        """Return this machine's clock minus that of the host. None if it was measured just now or is not known."""
+        date = response.headers.get("date")
+        if date is None or self._dates.get(origin) == date:
+            return None
+        self._dates[origin] = date
+        try:
+            at = parsedate_to_datetime(date)
+        except (ValueError, OverflowError):
+            return None
+        return now - (at if at.tzinfo is not None else at.replace(tzinfo=UTC))
+
+
+def _reduce(payload: bytes) -> tuple[int, bytes | None]:
+    """Return the next smaller size, and the payload in it; None if it cannot be shortened any more."""
+    size = select_smaller_size(len(payload))
+    return (len(payload), None) if size is None else (size, shrink(payload, size))
+
+
+def _too_large(size: int) -> PermanentFailure:
+    why = f"the push service rejects the message as too large, and it cannot be shortened to {size} bytes"
+    return PermanentFailure(why, 413, operator_alert=True)

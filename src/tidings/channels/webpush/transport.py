@@ -1,7 +1,7 @@
-"""The one file around pyreqwest: POST to an allowed origin over a pinned address, with every wait bounded.
+"""HTTP transport: POST to an allowed origin over a pinned address, with a timeout for every wait.
 
-HTTP/2 where the service speaks it (ALPN), no proxy, no redirects, no referrer, no decompression. The address is
-looked up and judged again each time a client is made, and a client lives for a minute.
+The only module that uses pyreqwest. HTTP/2 where the service supports it (ALPN); no proxy, redirects, referrer or
+decompression. A client is used for a minute. Each new client resolves and checks the address again.
 """
 
 import asyncio
@@ -10,200 +10,273 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import BuilderError, ConnectError, PyreqwestError, RequestTimeoutError
+from pyreqwest.exceptions import (
+    BuilderError,
+    ClientClosedError,
+    ConnectError,
+    DetailedPyreqwestError,
+    PyreqwestError,
+    RequestTimeoutError,
+)
 from pyreqwest.response import Response
 
-from tidings.channels.webpush.addresses import AddressRefused, resolve, resolve_public
-from tidings.channels.webpush.answer import Answer, NoAnswer
-from tidings.channels.webpush.endpoints import Origin
+from tidings.channels.http.ssrf_guard import AddressRefused, resolve, resolve_public
+from tidings.channels.webpush.endpoint_allowlist import Origin
+from tidings.channels.webpush.push_exchange import NoResponse, PushResponse
 from tidings.errors import ConfigError
 
-#: how much of an error's body is read
-EXCERPT = 4096
-_KEPT_HEADERS = ("retry-after", "x-wns-status", "x-wns-error-description")
+#: bytes of an error response's body that are read
+MAX_ERROR_BODY = 4096
+_RELEVANT_HEADERS = ("date", "retry-after", "www-authenticate", "x-wns-status", "x-wns-error-description")
 
-#: origin → the addresses that may be connected to, best first; raises AddressRefused
+#: how often a request is repeated that the service did not process; the first repeats come without a delay
+MAX_REPEATS, MAX_IMMEDIATE_REPEATS = 50, 10
+#: no repeat begins after this share of the total timeout
+MAX_REPEAT_SHARE = 0.8
+#: seconds between later repeats
+REPEAT_DELAY = 0.05
+#: in the causes of an error: GOAWAY without an error, for a stream after the last one that was processed; a refused
+#: stream (RFC 9113 §6.8, §8.7); a request that was still queued when the connection closed, in two forms
+_UNPROCESSED_SIGNS = (
+    "connection error received: not a result of an error",
+    "refused stream before processing any application logic",
+    "operation was canceled",
+    "dispatch task is gone",
+)
+
+#: origin → the addresses that may be connected to, best first. Raises AddressRefused
 Resolver = Callable[[Origin], Awaitable[tuple[str, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of the transport; times in seconds."""
+class TransportLimits:
+    """Limits of the transport. Times are in seconds."""
 
-    connect: float = 5.0
-    #: from connecting to the last byte read; push services answer within a second, and what hangs holds a place
-    total: float = 10.0
-    #: a client older than this is replaced, so that a changed address is seen
-    client_life: float = 60.0
-    #: requests in flight per origin, and idle connections kept. With HTTP/1.1 each has its own connection, and now
-    #: and then one more stands (measured: 9 of 8 in 4 crowds of 150): opened while another became free
-    in_flight: int = 256
-    #: clients kept; wildcard hosts make the number of origins open-ended
-    origins: int = 64
-    #: an origin that could not be looked up is not tried again for so long
-    unresolved: float = 2.0
+    connect_timeout: float = 5.0
+    #: from connecting to the last byte read. Push services answer within a second, and a hanging send occupies a slot
+    total_timeout: float = 10.0
+    #: a client older than this is replaced, so that a changed address is noticed
+    max_client_age: float = 60.0
+    #: requests in flight per origin, and idle connections kept. With HTTP/1.1 each request has its own connection, and
+    #: occasionally there is one more (measured: 9 of 8 in 4 bursts of 150), opened while another became free
+    max_in_flight: int = 256
+    #: clients kept; the number of origins is unbounded because of wildcard hosts
+    max_origins: int = 64
+    #: seconds until an origin that did not resolve is resolved again
+    resolve_retry_delay: float = 2.0
 
 
 async def resolve_origin(origin: Origin) -> tuple[str, ...]:
-    """Return the addresses to pin: of a configured host any, of every other only public ones."""
-    if origin.configured:
+    """Return the addresses to pin: any address of a configured host, only public addresses of every other host."""
+    if origin.is_configured:
         return await resolve(origin.host, origin.port)
     return await resolve_public(origin.host, origin.port)
 
 
 @dataclass(slots=True, eq=False)
-class _Pinned:
+class _OriginClient:
     """A client bound to one origin and one address."""
 
-    client: Client
-    born: float
-    #: set once a connection stands: until then one request leads and the rest wait for it to join its connection
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    led: bool = False
-    #: why the leader could not connect: those who waited for it do not all try the same in vain
-    failed: NoAnswer | None = None
+    http_client: Client
+    created_at: float
+    #: set once there is a connection: until then one request (the leader) connects and the others wait for it
+    connected: asyncio.Event = field(default_factory=asyncio.Event)
+    is_leader_elected: bool = False
+    #: whether it speaks HTTP/2 without negotiation, so that requests during a reconnection share one new connection
+    is_http2_only: bool = False
+    #: why the leader could not connect: the requests that waited for it fail too instead of trying again
+    connect_failure: NoResponse | None = None
     in_flight: int = 0
-    retired: bool = False
+    is_retired: bool = False
 
 
 class Transport:
-    """Posts to push services. Belongs to one event loop."""
+    """Posts requests to push services. Not shared between event loops."""
 
     def __init__(
-        self, *, ca_pem: bytes | None = None, limits: Limits | None = None, resolver: Resolver = resolve_origin
+        self, *, ca_pem: bytes | None = None, limits: TransportLimits | None = None, resolver: Resolver = resolve_origin
     ) -> None:
-        """`ca_pem` is one more certificate authority. Raises ConfigError if it cannot be read."""
+        """`ca_pem` is an additional certificate authority in PEM. Raises ConfigError if it is invalid."""
         self._ca_pem = ca_pem
-        self._limits = limits or Limits()
+        self._limits = limits or TransportLimits()
         self._resolver = resolver
-        self._pinned: dict[Origin, _Pinned] = {}
-        self._opening: dict[Origin, asyncio.Task[_Pinned | NoAnswer]] = {}
-        self._refused: dict[Origin, tuple[float, NoAnswer]] = {}
-        #: connection failures since the last success: the next client takes the next address
-        self._failures: dict[Origin, int] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._clients: dict[Origin, _OriginClient] = {}
+        self._client_tasks: dict[Origin, asyncio.Task[_OriginClient | NoResponse]] = {}
+        self._resolve_failures: dict[Origin, tuple[float, NoResponse]] = {}
+        #: connection failures since the last success; the next client uses the next address
+        self._connect_failures: dict[Origin, int] = {}
+        #: origins that negotiated HTTP/2
+        self._http2_origins: set[Origin] = set()
+        self._close_tasks: set[asyncio.Task[None]] = set()
         try:
-            self._builder().build()
+            self._configure_builder().build()
         except (BuilderError, ValueError) as error:
             raise ConfigError("TIDINGS_PUSH_CA_FILE", "is not a PEM file with a CA certificate") from error
 
-    async def post(self, origin: Origin, url: str, headers: Mapping[str, str], body: bytes) -> Answer | NoAnswer:
-        """Send one request with a `Content-Length` and return the answer, or why there is none."""
-        pinned = self._pinned.get(origin)
-        if pinned is None or asyncio.get_running_loop().time() - pinned.born > self._limits.client_life:
-            opened = await self._open(origin)
-            if isinstance(opened, NoAnswer):
-                return opened
-            pinned = opened
-        pinned.in_flight += 1
+    async def post(
+        self, origin: Origin, url: str, headers: Mapping[str, str], body: bytes
+    ) -> PushResponse | NoResponse:
+        """Send one request with a `Content-Length` and return the response, or why there is none.
+
+        A request that the service certainly did not process is repeated at once: HTTP/2 services end each connection
+        after some number of requests, and reject those that are queued on it (RFC 9113 §6.8).
+        """
+        loop = asyncio.get_running_loop()
+        repeat_until = loop.time() + self._limits.total_timeout * MAX_REPEAT_SHARE
+        for repeat in range(MAX_REPEATS + 1):
+            if repeat > MAX_IMMEDIATE_REPEATS:
+                await asyncio.sleep(REPEAT_DELAY)
+            response = await self._post_once(origin, url, headers, body)
+            is_processed = not (isinstance(response, NoResponse) and response.is_unprocessed)
+            if is_processed or loop.time() >= repeat_until:
+                break
+        return response
+
+    async def _post_once(
+        self, origin: Origin, url: str, headers: Mapping[str, str], body: bytes
+    ) -> PushResponse | NoResponse:
+        origin_client = self._clients.get(origin)
+        oldest_allowed = asyncio.get_running_loop().time() - self._limits.max_client_age
+        if origin_client is None or origin_client.created_at < oldest_allowed:
+            created = await self._get_or_create_client(origin)
+            if isinstance(created, NoResponse):
+                return created
+            origin_client = created
+        origin_client.in_flight += 1
         try:
-            if not pinned.ready.is_set():
-                return await self._post_first(pinned, origin, url, headers, body)
-            return await self._exchange(pinned, origin, url, headers, body)
+            if not origin_client.connected.is_set():
+                return await self._post_while_connecting(origin_client, origin, url, headers, body)
+            return await self._send_request(origin_client, origin, url, headers, body)
         finally:
-            pinned.in_flight -= 1
-            if pinned.retired and not pinned.in_flight:
-                self._close_later(pinned)
+            origin_client.in_flight -= 1
+            if origin_client.is_retired and not origin_client.in_flight:
+                self._schedule_close(origin_client)
 
     async def close(self) -> None:
         """Close every connection."""
-        opening = list(self._opening.values())
-        for task in opening:
+        creating = list(self._client_tasks.values())
+        for task in creating:
             task.cancel()
-        await asyncio.gather(*opening, return_exceptions=True)
-        for pinned in self._pinned.values():
-            self._close_later(pinned)
-        self._pinned.clear()
-        await asyncio.gather(*self._closing)
+        await asyncio.gather(*creating, return_exceptions=True)
+        for origin_client in self._clients.values():
+            self._schedule_close(origin_client)
+        self._clients.clear()
+        await asyncio.gather(*self._close_tasks)
 
-    async def _post_first(
-        self, pinned: _Pinned, origin: Origin, url: str, headers: Mapping[str, str], body: bytes
-    ) -> Answer | NoAnswer:
-        """Let one request open the connection: a crowd would open one each before HTTP/2 is agreed on."""
-        if pinned.led:
+    async def _post_while_connecting(
+        self, origin_client: _OriginClient, origin: Origin, url: str, headers: Mapping[str, str], body: bytes
+    ) -> PushResponse | NoResponse:
+        """Let one request open the connection: otherwise each opens its own before HTTP/2 is negotiated."""
+        if origin_client.is_leader_elected:
             try:
-                # a little longer than the leader may take to connect, so as to learn that it could not
-                async with asyncio.timeout(self._limits.connect * 1.1):
-                    await pinned.ready.wait()
+                # slightly longer than the leader's connect timeout, so that its failure is seen first
+                async with asyncio.timeout(self._limits.connect_timeout * 1.1):
+                    await origin_client.connected.wait()
             except TimeoutError:
-                # connected, but slow to answer: each goes on its own
-                pinned.ready.set()
-            return pinned.failed or await self._exchange(pinned, origin, url, headers, body)
-        pinned.led = True
+                # the leader is connected but its response is slow: stop waiting for it
+                origin_client.connected.set()
+            return origin_client.connect_failure or await self._send_request(origin_client, origin, url, headers, body)
+        origin_client.is_leader_elected = True
         try:
-            return await self._exchange(pinned, origin, url, headers, body)
+            return await self._send_request(origin_client, origin, url, headers, body)
         finally:
-            pinned.ready.set()
+            origin_client.connected.set()
 
-    async def _exchange(
-        self, pinned: _Pinned, origin: Origin, url: str, headers: Mapping[str, str], body: bytes
-    ) -> Answer | NoAnswer:
+    async def _send_request(
+        self, origin_client: _OriginClient, origin: Origin, url: str, headers: Mapping[str, str], body: bytes
+    ) -> PushResponse | NoResponse:
         try:
             request = (
-                pinned.client.post(url).headers(headers).body_bytes(body).streamed_read_buffer_limit(0).build_streamed()
+                origin_client.http_client.post(url)
+                .headers(headers)
+                .body_bytes(body)
+                .streamed_read_buffer_limit(0)
+                .build_streamed()
             )
             async with request as response:
-                # headers are there: whoever waits for the connection need not wait for the body
-                pinned.ready.set()
-                self._failures.pop(origin, None)
+                # headers have arrived: requests that wait for the connection need not wait for the body
+                origin_client.connected.set()
+                self._connect_failures.pop(origin, None)
+                if not origin_client.is_http2_only and response.version == "HTTP/2.0":
+                    self._http2_origins.add(origin)
                 status = response.status
-                kept = {name: value for name in _KEPT_HEADERS if (value := response.get_header(name)) is not None}
-                return Answer(status, kept, "" if 200 <= status < 300 else await _excerpt(response))
-        except ConnectError:
-            self._retire(origin, pinned)
-            failure = NoAnswer(f"{origin.host} could not be connected to")
-            if not pinned.ready.is_set():
-                pinned.failed = failure
-            return failure
-        except RequestTimeoutError:
-            return NoAnswer(f"{origin.host} did not answer within {self._limits.total:g} s")
+                kept_headers = {
+                    name: value for name in _RELEVANT_HEADERS if (value := response.get_header(name)) is not None
+                }
+                return PushResponse(status, kept_headers, "" if 200 <= status < 300 else await _read_excerpt(response))
         except PyreqwestError as error:
-            # the class alone: messages and causes of the library name the URL, which is a capability
-            return NoAnswer(f"the connection to {origin.host} failed ({type(error).__name__})")
+            return self._explain_failure(origin_client, origin, error)
 
-    async def _open(self, origin: Origin) -> _Pinned | NoAnswer:
-        """Return a new client, made once however many wait for it."""
-        refused = self._refused.get(origin)
-        if refused is not None:
-            if asyncio.get_running_loop().time() < refused[0]:
-                return refused[1]
-            del self._refused[origin]
-        task = self._opening.get(origin)
+    def _explain_failure(self, origin_client: _OriginClient, origin: Origin, error: PyreqwestError) -> NoResponse:
+        if _is_unprocessed(error):
+            if not origin_client.is_http2_only and origin in self._http2_origins:
+                # Measured with 200 requests in flight and GOAWAY after 100: 150 connections per reconnection with
+                # negotiation, because each waiting request opens one; one connection without it.
+                self._replace_client(origin, origin_client)
+            return NoResponse(f"{origin.host} closed the connection before the request", is_unprocessed=True)
+        if isinstance(error, ConnectError):
+            self._discard_failed_client(origin, origin_client)
+            failure = NoResponse(f"could not connect to {origin.host}")
+            if not origin_client.connected.is_set():
+                origin_client.connect_failure = failure
+            return failure
+        if isinstance(error, RequestTimeoutError):
+            return NoResponse(f"{origin.host} did not answer within {self._limits.total_timeout:g} s")
+        # only the class: the library's messages and causes contain the URL, which is a capability
+        return NoResponse(f"the connection to {origin.host} failed ({type(error).__name__})")
+
+    async def _get_or_create_client(self, origin: Origin) -> _OriginClient | NoResponse:
+        """Return a new client. Concurrent callers share one creation."""
+        failure = self._resolve_failures.get(origin)
+        if failure is not None:
+            retry_at, reason = failure
+            if asyncio.get_running_loop().time() < retry_at:
+                return reason
+            del self._resolve_failures[origin]
+        task = self._client_tasks.get(origin)
         if task is None:
-            task = asyncio.create_task(self._make(origin))
-            self._opening[origin] = task
-            task.add_done_callback(lambda _: self._opening.pop(origin, None))
-        # shielded: one caller that is cancelled must not take the client away from the others
+            task = asyncio.create_task(self._create_client(origin))
+            self._client_tasks[origin] = task
+            task.add_done_callback(lambda _: self._client_tasks.pop(origin, None))
+        # shielded: the cancellation of one caller must not cancel the creation for the others
         return await asyncio.shield(task)
 
-    async def _make(self, origin: Origin) -> _Pinned | NoAnswer:
+    async def _create_client(self, origin: Origin) -> _OriginClient | NoResponse:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._limits.connect):
+            async with asyncio.timeout(self._limits.connect_timeout):
                 addresses = await self._resolver(origin)
         except (AddressRefused, TimeoutError) as error:
-            why = error.message if isinstance(error, AddressRefused) else f"{origin.host} does not resolve in time"
-            if len(self._refused) >= self._limits.origins:
-                self._refused.clear()
-            self._refused[origin] = (loop.time() + self._limits.unresolved, NoAnswer(why))
-            return NoAnswer(why)
-        address = addresses[self._failures.get(origin, 0) % len(addresses)]
-        client = self._builder().https_only(origin.scheme == "https").resolve(origin.host, address, origin.port).build()
-        old = self._pinned.pop(origin, None)
+            why = error.message if isinstance(error, AddressRefused) else f"{origin.host} did not resolve in time"
+            if len(self._resolve_failures) >= self._limits.max_origins:
+                self._resolve_failures.clear()
+            self._resolve_failures[origin] = (loop.time() + self._limits.resolve_retry_delay, NoResponse(why))
+            return NoResponse(why)
+        address = addresses[self._connect_failures.get(origin, 0) % len(addresses)]
+        is_http2_only = origin in self._http2_origins
+        builder = self._configure_builder()
+        client = (
+            (builder.http2_prior_knowledge() if is_http2_only else builder.http2(True))
+            .https_only(origin.scheme == "https")
+            .resolve(origin.host, address, origin.port)
+            .build()
+        )
+        old = self._clients.pop(origin, None)
         if old is not None:
-            self._let_go(old)
-        while len(self._pinned) >= self._limits.origins:
-            self._let_go(self._pinned.pop(next(iter(self._pinned))))
-        pinned = self._pinned[origin] = _Pinned(client, loop.time())
-        return pinned
+            self._close_when_idle(old)
+        if len(self._http2_origins) > self._limits.max_origins:
+            self._http2_origins.clear()
+        while len(self._clients) >= self._limits.max_origins:
+            self._close_when_idle(self._clients.pop(next(iter(self._clients))))
+        origin_client = self._clients[origin] = _OriginClient(client, loop.time(), is_http2_only=is_http2_only)
+        return origin_client
 
-    def _builder(self) -> ClientBuilder:
+    def _configure_builder(self) -> ClientBuilder:
         limits = self._limits
-        total = timedelta(seconds=limits.total)
+        total = timedelta(seconds=limits.total_timeout)
         builder = (
             ClientBuilder()
             .user_agent("Tidings")
-            .http2(True)
             .no_proxy()
             .follow_redirects(False)
             .referer(False)
@@ -212,40 +285,59 @@ class Transport:
             .brotli(False)
             .zstd(False)
             .deflate(False)
-            .connect_timeout(timedelta(seconds=limits.connect))
+            .connect_timeout(timedelta(seconds=limits.connect_timeout))
             .timeout(total)
             .pool_timeout(total)
-            .max_connections(limits.in_flight)
-            .pool_max_idle_per_host(limits.in_flight)
+            .max_connections(limits.max_in_flight)
+            .pool_max_idle_per_host(limits.max_in_flight)
         )
         return builder if self._ca_pem is None else builder.add_root_certificate_pem(self._ca_pem)
 
-    def _retire(self, origin: Origin, pinned: _Pinned) -> None:
-        """Take a client that cannot connect out of use; a crowd of failures on it counts once."""
-        if self._pinned.get(origin) is pinned:
-            del self._pinned[origin]
-            if len(self._failures) >= self._limits.origins:
-                self._failures.clear()
-            self._failures[origin] = self._failures.get(origin, 0) + 1
-            self._let_go(pinned)
+    def _discard_failed_client(self, origin: Origin, origin_client: _OriginClient) -> None:
+        """Stop using a client that cannot connect. Several failures of one client count once."""
+        # the service may not speak HTTP/2 any more
+        self._http2_origins.discard(origin)
+        if self._replace_client(origin, origin_client):
+            if len(self._connect_failures) >= self._limits.max_origins:
+                self._connect_failures.clear()
+            self._connect_failures[origin] = self._connect_failures.get(origin, 0) + 1
 
-    def _let_go(self, pinned: _Pinned) -> None:
-        """Close a client when its last request has ended."""
-        pinned.retired = True
-        if not pinned.in_flight:
-            self._close_later(pinned)
+    def _replace_client(self, origin: Origin, origin_client: _OriginClient) -> bool:
+        """Have the next request create a client. Return False if that has been done already."""
+        if self._clients.get(origin) is not origin_client:
+            return False
+        del self._clients[origin]
+        self._close_when_idle(origin_client)
+        return True
 
-    def _close_later(self, pinned: _Pinned) -> None:
-        task = asyncio.create_task(pinned.client.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+    def _close_when_idle(self, origin_client: _OriginClient) -> None:
+        """Close a client after its last request."""
+        origin_client.is_retired = True
+        if not origin_client.in_flight:
+            self._schedule_close(origin_client)
+
+    def _schedule_close(self, origin_client: _OriginClient) -> None:
+        task = asyncio.create_task(origin_client.http_client.close())
+        self._close_tasks.add(task)
+        task.add_done_callback(self._close_tasks.discard)
 
 
-async def _excerpt(response: Response) -> str:
-    """Return the first 4 KB of a body as text, empty if it does not come; the rest is left unread."""
+def _is_unprocessed(error: PyreqwestError) -> bool:
+    """Return whether the service certainly did not process a request, as far as the causes of the error show it."""
+    if isinstance(error, ClientClosedError):
+        # it was replaced while the request waited for its connection
+        return True
+    if not isinstance(error, DetailedPyreqwestError):
+        return False
+    causes = [cause["message"].lower() for cause in error.details.get("causes") or ()]
+    return any(sign in cause for cause in causes for sign in _UNPROCESSED_SIGNS)
+
+
+async def _read_excerpt(response: Response) -> str:
+    """Return the first 4 KB of a body as text, an empty text if reading fails."""
     try:
-        chunk = await response.body_reader.read(EXCERPT)
+        chunk = await response.body_reader.read(MAX_ERROR_BODY)
     except PyreqwestError:
-        # the status is known and says enough
+        # the status alone is sufficient
         return ""
     return "" if chunk is None else chunk.to_bytes().decode("utf-8", "replace")

@@ -1,1 +1,4 @@
-"""Hop 6. Takes: claimed deliveries. Gives: an `Outcome` for each. Never: holds a transaction while sending."""
+"""Stage deliver: claims deliveries under a lease, checks, renders and sends them.
+
+Takes: batch ids. Gives: an outcome for each claimed delivery. Never: holds a transaction while sending.
+"""

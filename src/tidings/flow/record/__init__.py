@@ -1,1 +1,4 @@
-"""Hop 7. Takes: outcomes. Gives: final states, attempts, retry times, cleaned-up targets. Never: loses one."""
+"""Stage record: writes outcomes in bulk.
+
+Takes: outcomes. Gives: final states, attempts, retry times, updated targets. Never: loses an outcome it accepted.
+"""

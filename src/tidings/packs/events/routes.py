@@ -1,159 +1,143 @@
-"""HTTP routes of events: create, read, change, publish, cancel, and the host's own messages (API.md)."""
+"""HTTP routes of events: create, read, change, publish, cancel, and the host's own messages."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeAlias
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import JSONResponse, Response
 
-from tidings.edge import bodies
-from tidings.edge.answers import LOCATION, located, page_of
-from tidings.edge.describe import takes
-from tidings.packs.events.events import EventStatus
-from tidings.packs.events.intake import EventPatch, HostMessage, NewEvent, fields_of
-from tidings.packs.events.routes_people import people
-from tidings.packs.events.service import EventService, Updated
-from tidings.packs.events.wire import (
-    EventOut,
+from tidings.packs.events.attendee_routes import create_attendee_router
+from tidings.packs.events.event import EventStatus
+from tidings.packs.events.responses import (
+    EventNotificationResponse,
     EventPage,
-    NotificationOut,
-    UpdatedOut,
-    event_json,
-    notification_json,
-    updated_json,
+    EventResponse,
+    EventUpdateResponse,
+    serialize_event,
+    serialize_notification,
+    serialize_update,
 )
-from tidings.ports.host import Host
-from tidings.ports.store import Transaction
+from tidings.packs.events.schemas import EventPatch, HostMessage, NewEvent, to_event_fields
+from tidings.packs.events.service import EventService
+from tidings.packs.events.settings import load_settings
+from tidings.ports.pack_context import Idempotent, PackContext
+from tidings.schemas.json_route import JsonRoute
+from tidings.schemas.response_models import LOCATION_HEADER, paginate
 
-#: transaction, event id
-Step: TypeAlias = Callable[[Transaction, str], Awaitable[Updated]]
 
-
-def router(host: Host) -> APIRouter:
+def create_router(context: PackContext) -> APIRouter:
     """Return the routes of the events pack, to be mounted under `/api`."""
-    service = EventService(host.store, host.notifier, host.clock)
+    service = EventService(
+        context.store, context.notifier, context.clock, reminder_before=load_settings().reminder_before
+    )
     routes = APIRouter(tags=["events"])
-    routes.include_router(_reading(host, service))
-    routes.include_router(_writing(host, service))
-    routes.include_router(_steps(host, service))
-    routes.include_router(people(host, service))
+    routes.include_router(_create_read_router(context, service))
+    routes.include_router(_create_write_router(context, service))
+    routes.include_router(_create_action_router(context, service))
+    routes.include_router(create_attendee_router(context, service))
     return routes
 
 
-def _reading(host: Host, service: EventService) -> APIRouter:
-    routes = APIRouter(dependencies=[Depends(host.require("read"))])
+def _create_read_router(context: PackContext, service: EventService) -> APIRouter:
+    routes = APIRouter(dependencies=[Depends(context.require_scopes("read"))])
 
     @routes.get("/events", response_model=EventPage, summary="List events, newest first")
     async def list_events(
         status: EventStatus | None = None,
         city: Annotated[str | None, Query(max_length=300)] = None,
-        cursor: Annotated[str | None, Query(max_length=64, description="`nextCursor` of the page before")] = None,
+        cursor: Annotated[str | None, Query(max_length=64, description="`nextCursor` of the previous page")] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Response:
-        async with host.store.read() as tx:
-            found = await service.page(tx, status=status, city=city, before=cursor, limit=limit + 1)
-        items, following = page_of(found, limit)
-        return JSONResponse({"items": [event_json(event) for event in items], "nextCursor": following})
+        async with context.store.read_snapshot() as tx:
+            events = await service.page(tx, status=status, city=city, before=cursor, limit=limit + 1)
+        items, next_cursor = paginate(events, limit)
+        return JSONResponse({"items": [serialize_event(event) for event in items], "nextCursor": next_cursor})
 
-    @routes.get("/events/{event_id}", response_model=EventOut, summary="Read an event")
+    @routes.get("/events/{event_id}", response_model=EventResponse, summary="Read an event")
     async def read_event(event_id: str) -> Response:
-        async with host.store.read() as tx:
-            return JSONResponse(event_json(await service.get(tx, event_id)))
+        async with context.store.read_snapshot() as tx:
+            return JSONResponse(serialize_event(await service.get(tx, event_id)))
 
     return routes
 
 
-def _writing(host: Host, service: EventService) -> APIRouter:
-    routes = APIRouter()
-    writer = host.require("notify", "admin")
+def _create_write_router(context: PackContext, service: EventService) -> APIRouter:
+    routes = APIRouter(route_class=JsonRoute)
+    Writer: TypeAlias = Annotated[str, Depends(context.require_scopes("notify", "admin"))]
+    Once: TypeAlias = Annotated[Idempotent, Depends(context.idempotent)]
 
     @routes.post(
         "/events",
         status_code=201,
-        response_model=EventOut,
-        responses={201: {"headers": LOCATION}},
+        response_model=EventResponse,
+        responses={201: {"headers": LOCATION_HEADER}},
         summary="Create an event",
-        description="A draft unless `status` says otherwise. Nobody is notified: publishing a draft announces it.",
-        openapi_extra=takes(NewEvent, once=True),
+        description="The event is a draft unless `status` is given. No notification is sent: publishing a draft "
+        "announces it.",
     )
-    async def create_event(request: Request, caller: str = Depends(writer)) -> Response:
-        fields = fields_of(bodies.read(await request.body(), NewEvent))
-
-        async def work(tx: Transaction) -> tuple[int, object]:
-            return 201, event_json(await service.create(tx, fields))
-
-        return located(await host.once(request, caller, work), "/api/events")
+    async def create_event(body: NewEvent, caller: Writer, idempotent: Once) -> Response:
+        async with idempotent(caller, location="/api/events") as call:
+            return call.respond(201, serialize_event(await service.create(call.tx, to_event_fields(body))))
 
     @routes.patch(
         "/events/{event_id}",
-        response_model=UpdatedOut,
+        response_model=EventUpdateResponse,
         summary="Change an event",
         description="A significant change of an `ACTIVE` event notifies the holders of an active ticket. `status` "
         "`ACTIVE` on a draft publishes it, `CANCELLED` cancels it.",
-        openapi_extra=takes(EventPatch, once=True),
     )
-    async def change_event(event_id: str, request: Request, caller: str = Depends(writer)) -> Response:
-        fields = fields_of(bodies.read(await request.body(), EventPatch))
-
-        async def work(tx: Transaction) -> tuple[int, object]:
-            return 200, updated_json(await service.update(tx, event_id, fields))
-
-        return await host.once(request, caller, work)
+    async def change_event(
+        event_id: str,
+        body: EventPatch,
+        caller: Writer,
+        idempotent: Once,
+    ) -> Response:
+        async with idempotent(caller) as call:
+            return call.respond(200, serialize_update(await service.update(call.tx, event_id, to_event_fields(body))))
 
     return routes
 
 
-def _steps(host: Host, service: EventService) -> APIRouter:
-    routes = APIRouter()
-    admin = host.require("admin")
-
-    for path, step, summary, description in (
-        (
-            "publish",
-            service.publish,
-            "Publish a draft",
-            "The first publication announces the event; publishing again never does.",
-        ),
-        (
-            "cancel",
-            service.cancel,
-            "Cancel an event",
-            "Tells the ticket holders of a public event urgently. 409 if it is cancelled or over already.",
-        ),
-    ):
-        _add_step(routes, host, path, step, summary=summary, description=description)
+def _create_action_router(context: PackContext, service: EventService) -> APIRouter:
+    routes = APIRouter(route_class=JsonRoute)
+    Writer: TypeAlias = Annotated[str, Depends(context.require_scopes("notify", "admin"))]
+    Once: TypeAlias = Annotated[Idempotent, Depends(context.idempotent)]
 
     @routes.post(
         "/events/{event_id}/notify",
         status_code=202,
-        response_model=NotificationOut,
-        responses={202: {"headers": LOCATION}},
-        summary="Send the ticket holders a message",
-        openapi_extra=takes(HostMessage, once=True),
+        response_model=EventNotificationResponse,
+        responses={202: {"headers": LOCATION_HEADER}},
+        summary="Send a message to the ticket holders",
     )
-    async def notify_holders(event_id: str, request: Request, caller: str = Depends(admin)) -> Response:
-        message = bodies.read(await request.body(), HostMessage)
+    async def notify_holders(
+        event_id: str,
+        body: HostMessage,
+        caller: Annotated[str, Depends(context.require_scopes("admin"))],
+        idempotent: Once,
+    ) -> Response:
+        async with idempotent(caller, location="/api/notifications") as call:
+            accepted = await service.notify(call.tx, event_id, body.title, body.body)
+            return call.respond(202, serialize_notification(accepted))
 
-        async def work(tx: Transaction) -> tuple[int, object]:
-            accepted = await service.notify(tx, event_id, message.title, message.body)
-            return 202, notification_json(accepted)
+    @routes.post(
+        "/events/{event_id}/publish",
+        response_model=EventUpdateResponse,
+        summary="Publish a draft",
+        description="The first publication announces the event; publishing it again does not.",
+    )
+    async def publish_event(event_id: str, caller: Writer, idempotent: Once) -> Response:
+        async with idempotent(caller) as call:
+            return call.respond(200, serialize_update(await service.publish(call.tx, event_id)))
 
-        return located(await host.once(request, caller, work), "/api/notifications")
+    @routes.post(
+        "/events/{event_id}/cancel",
+        response_model=EventUpdateResponse,
+        summary="Cancel an event",
+        description="Notifies the ticket holders of a public event with urgent priority. 409 if it is already "
+        "cancelled or over.",
+    )
+    async def cancel_event(event_id: str, caller: Writer, idempotent: Once) -> Response:
+        async with idempotent(caller) as call:
+            return call.respond(200, serialize_update(await service.cancel(call.tx, event_id)))
 
     return routes
-
-
-def _add_step(routes: APIRouter, host: Host, path: str, step: Step, *, summary: str, description: str) -> None:
-    @routes.post(
-        f"/events/{{event_id}}/{path}",
-        name=f"{path}_event",
-        response_model=UpdatedOut,
-        summary=summary,
-        description=description,
-        openapi_extra=takes(once=True),
-    )
-    async def take(event_id: str, request: Request, caller: str = Depends(host.require("notify", "admin"))) -> Response:
-        async def work(tx: Transaction) -> tuple[int, object]:
-            return 200, updated_json(await step(tx, event_id))
-
-        return await host.once(request, caller, work)

@@ -1,23 +1,23 @@
-"""The tables of the events pack, on the engine's own `metadata`."""
+"""The tables of the events pack, in the engine's `metadata`."""
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, String, Table, Text
 
-from tidings.stores.schema import Instant, Key, metadata
+from tidings.stores.schema.tables import BinaryText, Instant, metadata
 
 events = Table(
     "events",
     metadata,
-    # UUIDv7 as text also on PostgreSQL: an id in a URL that is no UUID is an unknown event, not a database error
-    Column("id", Key(36), primary_key=True),
+    # UUIDv7 as text on PostgreSQL too: an id in a URL that is not a UUID is an unknown event, not a database error
+    Column("id", BinaryText(36), primary_key=True),
     Column("title", String(200), nullable=False),
     Column("description", Text, nullable=False),
     Column("start_date", Instant, nullable=False),
     Column("end_date", Instant),
     Column("venue", String(300)),
     Column("address", String(300)),
-    Column("city", Key(200)),
-    Column("host_id", Key(200)),
-    Column("status", Key(16), nullable=False),
+    Column("city", BinaryText(200)),
+    Column("host_id", BinaryText(200)),
+    Column("status", BinaryText(16), nullable=False),
     Column("first_published_at", Instant),
     Column("version", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
@@ -30,10 +30,10 @@ events = Table(
 tickets = Table(
     "tickets",
     metadata,
-    Column("event_id", Key(36), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
-    Column("user_id", Key(200), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("event_id", BinaryText(36), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", BinaryText(200), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     #: `active` or `returned`
-    Column("status", Key(16), nullable=False),
+    Column("status", BinaryText(16), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("returned_at", Instant),
     # the audience `ticket_holders`, in user order
@@ -46,12 +46,12 @@ favourites = Table(
     "favourites",
     metadata,
     # the primary key serves the audience `favourited`, in user order
-    Column("event_id", Key(36), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
-    Column("user_id", Key(200), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
-    # the event's host, repeated here so that `favourited_host` is one range of one index
-    Column("host_id", Key(200)),
+    Column("event_id", BinaryText(36), ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", BinaryText(200), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    # the event's host, repeated here so that `favourited_host` reads one range of one index
+    Column("host_id", BinaryText(200)),
     Column("created_at", Instant, nullable=False),
-    # (in user order; the event decides which row of a user counts)
+    # the audience `favourited_host`, in user order; the event id decides which row of a user is selected
     Index("ix_favourites_host", "host_id", "user_id", "event_id"),
     # erasing a user
     Index("ix_favourites_user", "user_id"),

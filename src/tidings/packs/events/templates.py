@@ -1,9 +1,9 @@
-"""What is said about events: categories, and the words per language (API.md, built-in names)."""
+"""The categories and templates of the events pack, with their texts per language."""
 
 from collections.abc import Mapping
 
 from tidings.model.priority import Priority
-from tidings.model.template import Category, Template, Wording
+from tidings.model.template import Category, Template, TemplateText
 
 CATEGORIES = (
     Category("NEW_EVENT", "New events in my city and of hosts I follow"),
@@ -11,11 +11,12 @@ CATEGORIES = (
     Category("EVENT_VENUE_CHANGE", "New venues of my events"),
     Category("EVENT_CANCELLATION", "Cancelled events", mandatory=True),
     Category("EVENT_STATUS_CHANGE", "Other news about the state of my events"),
+    Category("EVENT_REMINDER", "Reminders of my events"),
     Category("EVENT_MANUAL", "Messages from the hosts of my events"),
 )
 
-#: type of a change → template that tells it
-TEMPLATE_OF: Mapping[str, str] = {
+#: type of a change → code of its template
+TEMPLATE_BY_CHANGE_TYPE: Mapping[str, str] = {
     "time_change": "EVENT_TIME_CHANGE",
     "venue_change": "EVENT_VENUE_CHANGE",
     "cancellation": "EVENT_CANCELLATION",
@@ -25,19 +26,22 @@ TEMPLATE_OF: Mapping[str, str] = {
 _CHANGES = "{{ changes | described }}"
 _WHEN = "{{ startDate | instant }}"
 _WHEN_AND_WHERE = _WHEN + "{% if venue %} · {{ venue }}{% endif %}"
-#: what else changed, when a cancellation came with more
+#: the other changes, if a cancellation included more
 _MORE = "{% if changes and changes | length > 1 %}\n{{ changes | described }}{% endif %}"
 
-#: the host product's own page of the event, if it says which; a message without an event opens the front page
+#: `eventUrl` if the host product set it, else the event's page; the front page for a message without an event
 _URL = "{% if eventUrl %}{{ eventUrl }}{% elif eventId %}/events/{{ eventId | urlencode }}{% else %}/{% endif %}"
 
-
-def _titled(titles: Mapping[str, str], body: str) -> dict[str, Wording]:
-    """One body for all languages: the filters in it speak the reader's language."""
-    return {language: Wording(title, body) for language, title in titles.items()}
+#: an e-mail has the event as a calendar file, unless a request of the host product has no `calendar`
+_CALENDAR_CONTENTS = {"email": {"en": {"calendar": "{% if calendar %}{{ calendar | tojson }}{% endif %}"}}}
 
 
-_NEW = {
+def _build_texts(titles: Mapping[str, str], body: str) -> dict[str, TemplateText]:
+    """Return texts with one body for all languages: its filters use the recipient's language."""
+    return {language: TemplateText(title, body) for language, title in titles.items()}
+
+
+_NEW_EVENT_TITLES = {
     "en": "New event: {{ eventTitle }}",
     "de": "Neue Veranstaltung: {{ eventTitle }}",
     "fr": "Nouvel événement\u00a0: {{ eventTitle }}",
@@ -47,7 +51,7 @@ _NEW = {
     "nl": "Nieuw evenement: {{ eventTitle }}",
 }
 
-_TIME = {
+_TIME_CHANGE_TITLES = {
     "en": "{{ eventTitle }}: new time",
     "de": "{{ eventTitle }}: neue Zeit",
     "fr": "{{ eventTitle }}\u00a0: nouvel horaire",
@@ -57,7 +61,7 @@ _TIME = {
     "nl": "{{ eventTitle }}: nieuwe tijd",
 }
 
-_VENUE = {
+_VENUE_CHANGE_TITLES = {
     "en": "{{ eventTitle }}: new venue",
     "de": "{{ eventTitle }}: neuer Ort",
     "fr": "{{ eventTitle }}\u00a0: nouveau lieu",
@@ -67,7 +71,7 @@ _VENUE = {
     "nl": "{{ eventTitle }}: nieuwe locatie",
 }
 
-_STATUS = {
+_STATUS_CHANGE_TITLES = {
     "en": "{{ eventTitle }}: news",
     "de": "{{ eventTitle }}: Neuigkeiten",
     "fr": "{{ eventTitle }}\u00a0: du nouveau",
@@ -77,40 +81,65 @@ _STATUS = {
     "nl": "{{ eventTitle }}: nieuws",
 }
 
-_CANCELLED = {
-    "en": Wording("Cancelled: {{ eventTitle }}", f"It will not take place. It was planned for {_WHEN}.{_MORE}"),
-    "de": Wording("Abgesagt: {{ eventTitle }}", f"Findet nicht statt. Geplant war: {_WHEN}.{_MORE}"),
-    "fr": Wording(
+_REMINDER_TITLES = {
+    "en": "Starting soon: {{ eventTitle }}",
+    "de": "Beginnt bald: {{ eventTitle }}",
+    "fr": "Bientôt\u00a0: {{ eventTitle }}",
+    "es": "Empieza pronto: {{ eventTitle }}",
+    "it": "Inizia presto: {{ eventTitle }}",
+    "pt": "Começa em breve: {{ eventTitle }}",
+    "nl": "Begint binnenkort: {{ eventTitle }}",
+}
+
+_CANCELLATION_TEXTS = {
+    "en": TemplateText("Cancelled: {{ eventTitle }}", f"It will not take place. It was planned for {_WHEN}.{_MORE}"),
+    "de": TemplateText("Abgesagt: {{ eventTitle }}", f"Findet nicht statt. Geplant war: {_WHEN}.{_MORE}"),
+    "fr": TemplateText(
         "Annulé\u00a0: {{ eventTitle }}", f"L’événement n’aura pas lieu. Il était prévu\u00a0: {_WHEN}.{_MORE}"
     ),
-    "es": Wording("Cancelado: {{ eventTitle }}", f"No se celebrará. Estaba previsto: {_WHEN}.{_MORE}"),
-    "it": Wording("Annullato: {{ eventTitle }}", f"Non si terrà. Era previsto: {_WHEN}.{_MORE}"),
-    "pt": Wording("Cancelado: {{ eventTitle }}", f"Não se realizará. Estava previsto: {_WHEN}.{_MORE}"),
-    "nl": Wording("Afgelast: {{ eventTitle }}", f"Gaat niet door. Het was gepland: {_WHEN}.{_MORE}"),
+    "es": TemplateText("Cancelado: {{ eventTitle }}", f"No se celebrará. Estaba previsto: {_WHEN}.{_MORE}"),
+    "it": TemplateText("Annullato: {{ eventTitle }}", f"Non si terrà. Era previsto: {_WHEN}.{_MORE}"),
+    "pt": TemplateText("Cancelado: {{ eventTitle }}", f"Não se realizará. Estava previsto: {_WHEN}.{_MORE}"),
+    "nl": TemplateText("Afgelast: {{ eventTitle }}", f"Gaat niet door. Het was gepland: {_WHEN}.{_MORE}"),
 }
 
 
-def _template(
-    code: str, priority: Priority, words: Mapping[str, Wording], *, optional: Mapping[str, object] | None = None
+#: each change of an event is news: its item arrives as unseen and unread in place of the one before
+_FEED_CONTENTS: Mapping[str, Mapping[str, Mapping[str, str]]] = {"inapp": {"en": {"renotify": "true"}}}
+
+
+def _build_template(
+    code: str, priority: Priority, texts: Mapping[str, TemplateText], *, optional: Mapping[str, object] | None = None
 ) -> Template:
-    """One template per category, of the same name. Optional variables come with what stands in for them."""
-    defaults = {"eventUrl": None, **(optional or {})}
+    """Return the template of a category, with the same code. `optional`: variable → default."""
+    defaults = {"eventUrl": None, "calendar": None, **(optional or {})}
     return Template(
         code=code,
         category=code,
         priority=priority,
-        words=words,
+        texts=texts,
         optional=frozenset(defaults),
         url=_URL,
         defaults=defaults,
+        contents={**_CALENDAR_CONTENTS, **_FEED_CONTENTS},
     )
 
 
 TEMPLATES = (
-    _template("NEW_EVENT", Priority.NORMAL, _titled(_NEW, _WHEN_AND_WHERE), optional={"venue": None}),
-    _template("EVENT_TIME_CHANGE", Priority.HIGH, _titled(_TIME, _CHANGES)),
-    _template("EVENT_VENUE_CHANGE", Priority.HIGH, _titled(_VENUE, _CHANGES)),
-    _template("EVENT_CANCELLATION", Priority.URGENT, _CANCELLED, optional={"changes": []}),
-    _template("EVENT_STATUS_CHANGE", Priority.NORMAL, _titled(_STATUS, _CHANGES)),
-    _template("EVENT_MANUAL", Priority.HIGH, {"en": Wording("{{ title }}", "{{ body }}")}, optional={"eventId": None}),
+    _build_template(
+        "NEW_EVENT", Priority.NORMAL, _build_texts(_NEW_EVENT_TITLES, _WHEN_AND_WHERE), optional={"venue": None}
+    ),
+    _build_template("EVENT_TIME_CHANGE", Priority.HIGH, _build_texts(_TIME_CHANGE_TITLES, _CHANGES)),
+    _build_template("EVENT_VENUE_CHANGE", Priority.HIGH, _build_texts(_VENUE_CHANGE_TITLES, _CHANGES)),
+    _build_template("EVENT_CANCELLATION", Priority.URGENT, _CANCELLATION_TEXTS, optional={"changes": []}),
+    _build_template("EVENT_STATUS_CHANGE", Priority.NORMAL, _build_texts(_STATUS_CHANGE_TITLES, _CHANGES)),
+    _build_template(
+        "EVENT_REMINDER",
+        Priority.HIGH,
+        _build_texts(_REMINDER_TITLES, _WHEN_AND_WHERE),
+        optional={"venue": None},
+    ),
+    _build_template(
+        "EVENT_MANUAL", Priority.HIGH, {"en": TemplateText("{{ title }}", "{{ body }}")}, optional={"eventId": None}
+    ),
 )

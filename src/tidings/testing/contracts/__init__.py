@@ -1,4 +1,4 @@
-"""Conformance suites: an adapter is right when a test class made from its suite and a fixture passes.
+"""Conformance suites for adapters: subclass the suite of a port and provide its fixtures.
 
     class TestMyPresence(PresenceContract):
         @pytest.fixture
@@ -13,14 +13,15 @@
 | `dead_letters_contract.DeadLettersContract` | `operations.DeadLetters` | `store` |
 | `processes_contract.ProcessesContract` | `operations.Processes` | `store` |
 | `schedules_contract.SchedulesContract` | `operations.Schedules` | `store` |
+| `channel_contract.ChannelContract` | `channel.Channel`, and `channels.plugin.ChannelPlugin` | `harness` |
 | `queue_contract.QueueContract` | `queue.Queue` | `queue` |
 | `cache_contract.CacheContract` | `cache.Cache` | `cache` |
 | `cache_contract.SharedCacheContract` | `cache.Cache` of several processes | `cache`, `other` |
 | `presence_contract.PresenceContract` | `presence.Presence` | `presence` |
 | `clock_contract.ClockContract` | `clock.Clock` | `clock` |
 
-Each suite's docstring says what its fixtures must be. A fixture gives something empty, and closes it after its `yield`.
-The suites need pytest, pytest-asyncio in its mode `auto`, and Hypothesis for audiences. Call
-`pytest.register_assert_rewrite("tidings.testing.contracts")` in the root `conftest.py`, before anything imports them:
-otherwise a failed assertion does not show its values. docs/howto/own-adapter.md goes through it step by step.
+Each suite's docstring describes its fixtures. A fixture provides an empty adapter and closes it after its `yield`.
+The suites require pytest, pytest-asyncio in mode `auto`, and Hypothesis for audiences. Call
+`pytest.register_assert_rewrite("tidings.testing.contracts")` in the root `conftest.py` before the suites are imported,
+so that a failed assertion shows its values. docs/howto/own-adapter.md is a step-by-step guide.
 """

@@ -1,4 +1,4 @@
-"""Suite for `ports.store.Audiences`: any composition of sets, over any population, in pages of any size."""
+"""Suite for `ports.store.Audiences`: compositions of sets over random populations, in pages of any size."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidings.model import audience as described
-from tidings.model.audience import AllOf, AnyOf, Audience, Except, Members
+from tidings.model.audience import Audience, Complement, Intersection, NamedSet, Union
 from tidings.model.delivery import Recipient
 from tidings.model.subscription import SubscriptionState
 from tidings.model.user import Preference, User
 from tidings.ports.store import Store, Transaction
-from tidings.testing.contracts.samples import NOW, a_subscription, planned_scene
+from tidings.testing.contracts.samples import NOW, create_planned_notification, make_subscription
 
 USERS = ("Zoe", "ana", "ben", "cleo", "d'arc", "é", 'o"x', "u%_")
 CITIES = ("Basel", "Bern")
@@ -26,12 +26,12 @@ HOSTS = ("host-0", "host-1")
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """Users and what connects them to events."""
+    """Users with their relations to events."""
 
     #: user id → city
     users: Mapping[str, str | None]
-    #: (user id, category, channel) → the user's choice
-    choices: Mapping[tuple[str, str, str], bool]
+    #: (user id, category, channel) → the user's preference
+    preferences: Mapping[tuple[str, str, str], bool]
     #: event id → host
     hosts: Mapping[str, str]
     #: (event id, user id) → whether the ticket is active
@@ -39,19 +39,19 @@ class Population:
     #: (event id, user id)
     favourites: frozenset[tuple[str, str]]
 
-    def members(self, audience: Audience) -> set[str]:
-        """Return the audience, computed without any database."""
+    def expected_members(self, audience: Audience) -> set[str]:
+        """Return the user ids of the audience, computed in memory: the expected result."""
         match audience:
-            case AnyOf(parts):
-                return set().union(*(self.members(part) for part in parts))
-            case AllOf(parts):
-                return set(self.users).intersection(*(self.members(part) for part in parts))
-            case Except(part):
-                return set(self.users) - self.members(part)
-            case Members(kind, arguments):
-                return {one for one in self.users if self._is(one, kind, arguments)}
+            case Union(parts):
+                return set().union(*(self.expected_members(part) for part in parts))
+            case Intersection(parts):
+                return set(self.users).intersection(*(self.expected_members(part) for part in parts))
+            case Complement(part):
+                return set(self.users) - self.expected_members(part)
+            case NamedSet(kind, arguments):
+                return {one for one in self.users if self._is_member(one, kind, arguments)}
 
-    def _is(self, user_id: str, kind: str, arguments: Mapping[str, object]) -> bool:
+    def _is_member(self, user_id: str, kind: str, arguments: Mapping[str, object]) -> bool:
         match kind, dict(arguments):
             case "everyone", _:
                 return True
@@ -60,7 +60,11 @@ class Population:
             case "city", {"city": city}:
                 return self.users[user_id] == city
             case "opted_in", {"category": category}:
-                return any(on for (who, what, _), on in self.choices.items() if (who, what) == (user_id, category))
+                return any(
+                    enabled
+                    for (preferring_user, name, _), enabled in self.preferences.items()
+                    if (preferring_user, name) == (user_id, category)
+                )
             case "ticket_holders", {"eventId": event_id}:
                 return self.tickets.get((str(event_id), user_id), False)
             case "favourited", {"eventId": event_id}:
@@ -71,7 +75,7 @@ class Population:
                 raise AssertionError(f"no such kind: {kind}")
 
 
-#: stores events with their hosts, tickets and favourites of a population whose users are stored already
+#: stores the events, tickets and favourites of a population whose users are already stored
 Populate: TypeAlias = Callable[[Store, Transaction, Population], Awaitable[None]]
 
 _pairs = st.tuples(st.sampled_from(EVENTS), st.sampled_from(USERS))
@@ -87,9 +91,9 @@ _leaves = st.one_of(
 audiences: st.SearchStrategy[Audience] = st.recursive(
     _leaves,
     lambda inner: st.one_of(
-        st.lists(inner, min_size=1, max_size=3).map(lambda parts: AnyOf(tuple(parts))),
-        st.lists(inner, min_size=2, max_size=3).map(lambda parts: AllOf(tuple(parts))),
-        inner.map(Except),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: Union(tuple(parts))),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: Intersection(tuple(parts))),
+        inner.map(Complement),
     ),
     max_leaves=8,
 )
@@ -97,7 +101,7 @@ audiences: st.SearchStrategy[Audience] = st.recursive(
 
 @st.composite
 def populations(draw: st.DrawFn) -> Population:
-    """Draw a population; tickets and favourites are those of users it has."""
+    """Draw a population whose tickets and favourites belong to its own users."""
     people = draw(st.dictionaries(st.sampled_from(USERS), st.none() | st.sampled_from(CITIES), min_size=4))
     choice = st.tuples(st.sampled_from(USERS), st.sampled_from(CATEGORIES), st.sampled_from(CHANNELS))
     choices = draw(st.dictionaries(choice, st.booleans()))
@@ -112,23 +116,23 @@ def populations(draw: st.DrawFn) -> Population:
     )
 
 
-#: the suite runs over several adapters in one process, and each example cleans up after itself
-_SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+#: function-scoped fixtures are safe here, because each example rolls back its changes
+_SUPPRESSED_HEALTH_CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
 
 
-class _Undone(Exception):
-    """Ends an example."""
+class _RollbackSignal(Exception):
+    """Raised at the end of an example to roll back its transaction."""
 
 
 class AudiencesContract:
-    """Subclass it and give the fixtures `store` (empty, with the kinds of the built-in packs) and `populate`."""
+    """Provide the fixtures `store` (empty, with the audience kinds of the built-in packs) and `populate`."""
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=_SHARED)
+    @settings(max_examples=40, deadline=None, suppress_health_check=_SUPPRESSED_HEALTH_CHECKS)
     @given(
         population=populations(),
         several=st.lists(audiences, min_size=4, max_size=8),
         limit=st.integers(1, 9),
-        asked=st.sets(st.sampled_from(USERS)),
+        candidates=st.sets(st.sampled_from(USERS)),
     )
     async def test_pages_are_the_audience_in_order_and_without_repeats(
         self,
@@ -137,19 +141,19 @@ class AudiencesContract:
         population: Population,
         several: list[Audience],
         limit: int,
-        asked: set[str],
+        candidates: set[str],
     ) -> None:
-        async with self._undone(store) as tx:
-            await self._settle(store, tx, population)
+        async with self._rolled_back_transaction(store) as tx:
+            await self._store_users(store, tx, population)
             await populate(store, tx, population)
             for audience in several:
-                expected = population.members(audience)
-                assert await self._paged(store, tx, audience, limit) == sorted(expected)
-                assert await store.audiences.among(tx, audience, asked) == asked & expected
-                assert await store.audiences.size(tx, audience) == len(expected)
+                expected = population.expected_members(audience)
+                assert await self._collect_pages(store, tx, audience, limit) == sorted(expected)
+                assert await store.audiences.filter_members(tx, audience, candidates) == candidates & expected
+                assert await store.audiences.estimate_size(tx, audience) == len(expected)
 
     async def test_a_page_brings_what_planning_needs(self, store: Store) -> None:
-        async with store.begin() as tx:
+        async with store.transaction() as tx:
             await store.users.upsert(
                 tx, [User("ana", locale="de-CH", timezone="Europe/Zurich"), User("ben"), User("cleo")], NOW
             )
@@ -158,14 +162,14 @@ class AudiencesContract:
             )
             await store.users.set_preferences(tx, "ben", [Preference("ORDERS", "webpush", False)])
             page = await store.audiences.page(tx, described.everyone(), category="NEWS", after=None, limit=2)
-        assert [(one.user_id, one.locale, one.timezone, one.choices) for one in page] == [
+        assert [(one.user_id, one.locale, one.timezone, one.preferences) for one in page] == [
             ("ana", "de-CH", "Europe/Zurich", {"webpush": False, "email": True}),
             ("ben", "en", "UTC", {}),
         ]
 
     async def test_named_recipients_come_in_the_order_asked(self, store: Store) -> None:
-        device = a_subscription("ana", "1")
-        async with store.begin() as tx:
+        device = make_subscription("ana", "1")
+        async with store.transaction() as tx:
             await store.users.upsert(
                 tx, [User("ana", locale="de-CH", timezone="Europe/Zurich"), User('b"n'), User("cleo")], NOW
             )
@@ -178,50 +182,50 @@ class AudiencesContract:
                     Preference("ORDERS", "email", False),
                 ],
             )
-            for one in (device, second := a_subscription("ana", "2"), gone := a_subscription("ana", "3")):
+            for one in (device, second := make_subscription("ana", "2"), gone := make_subscription("ana", "3")):
                 await store.subscriptions.register(tx, one, replaces=None, now=NOW)
-            await store.subscriptions.mark(tx, [gone.id], SubscriptionState.GONE, NOW)
+            await store.subscriptions.set_state(tx, [gone.id], SubscriptionState.GONE, NOW)
             wanted = [("nobody", "NEWS"), ('b"n', "NEWS"), ("ana", "ORDERS"), ("ana", "NEWS"), ("ana", "ORDERS")]
-            found = await store.audiences.named(tx, wanted)
-            assert await store.audiences.named(tx, []) == []
+            found = await store.audiences.load_recipients(tx, wanted)
+            assert await store.audiences.load_recipients(tx, []) == []
         [nobody, ben, orders, news, again] = found
         assert nobody is None
         assert ben == Recipient('b"n', "en", "UTC", {}, {})
         assert orders is not None
         assert news is not None
         assert (news.user_id, news.locale, news.timezone) == ("ana", "de-CH", "Europe/Zurich")
-        assert news.choices == {"webpush": False, "email": True}
-        assert (orders.user_id, orders.choices) == ("ana", {"email": False})
+        assert news.preferences == {"webpush": False, "email": True}
+        assert (orders.user_id, orders.preferences) == ("ana", {"email": False})
         assert again == orders
         for seen in (orders, news):
             assert list(seen.targets) == ["webpush"]
             assert sorted(seen.targets["webpush"]) == sorted([device.id, second.id])
 
     async def test_who_is_named_is_seen_as_on_a_page(self, store: Store) -> None:
-        scene = await planned_scene(store, *USERS)
-        async with store.read() as tx:
+        scene = await create_planned_notification(store, *USERS)
+        async with store.read_snapshot() as tx:
             page = await store.audiences.page(
                 tx, described.users(*USERS), category="NEWS", after=None, limit=len(USERS)
             )
-            named = await store.audiences.named(tx, [(one.user_id, "NEWS") for one in page])
+            named = await store.audiences.load_recipients(tx, [(one.user_id, "NEWS") for one in page])
         assert list(page) == list(named)
         assert len(page) == len(scene.devices)
 
     @asynccontextmanager
-    async def _undone(self, store: Store) -> AsyncIterator[Transaction]:
-        """A transaction that is rolled back, so that the next example finds an empty store."""
-        with suppress(_Undone):
-            async with store.begin() as tx:
+    async def _rolled_back_transaction(self, store: Store) -> AsyncIterator[Transaction]:
+        """Open a transaction that is rolled back, so that the next example starts with an empty store."""
+        with suppress(_RollbackSignal):
+            async with store.transaction() as tx:
                 yield tx
-                raise _Undone
+                raise _RollbackSignal
 
-    async def _settle(self, store: Store, tx: Transaction, population: Population) -> None:
+    async def _store_users(self, store: Store, tx: Transaction, population: Population) -> None:
         people = [User(user_id, city=city) for user_id, city in population.users.items()]
         await store.users.upsert(tx, people, NOW)
-        for (user_id, category, channel), on in population.choices.items():
+        for (user_id, category, channel), on in population.preferences.items():
             await store.users.set_preferences(tx, user_id, [Preference(category, channel, on)])
 
-    async def _paged(self, store: Store, tx: Transaction, audience: Audience, limit: int) -> list[str]:
+    async def _collect_pages(self, store: Store, tx: Transaction, audience: Audience, limit: int) -> list[str]:
         found: list[str] = []
         after = None
         while True:

@@ -1,4 +1,4 @@
-"""Suites for `ports.cache.Cache`: values, time to live, drops by key and pattern; and what several processes share."""
+"""Suites for `ports.cache.Cache`: values, expiry, invalidation by key and pattern, and sharing between processes."""
 
 import asyncio
 from datetime import timedelta
@@ -6,21 +6,21 @@ from datetime import timedelta
 import pytest
 
 from tidings.ports.cache import Cache
-from tidings.testing.server import eventually
+from tidings.testing.polling import eventually
 
-LONG = timedelta(minutes=5)
-SHORT = timedelta(milliseconds=200)
+LONG_TTL = timedelta(minutes=5)
+SHORT_TTL = timedelta(milliseconds=200)
 
 
 class CacheContract:
-    """Subclass it and give a fixture `cache`: an empty cache of the adapter that holds at most `ENTRIES` values."""
+    """Provide a fixture `cache`: an empty cache of the adapter that holds at most `ENTRIES` values."""
 
-    #: what the fixture's cache is made with
+    #: capacity of the fixture's cache
     ENTRIES = 300
 
     async def test_it_gives_back_what_it_was_given(self, cache: Cache) -> None:
         values = {"a": b"1", "empty": b"", "bytes": bytes(range(256)), "ключ with spaces": b"2"}
-        await cache.set_many(values, ttl=LONG)
+        await cache.set_many(values, ttl=LONG_TTL)
         assert await cache.get_many([*values, "unknown"]) == values
 
     async def test_it_knows_nothing_at_first(self, cache: Cache) -> None:
@@ -28,15 +28,15 @@ class CacheContract:
         assert await cache.get_many([]) == {}
 
     async def test_the_last_value_counts(self, cache: Cache) -> None:
-        await cache.set_many({"a": b"1"}, ttl=LONG)
+        await cache.set_many({"a": b"1"}, ttl=LONG_TTL)
         assert await cache.get_many(["a"]) == {"a": b"1"}
-        await cache.set_many({"b": b"3"}, ttl=LONG)
+        await cache.set_many({"b": b"3"}, ttl=LONG_TTL)
         await cache.drop(["b"])
         assert await cache.get_many(["a", "b"]) == {"a": b"1"}
 
     async def test_a_value_is_gone_after_its_time(self, cache: Cache) -> None:
-        await cache.set_many({"short": b"1"}, ttl=SHORT)
-        await cache.set_many({"long": b"1"}, ttl=LONG)
+        await cache.set_many({"short": b"1"}, ttl=SHORT_TTL)
+        await cache.set_many({"long": b"1"}, ttl=LONG_TTL)
 
         async def only_the_long_one_is_left() -> bool:
             return list(await cache.get_many(["short", "long"])) == ["long"]
@@ -48,7 +48,7 @@ class CacheContract:
         assert await cache.get_many(["a"]) == {}
 
     async def test_dropped_keys_are_gone_and_others_stay(self, cache: Cache) -> None:
-        await cache.set_many({"a": b"1", "b": b"2", "c": b"3"}, ttl=LONG)
+        await cache.set_many({"a": b"1", "b": b"2", "c": b"3"}, ttl=LONG_TTL)
         await cache.get_many(["a", "b", "c"])
         await cache.drop(["a", "c", "unknown"])
         await cache.drop([])
@@ -57,7 +57,7 @@ class CacheContract:
     async def test_a_value_read_before_a_drop_is_not_taken_in_after_it(self, cache: Cache) -> None:
         await cache.drop(["a"])
         await cache.drop_matching("page:*")
-        await cache.set_many({"a": b"old", "page:1": b"old", "b": b"1"}, ttl=LONG)
+        await cache.set_many({"a": b"old", "page:1": b"old", "b": b"1"}, ttl=LONG_TTL)
         assert await cache.get_many(["a", "page:1", "b"]) == {"b": b"1"}
 
     @pytest.mark.parametrize(
@@ -73,45 +73,44 @@ class CacheContract:
     )
     async def test_a_pattern_drops_what_it_matches(self, cache: Cache, pattern: str, left: set[str]) -> None:
         keys = ["page:1", "page:2", "city:1", "pageX1", "spage:1", "page:2:x"]
-        await cache.set_many(dict.fromkeys(keys, b"1"), ttl=LONG)
+        await cache.set_many(dict.fromkeys(keys, b"1"), ttl=LONG_TTL)
         await cache.get_many(keys)
         await cache.drop_matching(pattern)
         assert set(await cache.get_many(keys)) == left
 
     @pytest.mark.parametrize("odd", ["?", "[a]", "a.c", "a+", "(a)", "%a", "^a$", "a-z", "\\a", "a|b", "é"])
     async def test_only_the_star_means_more_than_itself(self, cache: Cache, odd: str) -> None:
-        await cache.set_many({f"{odd}:1": b"1", "abc:1": b"2"}, ttl=LONG)
+        await cache.set_many({f"{odd}:1": b"1", "abc:1": b"2"}, ttl=LONG_TTL)
         await cache.drop_matching(f"{odd}:*")
         assert await cache.get_many([f"{odd}:1", "abc:1"]) == {"abc:1": b"2"}
-        await cache.set_many({f"{odd}:2": b"old", "abc:2": b"3"}, ttl=LONG)
+        await cache.set_many({f"{odd}:2": b"old", "abc:2": b"3"}, ttl=LONG_TTL)
         assert await cache.get_many([f"{odd}:2", "abc:2"]) == {"abc:2": b"3"}
 
     async def test_it_never_holds_more_than_it_may(self, cache: Cache) -> None:
         keys = [f"k{number}" for number in range(self.ENTRIES * 2)]
         for start in range(0, len(keys), 100):
-            await cache.set_many(dict.fromkeys(keys[start : start + 100], b"1"), ttl=LONG)
+            await cache.set_many(dict.fromkeys(keys[start : start + 100], b"1"), ttl=LONG_TTL)
         held = await cache.get_many(keys)
         assert 0 < len(held) <= self.ENTRIES
         assert keys[-1] in held
 
     async def test_many_keys_in_one_call(self, cache: Cache) -> None:
         keys = [f"k{number}" for number in range(self.ENTRIES)]
-        await cache.set_many({key: key.encode() for key in keys}, ttl=LONG)
+        await cache.set_many({key: key.encode() for key in keys}, ttl=LONG_TTL)
         assert await cache.get_many(keys) == {key: key.encode() for key in keys}
         await cache.drop(keys[:-1])
         assert await cache.get_many(keys) == {keys[-1]: keys[-1].encode()}
 
     async def test_it_counts_hits_and_misses(self, cache: Cache) -> None:
-        assert (cache.stats.hits, cache.stats.misses, cache.stats.hit_rate) == (0, 0, 0)
+        assert (cache.stats.hits, cache.stats.misses) == (0, 0)
         await cache.get_many(["a", "b", "c"])
-        await cache.set_many({"a": b"1"}, ttl=LONG)
+        await cache.set_many({"a": b"1"}, ttl=LONG_TTL)
         await cache.get_many(["a", "a"])
         assert (cache.stats.hits, cache.stats.misses) == (1, 3)
-        assert cache.stats.hit_rate == 0.25
 
     async def test_many_callers_at_once(self, cache: Cache) -> None:
         async def work(name: str) -> None:
-            await cache.set_many({name: name.encode()}, ttl=LONG)
+            await cache.set_many({name: name.encode()}, ttl=LONG_TTL)
             assert await cache.get_many([name]) == {name: name.encode()}
             await cache.drop([name])
             assert await cache.get_many([name]) == {}
@@ -119,47 +118,47 @@ class CacheContract:
         await asyncio.gather(*(work(f"k{number}") for number in range(40)))
 
     async def test_a_closed_cache_is_empty(self, cache: Cache) -> None:
-        await cache.set_many({"a": b"1"}, ttl=LONG)
+        await cache.set_many({"a": b"1"}, ttl=LONG_TTL)
         await cache.close()
         assert await cache.get_many(["a"]) == {}
 
 
 class SharedCacheContract:
-    """For caches of several processes: give fixtures `cache` and `other`, two instances of one empty cache."""
+    """For caches shared by processes: provide fixtures `cache` and `other`, two instances of one empty cache."""
 
     async def test_what_one_process_learned_the_other_knows(self, cache: Cache, other: Cache) -> None:
-        await cache.set_many({"a": b"1"}, ttl=LONG)
+        await cache.set_many({"a": b"1"}, ttl=LONG_TTL)
         assert await other.get_many(["a"]) == {"a": b"1"}
 
     async def test_a_drop_counts_in_every_process_at_once(self, cache: Cache, other: Cache) -> None:
         for number in range(30):
             keys = [f"a{number}", f"b{number}"]
-            await cache.set_many(dict.fromkeys(keys, b"1"), ttl=LONG)
-            # whatever each keeps for itself, it has it now
+            await cache.set_many(dict.fromkeys(keys, b"1"), ttl=LONG_TTL)
+            # now both instances have the values in their local caches, if they have one
             assert len(await other.get_many(keys)) == len(await cache.get_many(keys)) == 2
             await cache.drop(keys[:1])
             assert keys[0] not in await cache.get_many(keys)
-            await self._never_again(other, keys[0])
+            await self._assert_stays_dropped(other, keys[0])
             assert await other.get_many(keys) == {keys[1]: b"1"}
 
     async def test_a_pattern_counts_in_every_process_at_once(self, cache: Cache, other: Cache) -> None:
-        await cache.set_many({"page:1": b"1", "page:2": b"1", "city": b"1"}, ttl=LONG)
+        await cache.set_many({"page:1": b"1", "page:2": b"1", "city": b"1"}, ttl=LONG_TTL)
         await other.get_many(["page:1", "page:2", "city"])
         await cache.drop_matching("page:*")
-        await self._never_again(other, "page:1")
+        await self._assert_stays_dropped(other, "page:1")
         assert await other.get_many(["page:1", "page:2", "city"]) == {"city": b"1"}
 
     async def test_what_the_other_read_before_the_drop_is_not_taken_in(self, cache: Cache, other: Cache) -> None:
         await cache.drop(["a"])
         await cache.drop_matching("page:*")
-        await other.set_many({"a": b"old", "page:1": b"old"}, ttl=LONG)
+        await other.set_many({"a": b"old", "page:1": b"old"}, ttl=LONG_TTL)
         assert await cache.get_many(["a", "page:1"]) == await other.get_many(["a", "page:1"]) == {}
 
-    async def _never_again(self, cache: Cache, key: str) -> None:
-        """Wait for the moment that a note takes to the other process, then hold it to it."""
+    async def _assert_stays_dropped(self, cache: Cache, key: str) -> None:
+        """Wait until the invalidation has reached the other process, then assert that the key stays dropped."""
 
-        async def forgotten() -> bool:
+        async def is_dropped() -> bool:
             return key not in await cache.get_many([key])
 
-        await eventually(forgotten, within=2.0, pause=0)
-        assert await forgotten()
+        await eventually(is_dropped, within=2.0, pause=0)
+        assert await is_dropped()

@@ -1,244 +1,190 @@
-"""Suite for `ports.presence.Presence`: signs of life, graces, vacancies, jumping clocks. Time comes in as arguments."""
+"""Conformance suite for `ports.presence.Presence`."""
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-import pytest
+from tidings.ports.presence import EpochEnd, Presence, RoomReport, RoomView, Sweep
+from tidings.testing.polling import eventually
 
-from tidings.ports.presence import Presence, Vacancy
-from tidings.testing.contracts.samples import NOW
+T = TypeVar("T")
 
-SECOND = timedelta(seconds=1)
-LIFE = 15 * SECOND
-GRACE = 30 * SECOND
-A_MOMENT = timedelta(microseconds=1)
-MANY = 1000
-#: names that another notation might stumble over
-ODD_NAMES = ("", " ", "a:b", "7:", "{tag}", "%s*?[", "line\nbreak", "nul\0", "Jürgen", "日本", "x" * 300)
+#: seconds; long enough that a slow machine does not miss a lease
+LEASE = 0.6
+GRACE = 0.9
+ROOM = "event-1"
 
 
-async def see(
-    presence: Presence, room: str, *members: str, now: datetime = NOW, life: timedelta = LIFE, grace: timedelta = GRACE
-) -> None:
-    """Say that members are there."""
-    for member in members:
-        await presence.seen(room, member, until=now + life, grace=grace, now=now)
+def make_report(*users: str, room: str = ROOM, grace: float = GRACE) -> RoomReport:
+    """Return the report of a node with one connection per user."""
+    return RoomReport(
+        room, connections=len(users), lease=LEASE, silent_for=0.0, grace=grace, joined=users, departure_delay=0.05
+    )
 
 
-async def rooms_of(presence: Presence, now: datetime, limit: int = MANY) -> list[str]:
-    """Take vacancies and return their rooms."""
-    return [vacancy.room for vacancy in await presence.vacated(now, limit)]
+def make_departure(*left: str, room: str = ROOM, silent_for: float = 0.0, grace: float = GRACE) -> RoomReport:
+    """Return the report of a node without viewers, after users left."""
+    return RoomReport(
+        room, connections=0, lease=0.0, silent_for=silent_for, grace=grace, left=left, departure_delay=0.05
+    )
 
 
 class PresenceContract:
-    """Subclass it and give a fixture `presence`: an empty presence of the adapter."""
+    """Fixture `presence`: an empty adapter. Reports of several nodes may reach it over one instance."""
 
-    async def test_nobody_is_anywhere_at_first(self, presence: Presence) -> None:
-        assert (await presence.members("jazz", NOW), await presence.total(NOW)) == (0, 0)
-        assert await rooms_of(presence, NOW) == []
+    async def test_a_room_is_live_while_a_node_reports_viewers(self, presence: Presence) -> None:
+        view = await self.report(presence, "a", make_report("ada", "bo"))
+        assert view == RoomView(ROOM, None, None, True, 2, 2, has_others=False, arrived=("ada", "bo"))
+        assert await presence.count_connections() == 2
+        assert [found.room for found in await presence.list_rooms("", 10)] == [ROOM]
+        assert await presence.list_rooms(ROOM, 10) == []
+        assert await presence.get_room("unknown") is None
 
-    async def test_members_are_counted_once_and_by_room(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana", "ben", "ana")
-        await see(presence, "folk", "ana")
-        assert [await presence.members(room, NOW) for room in ("jazz", "folk", "rock")] == [2, 1, 0]
-        assert await presence.total(NOW) == 3
+    async def test_e05_a_user_of_two_nodes_counts_once_and_departs_with_the_last(self, presence: Presence) -> None:
+        await self.report(presence, "a", make_report("ada"))
+        second = await self.report(presence, "b", make_report("ada"))
+        assert (second.users, second.connections, second.arrived, second.has_others) == (1, 2, (), True)
+        first = await self.report(presence, "a", make_departure("ada"))
+        assert (first.users, first.connections, first.is_live) == (1, 1, True)
+        assert (await presence.sweep(10, node_lease=LEASE)).departed == []
+        await self.report(presence, "b", make_departure("ada"))
+        assert await self.wait_for(presence, lambda sweep: sweep.departed) == [(ROOM, "ada")]
 
-    async def test_a_member_counts_until_its_time_and_longer_if_it_is_seen_again(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana", "ben")
-        await see(presence, "jazz", "ana", now=NOW + 10 * SECOND)
-        counted = [await presence.members("jazz", NOW + after) for after in (LIFE - A_MOMENT, LIFE, 25 * SECOND)]
-        assert counted == [2, 1, 0]
-        assert await presence.total(NOW + LIFE) == 1
+    async def test_e09_a_user_who_returns_in_time_neither_departs_nor_arrives(self, presence: Presence) -> None:
+        await self.report(presence, "a", make_report("ada"))
+        await self.report(presence, "a", replace(make_departure("ada"), departure_delay=30.0))
+        back = await self.report(presence, "b", make_report("ada"))
+        assert back.arrived == ()
+        assert (await presence.sweep(10, node_lease=LEASE)).departed == []
 
-    async def test_what_was_said_last_holds(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana")
-        await see(presence, "jazz", "ana", life=SECOND)
-        assert await presence.members("jazz", NOW + 2 * SECOND) == 0
+    async def test_e01_an_end_is_decided_once_after_the_grace_period(self, presence: Presence) -> None:
+        await self.open_epoch(presence, 7)
+        await self.report(presence, "a", make_departure("ada"))
+        ends = await self.wait_for_ends(presence)
+        assert [(end.room, end.epoch) for end in ends] == [(ROOM, 7)]
+        assert GRACE <= ends[0].silent_for < GRACE + 20 * LEASE
+        assert (await presence.sweep(10, node_lease=LEASE)).ends == []
+        await presence.confirm_end(ROOM, 7)
+        assert await presence.get_room(ROOM) is None
 
-    async def test_who_left_does_not_count(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana", "ben")
-        await presence.left("jazz", "ana", now=NOW)
-        assert (await presence.members("jazz", NOW), await presence.total(NOW)) == (1, 1)
+    async def test_e02_the_grace_counts_from_the_last_sign_of_life(self, presence: Presence) -> None:
+        await self.open_epoch(presence, 1)
+        await self.report(presence, "a", make_departure("ada", silent_for=60.0))
+        # the report that opened the room was a later sign of life
+        assert (await self.wait_for_ends(presence))[0].silent_for < 60.0
 
-    async def test_a_room_is_vacated_when_its_grace_is_over_and_not_a_moment_before(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana")
-        left = NOW + 5 * SECOND
-        await presence.left("jazz", "ana", now=left)
-        assert await rooms_of(presence, left + GRACE - A_MOMENT) == []
-        (vacancy,) = await presence.vacated(left + GRACE, MANY)
-        assert (vacancy.room, vacancy.since) == ("jazz", left)
-        assert await rooms_of(presence, left + GRACE) == []
-        assert await rooms_of(presence, left + 100 * GRACE) == []
+    async def test_e03_a_lease_at_the_deadline_prevents_the_end(self, presence: Presence) -> None:
+        await self.open_epoch(presence, 1)
+        await self.report(presence, "a", make_departure("ada"))
+        await asyncio.sleep(GRACE / 2)
+        for _ in range(6):
+            # the grace period passes while the user is back
+            await self.report(presence, "a", make_report("ada"))
+            assert (await presence.sweep(10, node_lease=LEASE)).ends == []
+            await asyncio.sleep(LEASE / 3)
+        room = await presence.get_room(ROOM)
+        assert room is not None
+        assert (room.is_live, room.epoch) == (True, 1)
 
-    async def test_a_room_is_not_vacated_while_anybody_is_there(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana", "ben")
-        await presence.left("jazz", "ana", now=NOW)
-        for beat in range(10):
-            await see(presence, "jazz", "ben", now=NOW + beat * 10 * SECOND)
-            assert await rooms_of(presence, NOW + beat * 10 * SECOND) == []
+    async def test_e06_the_leases_of_a_silent_node_expire_and_its_rooms_end(self, presence: Presence) -> None:
+        await self.open_epoch(presence, 3)
+        ends = await self.wait_for_ends(presence)
+        assert [(end.room, end.epoch) for end in ends] == [(ROOM, 3)]
+        assert await presence.count_connections() == 0
 
-    async def test_somebody_who_comes_back_in_time_cancels_it(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana")
-        await presence.left("jazz", "ana", now=NOW)
-        back = NOW + GRACE - A_MOMENT
-        await see(presence, "jazz", "ben", now=back)
-        assert await rooms_of(presence, back + SECOND) == []
-        await presence.left("jazz", "ben", now=back + SECOND)
-        assert await rooms_of(presence, back + GRACE) == []
-        assert await rooms_of(presence, back + SECOND + GRACE) == ["jazz"]
+    async def test_e06_the_users_of_a_silent_node_do_not_count_while_others_watch(self, presence: Presence) -> None:
+        await self.open_epoch(presence, 3)
 
-    async def test_somebody_who_comes_back_before_it_was_taken_cancels_it(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana")
-        await presence.left("jazz", "ana", now=NOW)
-        await see(presence, "jazz", "ana", now=NOW + 2 * GRACE)
-        assert await rooms_of(presence, NOW + 2 * GRACE) == []
+        async def is_dropped() -> bool:
+            view = await self.report(presence, "b", make_report("bo"))
+            await presence.sweep(10, node_lease=LEASE)
+            return (view.users, view.connections, view.epoch) == (1, 1, 3)
 
-    async def test_who_falls_silent_is_missed_and_then_has_the_grace(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana")
-        for after in (LIFE - A_MOMENT, LIFE, LIFE + GRACE - A_MOMENT):
-            assert await rooms_of(presence, NOW + after) == []
-        (vacancy,) = await presence.vacated(NOW + LIFE + GRACE, MANY)
-        assert (vacancy.room, vacancy.since) == ("jazz", NOW)
+        await eventually(is_dropped, within=10.0)
 
-    async def test_nobody_is_given_up_who_was_not_looked_for(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana")
-        await see(presence, "folk", "ben")
-        late = NOW + timedelta(hours=1)
-        assert await rooms_of(presence, late) == []
-        await see(presence, "jazz", "ana", now=late + GRACE - SECOND)
-        assert await rooms_of(presence, late + GRACE) == ["folk"]
+    async def test_e07_a_restarted_node_removes_the_leases_of_its_predecessor(self, presence: Presence) -> None:
+        await presence.start_node("host:8000", "host:8000#1")
+        await self.report(presence, "host:8000#1", make_report("ada"))
+        await presence.remove_node("host:8000#1")
+        await presence.start_node("host:8000", "host:8000#2")
+        room = await presence.get_room(ROOM)
+        assert room is not None
+        assert (room.is_live, room.users, room.connections) == (False, 0, 0)
+        assert await presence.count_connections() == 0
 
-    async def test_to_leave_a_room_twice_or_without_being_there_vacates_nothing(self, presence: Presence) -> None:
-        await presence.left("jazz", "ana", now=NOW)
-        await see(presence, "folk", "ben")
-        await presence.left("folk", "ana", now=NOW)
-        assert await presence.members("folk", NOW) == 1
-        await presence.left("folk", "ben", now=NOW)
-        await presence.left("folk", "ben", now=NOW + 20 * SECOND)
-        assert await rooms_of(presence, NOW + GRACE) == ["folk"]
-        await presence.left("folk", "ben", now=NOW + GRACE)
-        assert await rooms_of(presence, NOW + 3 * GRACE) == []
+    async def test_e08_a_late_report_neither_ends_nor_prolongs_a_room(self, presence: Presence) -> None:
+        await self.open_epoch(presence, 1)
+        await self.report(presence, "b", make_report("bo"))
+        stale = await self.report(presence, "a", make_departure("ada", silent_for=60.0))
+        assert (stale.is_live, stale.epoch, stale.users) == (True, 1, 1)
+        await self.report(presence, "b", make_departure("bo"))
+        ends = await self.wait_for_ends(presence)
+        await presence.confirm_end(ROOM, 1)
+        await self.report(presence, "a", make_departure("ada", silent_for=60.0))
+        # an old sign of life reopens no epoch: the room has no number, and its owner finds none to end
+        assert await self.wait_for(presence, lambda sweep: sweep.unnumbered) == [ROOM]
+        await presence.confirm_end(ROOM, None)
+        assert await presence.get_room(ROOM) is None
+        assert len(ends) == 1
 
-    async def test_each_room_has_its_own_grace_and_the_last_one_given_holds(self, presence: Presence) -> None:
-        await see(presence, "short", "ana", grace=SECOND)
-        await see(presence, "long", "ana", grace=timedelta(hours=1))
-        await see(presence, "none", "ana", grace=0 * SECOND)
-        await see(presence, "changed", "ana", grace=SECOND)
-        await see(presence, "changed", "ana", grace=GRACE)
-        for room in ("short", "long", "none", "changed"):
-            await presence.left(room, "ana", now=NOW)
-        given = [await rooms_of(presence, NOW + after) for after in (0 * SECOND, SECOND, GRACE, 120 * GRACE)]
-        assert given == [["none"], ["short"], ["changed"], ["long"]]
+    async def test_a_viewer_after_the_decision_begins_the_next_epoch(self, presence: Presence) -> None:
+        await self.open_epoch(presence, 4)
+        await self.report(presence, "a", make_departure("ada"))
+        await self.wait_for_ends(presence)
+        back = await self.report(presence, "a", make_report("ada"))
+        assert (back.epoch, back.unrecorded, back.is_live) == (None, 4, True)
+        await presence.set_epoch(ROOM, 4)
+        await presence.confirm_end(ROOM, 4)
+        await presence.set_epoch(ROOM, 5)
+        await presence.set_epoch(ROOM, 6)
+        room = await presence.get_room(ROOM)
+        assert room is not None
+        assert (room.epoch, room.unrecorded) == (5, None)
 
-    async def test_epochs_of_a_room_grow(self, presence: Presence) -> None:
-        epochs = []
-        for day in range(0, 12, 3):
-            now = NOW + timedelta(days=day)
-            await see(presence, "jazz", "ana", now=now)
-            await presence.left("jazz", "ana", now=now)
-            epochs += [vacancy.epoch for vacancy in await presence.vacated(now + GRACE, MANY)]
-        assert len(epochs) == 4
-        assert epochs == sorted(set(epochs))
+    async def test_an_epoch_that_ended_elsewhere_is_followed_by_a_new_one(self, presence: Presence) -> None:
+        await self.open_epoch(presence, 2)
+        await presence.confirm_end(ROOM, 2)
+        room = await presence.get_room(ROOM)
+        assert room is not None
+        assert (room.is_live, room.epoch) == (True, None)
 
-    async def test_no_epoch_is_used_twice_when_an_instant_comes_again(self, presence: Presence) -> None:
-        given: list[Vacancy] = []
-        for _ in range(3):
-            await see(presence, "jazz", "ana")
-            await presence.left("jazz", "ana", now=NOW)
-            given += await presence.vacated(NOW + GRACE, MANY)
-        assert len({vacancy.epoch for vacancy in given}) == 3
+    async def test_a_complete_report_replaces_the_users(self, presence: Presence) -> None:
+        await self.report(presence, "a", make_report("ada", "bo"))
+        view = await self.report(presence, "a", replace(make_report("bo", "cy"), is_complete=True))
+        assert (view.users, view.arrived) == (2, ("cy",))
 
-    async def test_no_more_are_given_than_asked_for_and_those_due_first_come_first(self, presence: Presence) -> None:
-        rooms = [f"room-{number:03}" for number in range(25)]
-        for place, room in enumerate(rooms):
-            await see(presence, room, "ana")
-            await presence.left(room, "ana", now=NOW + place * A_MOMENT)
-        given = [await rooms_of(presence, NOW + 2 * GRACE, limit=10) for _ in range(4)]
-        assert given == [rooms[:10], rooms[10:20], rooms[20:], []]
+    async def test_e16_counts_need_no_list(self, presence: Presence) -> None:
+        users = [f"user-{number}" for number in range(300)]
+        await presence.report("a", [make_report(*users, room=f"room-{number}") for number in range(3)])
+        await presence.report("b", [make_report("user-7", room="room-1")])
+        assert await presence.count_connections() == 901
+        pages = [await presence.list_rooms("", 2), await presence.list_rooms("room-1", 2)]
+        assert [[(view.room, view.users) for view in page] for page in pages] == [
+            [("room-0", 300), ("room-1", 300)],
+            [("room-2", 300)],
+        ]
 
-    async def test_thousands_who_fall_silent_together_are_all_missed(self, presence: Presence) -> None:
-        rooms = [f"room-{number}" for number in range(1500)]
-        await asyncio.gather(*(see(presence, room, "ana", "ben") for room in rooms))
-        assert await presence.total(NOW) == 3000
-        assert await rooms_of(presence, NOW + LIFE) == []
-        assert await presence.total(NOW) == 0, "one look missed them all"
-        given = [await rooms_of(presence, NOW + LIFE + GRACE) for _ in range(3)]
-        assert [len(some) for some in given] == [1000, 500, 0]
-        assert {room for some in given for room in some} == set(rooms)
+    # --- steps
 
-    async def test_each_vacancy_goes_to_one_of_many_who_ask_at_once(self, presence: Presence) -> None:
-        rooms = {f"room-{number}" for number in range(60)}
-        for room in rooms:
-            await see(presence, room, "ana")
-            await presence.left(room, "ana", now=NOW)
-        takes = await asyncio.gather(*(rooms_of(presence, NOW + GRACE, limit=7) for _ in range(12)))
-        given = [room for some in takes for room in some]
-        assert len(given) == len(rooms)
-        assert set(given) == rooms
+    async def report(self, presence: Presence, node: str, report: RoomReport) -> RoomView:
+        """Send one report."""
+        return (await presence.report(node, [report]))[0]
 
-    @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
-    async def test_rooms_and_members_have_any_name(self, presence: Presence, name: str) -> None:
-        await see(presence, name, name, "ana")
-        await see(presence, name + "x", name)
-        assert (await presence.members(name, NOW), await presence.total(NOW)) == (2, 3)
-        await presence.left(name, "ana", now=NOW)
-        assert await rooms_of(presence, NOW + LIFE) == []
-        assert sorted(await rooms_of(presence, NOW + LIFE + GRACE)) == sorted([name, name + "x"])
+    async def open_epoch(self, presence: Presence, epoch: int) -> None:
+        """Have the user ada join at node a, in a numbered epoch. The first sweep has been made."""
+        await presence.sweep(10, node_lease=LEASE)
+        await self.report(presence, "a", make_report("ada"))
+        await presence.set_epoch(ROOM, epoch)
 
-    @pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(days=1)])
-    async def test_a_clock_that_jumps_forward_gives_nobody_up_who_is_still_seen(
-        self, presence: Presence, jump: timedelta
-    ) -> None:
-        await see(presence, "jazz", "ana")
-        await see(presence, "folk", "ben")
-        jumped = NOW + jump
-        assert await rooms_of(presence, jumped) == []
-        await see(presence, "jazz", "ana", now=jumped + 5 * SECOND)
-        assert await rooms_of(presence, jumped + 5 * SECOND) == []
-        assert await presence.members("jazz", jumped + 5 * SECOND) == 1
-        assert await rooms_of(presence, jumped + GRACE) == ["folk"]
+    async def wait_for_ends(self, presence: Presence) -> Sequence[EpochEnd]:
+        """Sweep until ends are decided."""
+        return await self.wait_for(presence, lambda sweep: sweep.ends)
 
-    @pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(days=1)])
-    async def test_a_clock_that_is_set_back_keeps_nobody_longer_than_a_life_and_a_grace(
-        self, presence: Presence, jump: timedelta
-    ) -> None:
-        ahead = NOW + jump
-        await see(presence, "silent", "ana", now=ahead)
-        await see(presence, "left", "ana", now=ahead)
-        await presence.left("left", "ana", now=ahead)
-        assert await rooms_of(presence, NOW) == []
-        assert await rooms_of(presence, NOW + GRACE - A_MOMENT) == []
-        assert await rooms_of(presence, NOW + GRACE) == ["left"]
-        given = await self._looked(presence, NOW + GRACE, NOW + LIFE + 3 * GRACE)
-        assert [vacancy.room for vacancy in given] == ["silent"]
+    async def wait_for(self, presence: Presence, part: Callable[[Sweep], Sequence[T]]) -> Sequence[T]:
+        """Sweep until a part of the result is not empty, and return it."""
 
-    async def test_a_clock_that_is_set_back_and_a_member_who_is_seen_by_it(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana", now=NOW + timedelta(days=1))
-        await see(presence, "jazz", "ana")
-        assert await presence.members("jazz", NOW + LIFE) == 0
-        given = await self._looked(presence, NOW + LIFE, NOW + LIFE + GRACE)
-        assert [(vacancy.room, vacancy.since) for vacancy in given] == [("jazz", NOW)]
+        async def sweep() -> Sequence[T] | None:
+            return part(await presence.sweep(10, node_lease=LEASE)) or None
 
-    async def test_nobody_was_there_later_than_it_was_noticed_that_nobody_is(self, presence: Presence) -> None:
-        await see(presence, "jazz", "ana")
-        await see(presence, "jazz", "ben")
-        await presence.left("jazz", "ben", now=NOW + timedelta(hours=1))
-        given = await self._looked(presence, NOW + LIFE, NOW + LIFE + GRACE)
-        assert [(vacancy.room, vacancy.since) for vacancy in given] == [("jazz", NOW + LIFE)]
-
-    async def test_clocks_that_differ_by_seconds_give_nobody_up(self, presence: Presence) -> None:
-        behind, ahead = -3 * SECOND, 3 * SECOND
-        for beat in range(20):
-            now = NOW + beat * 10 * SECOND
-            await see(presence, "jazz", "ana", now=now + behind)
-            for clock in (ahead, behind):
-                assert await rooms_of(presence, now + clock) == []
-
-    async def _looked(self, presence: Presence, start: datetime, end: datetime) -> Sequence[Vacancy]:
-        """Look every second from start to end, both included."""
-        given: list[Vacancy] = []
-        while start <= end:
-            given += await presence.vacated(start, MANY)
-            start += SECOND
-        return given
+        return await eventually(sweep, within=10.0)

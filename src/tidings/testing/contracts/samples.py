@@ -1,4 +1,4 @@
-"""Small valid records for the suites. What a test does not name has a value here that it does not care about."""
+"""Factories of small valid records for the suites. Arguments default to values that do not matter to a test."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from tidings.model.audience import Audience, everyone, users
-from tidings.model.delivery import Attempted, Due, Planned, Skipped
+from tidings.model.delivery import AttemptResult, ClaimedDelivery, PlannedDelivery, SkipRecord
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.outcome import Outcome
@@ -24,32 +24,32 @@ LEASE = timedelta(seconds=60)
 NO_KEY = "00000000-0000-7000-8000-000000000000"
 
 
-def an_id(at: datetime) -> str:
-    """An id made at an instant. `new_id` never goes back: in a test of another time it would be the latest one's."""
+def make_id_at(at: datetime) -> str:
+    """Return an id with the timestamp `at`. `new_id` is monotonic and does not produce ids of an earlier time."""
     milliseconds = f"{int(at.timestamp() * 1000):012x}"
     return f"{milliseconds[:8]}-{milliseconds[8:]}-7000-8000-{os.urandom(6).hex()}"
 
 
-async def reachable(store: Store, tx: Transaction, *user_ids: str) -> set[tuple[str, str]]:
-    """Return (user id, device id) of every device that planning would reach."""
+async def list_reachable_devices(store: Store, tx: Transaction, *user_ids: str) -> set[tuple[str, str]]:
+    """Return (user id, device id) of every device for which planning would create a delivery."""
     page = await store.audiences.page(tx, users(*user_ids), category="NEWS", after=None, limit=100)
     return {(one.user_id, target) for one in page for target in one.targets.get("webpush", ())}
 
 
-async def at_once(store: Store, *calls: Coroutine[object, object, T]) -> list[T]:
-    """Await calls together, over connections that are open already: opening them would keep the calls apart."""
+async def run_concurrently(store: Store, *calls: Coroutine[object, object, T]) -> list[T]:
+    """Await calls concurrently. Connections are opened first, because opening them would serialise the calls."""
     await asyncio.gather(*(store.ping() for _ in calls))
     return list(await asyncio.gather(*calls))
 
 
-def a_notification(
+def make_notification(
     audience: Audience | None = None,
     *,
     state: NotificationState = NotificationState.ACCEPTED,
     category: str = "NEWS",
     template: str = "NEWS",
 ) -> Notification:
-    """A notification to everyone, accepted now."""
+    """Return a notification to everyone, accepted now."""
     return Notification(
         id=new_id(NOW),
         template_code=template,
@@ -69,8 +69,8 @@ def a_notification(
     )
 
 
-def a_subscription(user_id: str, name: str = "1", *, auth: bytes = b"a" * 16) -> PushSubscription:
-    """A browser's subscription; equal names make equal endpoints."""
+def make_subscription(user_id: str, name: str = "1", *, auth: bytes = b"a" * 16) -> PushSubscription:
+    """Return a subscription; equal names give equal endpoints."""
     return PushSubscription(
         id=new_id(NOW),
         user_id=user_id,
@@ -80,84 +80,93 @@ def a_subscription(user_id: str, name: str = "1", *, auth: bytes = b"a" * 16) ->
         vapid_key_id=NO_KEY,
         device="Firefox on Linux",
         created_at=NOW,
+        last_seen_at=NOW,
     )
 
 
-def a_planned(
+def make_planned_delivery(
     notification: Notification, user_id: str, target_id: str, *, batch_id: str, lane: Lane = Lane.HIGH
-) -> Planned:
-    """A delivery that is due now."""
-    return Planned(new_id(NOW), notification.id, user_id, "webpush", target_id, batch_id, lane, NOW, "on by default")
+) -> PlannedDelivery:
+    """Return a delivery that is due now."""
+    return PlannedDelivery(
+        new_id(NOW), notification.id, user_id, "webpush", target_id, batch_id, lane, NOW, "on by default"
+    )
 
 
-def tried(due: Due, outcome: Outcome | Skipped, *, token: str | None = None, at: datetime = NOW) -> Attempted:
-    """One try at a claimed delivery, under its own lease unless a token is given."""
-    return Attempted(
-        delivery_id=due.id,
-        notification_id=due.notification_id,
-        user_id=due.user_id,
-        channel=due.channel,
-        target_id=due.target.id if due.target else None,
-        lease_token=token or due.lease_token,
-        number=due.attempts + 1,
+def make_attempt_result(
+    delivery: ClaimedDelivery, outcome: Outcome | SkipRecord, *, token: str | None = None, at: datetime = NOW
+) -> AttemptResult:
+    """Return an attempt at a claimed delivery, with its own fencing token unless another is given."""
+    return AttemptResult(
+        delivery_id=delivery.id,
+        notification_id=delivery.notification_id,
+        user_id=delivery.user_id,
+        channel=delivery.channel,
+        target_id=delivery.target.id if delivery.target else None,
+        lease_token=token or delivery.lease_token,
+        number=delivery.attempts + 1,
         outcome=outcome,
         expires_at=NOW + timedelta(days=1),
         started_at=at,
         finished_at=at + timedelta(seconds=1),
+        target_version=delivery.target.version if delivery.target else None,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """A notification planned to some users with one device each, all in one batch."""
+class PlannedNotification:
+    """A notification planned for users with one device each, all in one batch."""
 
     notification: Notification
     devices: Sequence[PushSubscription]
-    planned: Sequence[Planned]
+    planned: Sequence[PlannedDelivery]
     batch_id: str
 
-    async def claim(self, store: Store, *, token: str | None = None, now: datetime = NOW) -> Sequence[Due]:
+    async def claim(self, store: Store, *, token: str | None = None, now: datetime = NOW) -> Sequence[ClaimedDelivery]:
         """Claim the batch for a minute under a new lease."""
-        async with store.begin() as tx:
+        async with store.transaction() as tx:
             return await store.deliveries.claim(
                 tx, [self.batch_id], token=token or new_id(NOW), now=now, lease_until=now + LEASE
             )
 
 
-async def planned_scene(store: Store, *user_ids: str, lane: Lane = Lane.HIGH) -> Scene:
-    """Store users (`ana` and `ben` unless named), their devices, a notification and its deliveries."""
+async def create_planned_notification(store: Store, *user_ids: str, lane: Lane = Lane.HIGH) -> PlannedNotification:
+    """Store users (default: `ana` and `ben`), their devices, a notification and its deliveries."""
     user_ids = user_ids or ("ana", "ben")
-    notification, batch_id = a_notification(), new_id(NOW)
-    devices = [a_subscription(user_id, new_id(NOW)) for user_id in user_ids]
-    planned = [a_planned(notification, device.user_id, device.id, batch_id=batch_id, lane=lane) for device in devices]
-    async with store.begin() as tx:
+    notification, batch_id = make_notification(), new_id(NOW)
+    devices = [make_subscription(user_id, new_id(NOW)) for user_id in user_ids]
+    planned = [
+        make_planned_delivery(notification, device.user_id, device.id, batch_id=batch_id, lane=lane)
+        for device in devices
+    ]
+    async with store.transaction() as tx:
         await store.users.upsert(tx, [User(user_id) for user_id in user_ids], NOW)
         for device in devices:
             await store.subscriptions.register(tx, device, replaces=None, now=NOW)
-        await store.notifications.add(tx, notification)
+        await store.notifications.add_many(tx, [notification])
         await store.deliveries.add(tx, planned, [], NOW)
-    return Scene(notification, devices, planned, batch_id)
+    return PlannedNotification(notification, devices, planned, batch_id)
 
 
-async def by_state(store: Store, notification: Notification) -> dict[str, int]:
+async def count_by_state(store: Store, notification: Notification) -> dict[str, int]:
     """Return how many deliveries of the notification are in each state."""
-    async with store.read() as tx:
-        return dict((await store.notifications.counts(tx, notification.id)).by_state)
+    async with store.read_snapshot() as tx:
+        return dict((await store.notifications.get_counts(tx, notification.id)).by_state)
 
 
-def a_due(notification: Notification, user_id: str = "ana", *, target: bool = True) -> Due:
-    """A delivery claimed now, of a user with defaults for everything, on one active device unless told otherwise."""
-    return Due(
+def make_claimed_delivery(notification: Notification, user_id: str = "ana", *, target: bool = True) -> ClaimedDelivery:
+    """Return a delivery claimed now, of a user with default settings and, unless `target` is false, one device."""
+    return ClaimedDelivery(
         id=new_id(NOW),
         notification_id=notification.id,
         user_id=user_id,
         channel="webpush",
-        target=a_subscription(user_id, user_id) if target else None,
+        target=make_subscription(user_id, user_id) if target else None,
         locale="en",
         timezone="UTC",
         preference=None,
         attempts=0,
         lease_token=new_id(NOW),
         lease_until=NOW + LEASE,
-        planned_at=NOW,
+        created_at=NOW,
     )

@@ -1,4 +1,4 @@
-/** The alerts panel: says why first, asks inside the click, and shows where things stand, whatever happens. */
+/** The alerts panel: explains alerts, subscribes on a click, and shows the subscription's state. */
 
 import { PushError, browserName } from "../push/manager.js";
 import { announce, button, byId, el } from "./dom.js";
@@ -18,21 +18,20 @@ export class AlertsPanel {
     this.onState = onState;
   }
 
-  /** Show where things stand; on each visit, once signed in. Never prompts. */
+  /** Synchronise and show the state; called on each visit, once signed in. Never prompts. */
   async refresh() {
     await this.#attempt(async () => {
       const state = await this.push.state();
-      if (state === "unsupported" || state === "ios-needs-install") return;
+      if (state === "unsupported" || state === "ios-needs-install") return state;
       await this.push.prepare();
-      await this.push.resync();
+      return this.push.resync();
     });
   }
 
-  /** @param {() => Promise<void>} work shows the state afterwards, or what went wrong */
+  /** Run an action, then show the state or the error. @param {() => Promise<PushState | void>} work */
   async #attempt(work) {
     try {
-      await work();
-      await this.#show(await this.push.state());
+      await this.#show((await work()) ?? (await this.push.state()));
     } catch (error) {
       if (!(error instanceof PushError)) throw error;
       if (error.code === "denied") await this.#show("denied");
@@ -41,7 +40,7 @@ export class AlertsPanel {
   }
 
   #turnOn() {
-    // The browser is asked in this very turn: prompts must come from the click itself.
+    // No await before this call: browsers allow the prompt only in the task of the click.
     const work = this.push.subscribe();
     const asking = Notification.permission === "default";
     this.#set("busy", asking ? "Your browser is asking" : "Turning on …");
@@ -148,8 +147,8 @@ export class AlertsPanel {
         "p",
         { class: "say" },
         names.length > 1
-          ? `${names.length} devices hear of changes: ${list}.`
-          : `${list} hears of every change to your ticket.`,
+          ? `${names.length} devices are notified of changes: ${list}.`
+          : `${list} is notified of every change to your event.`,
       ),
       act(button("Turn off on this device", () => this.#turnOff(), "quiet")),
     ];

@@ -1,4 +1,4 @@
-/** The demo's HTTP calls, typed; a refusal becomes an `ApiProblem` with the server's own sentence. */
+/** Typed HTTP client of the demo. An error response becomes an `ApiProblem` with the server's `detail`. */
 
 /** @typedef {{ id: string, title: string, description: string | null, startDate: string, endDate: string | null,
  *   venue: string | null, address: string | null, city: string | null, hostId: string | null, status: string,
@@ -9,13 +9,13 @@
 /** @typedef {{ userId: string, token: string, expiresAt: string, eventId: string, event: Event, ticket: string }}
  *   SignedUp */
 /** @typedef {{ id: string, status: string, recipients: number, deliveries: number, skipped: number,
- *   byState: Record<string, number>, finished: boolean }} Progress `finished`: everybody has a final state */
-/** @typedef {{ target: string | null, state: string, why: string | null, dueAt: string, updatedAt: string,
+ *   byState: Record<string, number>, finished: boolean }} Progress `finished`: every delivery has a final state */
+/** @typedef {{ channel: string, target: string | null, state: string, why: string | null, dueAt: string, updatedAt: string,
  *   attempts: { finishedAt: string | null }[] }} Delivery */
 /** @typedef {{ userId: string, notificationId: string, verdict: string, sentences: string[], deliveries: Delivery[],
- *   skips: { reason: string }[] }} Explanation `sentences` speak about the user, for operators */
+ *   skips: { reason: string }[] }} Explanation `sentences` are written for operators */
 
-/** The server said no, or could not be reached (status 0). */
+/** The server rejected the request, or could not be reached (status 0). */
 export class ApiProblem extends Error {
   /** @param {number} status @param {string} detail @param {{ field: string, message: string }[]} errors */
   constructor(status, detail, errors = []) {

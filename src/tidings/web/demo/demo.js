@@ -1,4 +1,4 @@
-/** The demo page: signs a visitor up, then lets the panels work together on one event. */
+/** The demo page: signs a visitor up, then connects the panels of one event. */
 
 import { PushError, PushSubscriptionManager } from "../push/manager.js";
 import { AlertsPanel } from "./alerts.js";
@@ -60,6 +60,7 @@ function open(event) {
   byId("who", HTMLElement).hidden = false;
   byId("who-name", HTMLElement).textContent = session.name;
   byId("who-zone", HTMLElement).textContent = zoneLabel(session.timezone);
+  byId("mailbox", HTMLAnchorElement).href = `/demo/api/mailbox?userId=${encodeURIComponent(session.userId)}`;
   done("ticket");
   show(event, []);
   received.catchUp(session.locale);
@@ -112,11 +113,11 @@ function welcome(reason) {
 
 byId("leave", HTMLButtonElement).addEventListener("click", async () => {
   try {
-    await push.unsubscribe();
+    await push.signOut();
   } catch (error) {
-    // An expired session cannot unsubscribe by itself; the next sign-up on this browser takes the device over.
+    // This browser is detached all the same; the server learns it from the push service.
     if (!(error instanceof PushError)) throw error;
-    console.info("tidings demo: left without unsubscribing", error);
+    console.info("tidings demo: the server was not told of signing out", error);
   }
   welcome(null);
 });

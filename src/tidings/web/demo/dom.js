@@ -1,4 +1,4 @@
-/** Small ways to reach and build elements. Text is only ever set as text: nothing from a server becomes markup. */
+/** Functions to find and create elements. Text is only set as text, so server data never become markup. */
 
 /**
  * @template {HTMLElement} T
@@ -36,7 +36,7 @@ export function button(text, act, look = "") {
   return made;
 }
 
-/** Say something to screen readers, once. @param {string} text */
+/** Announce a text to screen readers. @param {string} text */
 export function announce(text) {
   byId("announcer", HTMLElement).textContent = text;
 }

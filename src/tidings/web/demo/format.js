@@ -1,4 +1,4 @@
-/** Dates as the visitor reads them: in the language and time zone chosen at sign-up, not the browser's. */
+/** Date formatting in the language and time zone chosen at sign-up, not the browser's. */
 
 /** @typedef {{ locale: string, timezone: string }} Reader */
 
@@ -37,7 +37,7 @@ export function hoursOf(start, end, { locale, timezone }) {
   const time = /** @type {const} */ ({ hour: "numeric", minute: "2-digit", timeZone: timezone });
   const plain = new Intl.DateTimeFormat(locale, time);
   const zoned = new Intl.DateTimeFormat(locale, { ...time, timeZoneName: "short" });
-  // Not `formatRange`: an evening that ends after midnight would be written out with both dates.
+  // Not `formatRange`: it prints both dates for an event that ends after midnight.
   const oneEvening = end !== null && Date.parse(end) - Date.parse(start) < 16 * 3_600_000;
   return oneEvening
     ? `${plain.format(new Date(start))} – ${zoned.format(new Date(end))}`
@@ -47,7 +47,7 @@ export function hoursOf(start, end, { locale, timezone }) {
 /** @param {Date} moment @param {string} timezone @returns {string} "2026-11-22T19:00", for datetime-local fields */
 export function wallClock(moment, timezone) {
   const shape = /** @type {const} */ ({ dateStyle: "short", timeStyle: "short", hourCycle: "h23" });
-  // Swedish dates are ISO dates.
+  // the Swedish locale formats dates as ISO 8601
   return new Intl.DateTimeFormat("sv-SE", { ...shape, timeZone: timezone }).format(moment).replace(" ", "T");
 }
 

@@ -1,4 +1,4 @@
-/** What to say when push is blocked, missing or failed: plain words and the next step. */
+/** Help texts for blocked, unsupported or failed push. */
 
 /** @typedef {import("../push/environment.js").BrowserName} BrowserName */
 /** @typedef {import("../push/errors.js").PushErrorCode} PushErrorCode */
@@ -37,12 +37,12 @@ export function unblockSteps(browser) {
 const SENTENCES = {
   unsupported: "This browser cannot receive push notifications.",
   denied: "Notifications are blocked for this site.",
-  dismissed: "The question was closed without an answer. Nothing was turned on.",
+  dismissed: "The browser’s question was closed without an answer. Alerts are still off.",
   timeout: "The browser did not finish in time. Its push service may be blocked or offline.",
   "push-service-unavailable":
     "The browser cannot reach its push service. A firewall or VPN may be in the way, " +
     "or this is a private window.",
-  "stale-key": "This browser still holds an old subscription and will not let go of it.",
+  "stale-key": "This browser has an old subscription that could not be replaced.",
   "private-window": "Private windows cannot receive push. Open this page in a normal window.",
   network: "The demo server cannot be reached.",
   server: "The demo server refused this device.",

@@ -1,4 +1,4 @@
-/** The host's controls: move the show, rehouse it, cancel it, put it back. */
+/** The host's controls: change the time or venue, cancel the event, restore it. */
 
 import { ApiProblem } from "./api.js";
 import { byId, tellProblem } from "./dom.js";
@@ -94,7 +94,7 @@ export class HostPanel {
     }
   }
 
-  /** @param {Event} event to the picked start; one that is over would send everybody to a locked door */
+  /** @param {Event} event whose start becomes the selected time; times in the past are rejected */
   #move(event) {
     const picked = this.#start.value === "" ? null : instantOf(this.#start.value, this.#timezone);
     const over = picked !== null && picked.getTime() < Date.now();
@@ -108,7 +108,7 @@ export class HostPanel {
     this.#run(() => this.api.change(event.id, { startDate: picked.toISOString() }));
   }
 
-  /** @param {() => Promise<Changed | null>} work one at a time; a refusal is shown in the server's words */
+  /** @param {() => Promise<Changed | null>} work one at a time; an error is shown with the server's text */
   async #run(work) {
     this.#busy = true;
     tellProblem(this.#problem, null);

@@ -1,4 +1,4 @@
-/** Which poster belongs to which event: by its place in the programme, so that neighbours differ. */
+/** Selects an event's poster by its position in the programme, so that neighbours differ. */
 
 const POSTERS = ["moon", "vinyl", "stage"];
 

@@ -1,4 +1,4 @@
-/** What this device received, told by the service worker as it happens, or found in the tray on arrival. */
+/** Lists the notifications of this device, as reported by the service worker or still shown by the browser. */
 
 import { announce, byId, el } from "./dom.js";
 import { clockOf } from "./format.js";
@@ -31,7 +31,7 @@ export class Received {
     });
   }
 
-  /** Pick up what was shown before this page was open. @param {string} locale */
+  /** Add notifications that were shown before this page was open. @param {string} locale */
   async catchUp(locale) {
     this.#locale = locale;
     const registration = "serviceWorker" in navigator ? await navigator.serviceWorker.getRegistration("/") : undefined;

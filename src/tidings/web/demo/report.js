@@ -1,4 +1,4 @@
-/** What Tidings did with a change: the notification, its counts while they move, and why this visitor got it or not. */
+/** Reports what Tidings did with a change: the notification, its live counts, and the explanation for this visitor. */
 
 import { ApiProblem } from "./api.js";
 import { announce, byId, el } from "./dom.js";
@@ -26,7 +26,7 @@ const LONGEST_WAIT_MS = 5000;
 export class Report {
   #body = byId("report-body", HTMLElement);
   #signal = byId("report-signal", HTMLElement);
-  /** Only the newest change is followed; raising this number ends the older loops. */
+  /** Number of the current change; polling of older changes stops when it is incremented. */
   #round = 0;
 
   /** @param {import("./api.js").DemoApi} api */
@@ -39,10 +39,10 @@ export class Report {
     const round = ++this.#round;
     const head = el("div", { class: "changed" }, ...lines(changed, reader));
     if (changed.notification === null) {
-      this.#tell("warn", "Nobody told");
+      this.#setSignal("warn", "No message");
       const why = changed.change
-        ? "This change is not worth a message, so nobody was told."
-        : "Nothing changed, so nobody was told.";
+        ? "This change is too small for a message, so nobody was notified."
+        : "Nothing changed, so nobody was notified.";
       this.#body.replaceChildren(head, el("p", { class: "trail" }, why));
       announce(why);
       return;
@@ -52,16 +52,16 @@ export class Report {
     const why = el("div");
     const trail = el("p", { class: "trail" }, "Notification ", el("code", {}, id));
     this.#body.replaceChildren(head, counts, trail, why);
-    this.#tell("busy", "Sending");
+    this.#setSignal("busy", "Sending");
     try {
       const progress = await this.#watch(id, counts, () => round === this.#round);
       if (progress === null) return;
-      this.#tell("good", "Done");
+      this.#setSignal("good", "Done");
       announce(`Done: ${progress.byState.delivered ?? 0} messages delivered`);
       why.replaceChildren(explained(await this.api.explain(id), reader));
     } catch (error) {
       if (!(error instanceof ApiProblem)) throw error;
-      this.#tell("bad", "Lost sight of it");
+      this.#setSignal("bad", "Progress unavailable");
       why.replaceChildren(el("p", { class: "problem" }, error.message));
     }
   }
@@ -75,7 +75,7 @@ export class Report {
   }
 
   /**
-   * Poll with growing pauses, not while the tab is hidden.
+   * Poll the counts with increasing pauses; polling pauses while the tab is hidden.
    * @param {string} id
    * @param {HTMLElement} place
    * @param {() => boolean} current
@@ -94,14 +94,14 @@ export class Report {
   }
 
   /** @param {"busy" | "good" | "warn" | "bad"} tone @param {string} text */
-  #tell(tone, text) {
+  #setSignal(tone, text) {
     this.#signal.hidden = false;
     this.#signal.dataset.tone = tone;
     this.#signal.textContent = text;
   }
 }
 
-/** @returns {Promise<void>} when the tab is looked at */
+/** @returns {Promise<void>} resolved when the tab is visible */
 function visible() {
   if (document.visibilityState === "visible") return Promise.resolve();
   return new Promise((resolve) => document.addEventListener("visibilitychange", () => resolve(), { once: true }));
@@ -115,7 +115,7 @@ function tiles({ recipients, deliveries, skipped, byState, finished }) {
   /** @type {[string, number]} */
   const rest = finished ? ["Not delivered", failed] : ["On the way", waiting];
   /** @type {[string, number][]} */
-  const numbers = [["People", recipients], ["Messages delivered", delivered], rest, ["People skipped", skipped]];
+  const numbers = [["People", recipients], ["Messages delivered", delivered], rest, ["Skipped", skipped]];
   const share = finished ? 1 : deliveries === 0 ? 0 : (deliveries - waiting) / deliveries;
   return [
     el(
@@ -124,7 +124,7 @@ function tiles({ recipients, deliveries, skipped, byState, finished }) {
       ...numbers.map(([name, count]) => el("div", {}, el("dt", {}, name), el("dd", {}, count.toLocaleString("en")))),
     ),
     el("progress", { max: "1", value: String(share), "aria-label": "Messages with a final outcome" }),
-    el("p", { class: "trail" }, "Each device gets a message of its own. Skipped: nothing was sent to them."),
+    el("p", { class: "trail" }, "Each device and each mailbox receives its own message. A skip is a person and a channel without one."),
   ];
 }
 

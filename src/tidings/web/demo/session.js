@@ -1,4 +1,4 @@
-/** Who is signed up in this tab's browser, kept until the token expires or the visitor starts over. */
+/** The visitor's session in this browser, stored until the token expires or the visitor starts over. */
 
 const KEY = "tidings.demo";
 
@@ -12,7 +12,7 @@ export function loadSession(now) {
     const session = JSON.parse(localStorage.getItem(KEY) ?? "null");
     return session !== null && Date.parse(session.expiresAt) > now.getTime() ? session : null;
   } catch {
-    // Blocked storage or a foreign value: the visitor signs up (again).
+    // Storage is blocked or contains another value: the visitor signs up again.
     return null;
   }
 }

@@ -1,4 +1,4 @@
-/** The welcome form: a name, language and time zone taken from the browser, and what the ticket is for. */
+/** The sign-up form: name, language and time zone (defaults from the browser), and a preview of the event. */
 
 import { ApiProblem } from "./api.js";
 import { byId, el, tellProblem } from "./dom.js";
@@ -30,7 +30,7 @@ export class SignUpForm {
     });
   }
 
-  /** Show what the ticket will be for: the first of the programme. @param {Event[]} programme */
+  /** Show the event of the ticket, the first of the programme. @param {Event[]} programme */
   showProgramme(programme) {
     const [first] = programme;
     if (first === undefined) {

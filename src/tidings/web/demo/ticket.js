@@ -1,4 +1,4 @@
-/** The ticket: the event as it stands, with what has just changed marked, and the state of the ticket. */
+/** The ticket: the current event with recent changes marked, and the state of the ticket. */
 
 import { byId, el } from "./dom.js";
 import { dayOf, hoursOf, shortOf } from "./format.js";

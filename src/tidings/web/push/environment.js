@@ -1,4 +1,4 @@
-/** What this browser is and can: feature detection for push, the iOS case, a readable device name. */
+/** Browser detection: support for push, the iOS case, a readable device name. */
 
 /** @returns {boolean} whether Web Push can work on this page (secure context, worker, push, notifications) */
 export function supportsPush() {
@@ -6,9 +6,9 @@ export function supportsPush() {
 }
 
 /**
- * On iPhone and iPad (16.4 or later) push exists only for sites on the Home Screen.
- * iPadOS calls itself a Mac; touch points give it away.
- * @returns {boolean} whether installing this site is the missing step
+ * On iPhone and iPad (16.4 or later) push is available only to sites on the Home Screen.
+ * iPadOS identifies itself as a Mac, so touch points are checked.
+ * @returns {boolean} whether the site must be installed before push works
  */
 export function needsIosInstall() {
   const ios =
@@ -22,7 +22,7 @@ export function needsIosInstall() {
 
 /** @typedef {"chrome" | "edge" | "opera" | "samsung" | "firefox" | "safari" | "other"} BrowserName */
 
-// The order matters: Edge, Opera and Samsung also say "Chrome", and Chrome also says "Safari".
+// The order matters: the user agents of Edge, Opera and Samsung contain "Chrome", and Chrome's contains "Safari".
 /** @type {readonly (readonly [BrowserName, RegExp, string])[]} */
 const BROWSERS = [
   ["edge", /Edg(e|A|iOS)?\//, "Edge"],
@@ -44,12 +44,12 @@ const SYSTEMS = [
   [/Linux/, "Linux"],
 ];
 
-/** @param {string} [agent] @returns {BrowserName} for per-browser help, never for features */
+/** @param {string} [agent] @returns {BrowserName} for help texts only, not for feature detection */
 export function browserName(agent = navigator.userAgent) {
   return BROWSERS.find(([, pattern]) => pattern.test(agent))?.[0] ?? "other";
 }
 
-/** @param {string} [agent] @returns {string} what a person would call this device, e.g. "Firefox on Linux" */
+/** @param {string} [agent] @returns {string} a readable name of this device, e.g. "Firefox on Linux" */
 export function deviceLabel(agent = navigator.userAgent) {
   const browser = BROWSERS.find(([, pattern]) => pattern.test(agent))?.[2] ?? "Browser";
   const system = SYSTEMS.find(([pattern]) => pattern.test(agent))?.[1];

@@ -1,16 +1,16 @@
-/** Why push could not be set up, as one typed error that a page can turn into its own words. */
+/** The typed error of push operations. Pages choose their own text by its code. */
 
 /**
- * - `unsupported`: this browser has no Web Push (or the page is not on https)
- * - `denied`: the person (or a policy) blocked notifications; only browser settings can undo it
- * - `dismissed`: the prompt was closed without an answer; asking again later is fine
- * - `timeout`: the browser did not settle `subscribe()` in time; retry
+ * - `unsupported`: this browser does not support Web Push, or the page is not on https
+ * - `denied`: the user or a policy blocked notifications; only browser settings can change that
+ * - `dismissed`: the user closed the prompt without a decision; the page may ask again later
+ * - `timeout`: `subscribe()` did not complete in time; retry
  * - `push-service-unavailable`: the browser could not reach its push service, or has none, as in some private
  *   windows
  * - `stale-key`: a subscription under another VAPID key could not be replaced
- * - `private-window`: private browsing where the browser says so itself
+ * - `private-window`: private browsing, if the browser reports it
  * - `network`: the Tidings server could not be reached
- * - `server`: the Tidings server refused; `status` and `detail` say why
+ * - `server`: the Tidings server rejected the request; `status` and `detail` contain the reason
  * @typedef {"unsupported" | "denied" | "dismissed" | "timeout" | "push-service-unavailable" | "stale-key"
  *   | "private-window" | "network" | "server"} PushErrorCode
  */
@@ -19,8 +19,8 @@
 export class PushError extends Error {
   /**
    * @param {PushErrorCode} code
-   * @param {string} message for developers; pages write their own words per code
-   * @param {{ cause?: unknown, status?: number, detail?: string }} [more]
+   * @param {string} message for developers; pages choose their own text by `code`
+   * @param {{ cause?: unknown, status?: number, detail?: string, problem?: string }} [more]
    */
   constructor(code, message, more = {}) {
     super(message, { cause: more.cause });
@@ -28,16 +28,18 @@ export class PushError extends Error {
     this.code = code;
     /** HTTP status for `server`. */
     this.status = more.status;
-    /** The server's own sentence (RFC 9457 `detail`), when it gave one. */
+    /** The `detail` of the server's problem response (RFC 9457), if present. */
     this.detail = more.detail;
+    /** The `code` of that problem response, if present. */
+    this.problem = more.problem;
   }
 }
 
 /**
- * Turn what `pushManager.subscribe()` threw into a `PushError`.
- * Rules: W3C Push API §subscribe; `AbortError` is what Chromium and Firefox use for a push service out of reach.
+ * Convert an error of `pushManager.subscribe()` to a `PushError`.
+ * Rules: W3C Push API §subscribe; Chromium and Firefox throw `AbortError` if the push service is unreachable.
  * @param {unknown} error
- * @param {NotificationPermission} permission as it is now, after the failure
+ * @param {NotificationPermission} permission after the failure
  * @returns {PushError}
  */
 export function explainSubscribeFailure(error, permission) {
@@ -46,12 +48,12 @@ export function explainSubscribeFailure(error, permission) {
   switch (name) {
     case "NotAllowedError":
       return permission === "default"
-        ? new PushError("dismissed", "the permission prompt was closed without an answer", { cause: error })
+        ? new PushError("dismissed", "the permission prompt was closed without a decision", { cause: error })
         : new PushError("denied", "notifications are blocked for this site", { cause: error });
     case "InvalidStateError":
       return new PushError("stale-key", "the existing subscription belongs to another key", { cause: error });
     case "SecurityError":
-      return new PushError("private-window", "service workers are off here, as in private windows", { cause: error });
+      return new PushError("private-window", "service workers are disabled, as in private windows", { cause: error });
     case "NotSupportedError":
       return new PushError("unsupported", "this browser cannot subscribe", { cause: error });
     case "InvalidAccessError":
@@ -59,18 +61,18 @@ export function explainSubscribeFailure(error, permission) {
     default:
       return permission === "denied"
         ? new PushError("denied", "notifications are blocked for this site", { cause: error })
-        : new PushError("push-service-unavailable", "the browser's push service did not answer", { cause: error });
+        : new PushError("push-service-unavailable", "the browser's push service did not respond", { cause: error });
   }
 }
 
 /**
- * Turn what registering or looking up the service worker threw into a `PushError`.
+ * Convert an error of the service worker registration to a `PushError`.
  * @param {unknown} error
  * @returns {PushError}
  */
 export function explainWorkerFailure(error) {
   if (error instanceof DOMException && error.name === "SecurityError") {
-    return new PushError("private-window", "service workers are off here, as in private windows", { cause: error });
+    return new PushError("private-window", "service workers are disabled, as in private windows", { cause: error });
   }
   return new PushError("network", "the service worker could not be loaded", { cause: error });
 }

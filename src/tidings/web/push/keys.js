@@ -1,9 +1,9 @@
-/** VAPID public keys between their two spellings: base64url text (the API) and bytes (the Push API). */
+/** Conversion and comparison of VAPID public keys: base64url in Tidings' API, bytes in the Push API. */
 
 /**
  * @param {string} text base64url, with or without padding
  * @returns {Uint8Array<ArrayBuffer>} 65 bytes: an uncompressed P-256 point (RFC 8292 §3.2)
- * @throws {RangeError} if it is anything else
+ * @throws {RangeError} for any other value
  */
 export function keyFromText(text) {
   if (!/^[A-Za-z0-9_-]+={0,2}$/.test(text)) throw new RangeError("a VAPID key is base64url text");

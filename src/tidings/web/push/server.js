@@ -1,12 +1,16 @@
-/** The four HTTP calls behind push: the public key, subscribe, unsubscribe, the list of own devices. */
+/** HTTP client for push: the public key, subscribe, unsubscribe, the list of the user's devices. */
 
 import { PushError } from "./errors.js";
 
 /** @typedef {{ publicKey: string, keyId: string }} PublicKey */
-/** @typedef {{ id: string, device: string | null, host: string, state: string, createdAt: string }} Device */
-/** @typedef {() => string | Promise<string>} GetToken a current user token */
+/** @typedef {{ id: string, device: string | null, host: string, endpointHash?: string, state: string,
+ *    createdAt: string }} Device */
+/** @typedef {{ id: string, state: string, created?: boolean }} Registration */
+/** @typedef {() => string | Promise<string>} GetToken returns a valid user token */
 
-/** Speaks to `/api/push/*`; every failure is a `PushError` with code `network` or `server`. */
+const TIMEOUT_MS = 30_000;
+
+/** Client of `/api/push/*`. Every failure is a `PushError` with code `network` or `server`. */
 export class PushServer {
   /** @param {string} base e.g. "/api" @param {GetToken} getToken */
   constructor(base, getToken) {
@@ -19,9 +23,12 @@ export class PushServer {
     return /** @type {PublicKey} */ (await this.#call("GET", "/push/public-key", { signedIn: false }));
   }
 
-  /** @param {Record<string, unknown>} body `PushSubscription.toJSON()` + `device` + `replaces` */
+  /**
+   * @param {Record<string, unknown>} body `PushSubscription.toJSON()` + `device` + `replaces`
+   * @returns {Promise<Registration>}
+   */
   async subscribe(body) {
-    await this.#call("POST", "/push/subscribe", { body });
+    return /** @type {Registration} */ (await this.#call("POST", "/push/subscribe", { body }));
   }
 
   /** @param {string} endpoint */
@@ -47,10 +54,15 @@ export class PushServer {
     if (signedIn) headers.Authorization = `Bearer ${await this.getToken()}`;
     const init = { method, headers, body: body === undefined ? undefined : JSON.stringify(body) };
     let answer;
+    // A request that never ends would block the other tabs, which wait for this one.
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), TIMEOUT_MS);
     try {
-      answer = await fetch(this.base + path, init);
+      answer = await fetch(this.base + path, { ...init, signal: abort.signal });
     } catch (error) {
       throw new PushError("network", "the notification server cannot be reached", { cause: error });
+    } finally {
+      clearTimeout(timer);
     }
     if (!answer.ok) throw await refusal(answer);
     return answer.status === 204 ? null : answer.json();
@@ -61,5 +73,10 @@ export class PushServer {
 async function refusal(answer) {
   const problem = /json/.test(answer.headers.get("Content-Type") ?? "") ? await answer.json() : {};
   const detail = typeof problem.detail === "string" ? problem.detail : undefined;
-  return new PushError("server", detail ?? `the server answered ${answer.status}`, { status: answer.status, detail });
+  const code = typeof problem.code === "string" ? problem.code : undefined;
+  return new PushError("server", detail ?? `the server answered ${answer.status}`, {
+    status: answer.status,
+    detail,
+    problem: code,
+  });
 }

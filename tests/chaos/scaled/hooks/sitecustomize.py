@@ -1,12 +1,14 @@
-"""Run by Python at the start of a process that has this folder on its PYTHONPATH: harm done from inside, for tests.
+"""Fault injection inside a process. Python runs this file at the start if its folder is on the PYTHONPATH.
 
-CHAOS_POISON=<subscription id>     the process ends, without a word, when it sends to that subscription
-CHAOS_EXIT=<module>:<class>.<method>:<before|after>     it ends before or after the first call of that coroutine
-CHAOS_FASTER=<n>     leases, the locks of jobs, the longest send and the sweep take an n-th of their time
+CHAOS_POISON=<subscription id>     the process exits silently when it sends to that subscription
+CHAOS_EXIT=<module>:<class>.<method>:<before|after>     the process exits before or after the first call
+CHAOS_SUSPEND=<module>:<class>.<method>     the process suspends itself (SIGSTOP) after the first call
+CHAOS_FASTER=<n>     leases, job locks, the send timeout and the sweep intervals are divided by n
 """
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -15,25 +17,25 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-#: what a shell reports for SIGKILL
-KILLED = 137
+#: the exit code that a shell reports for SIGKILL
+SIGKILL_EXIT_CODE = 137
 
-Change = Callable[[Any], None]
+ModulePatch = Callable[[Any], None]
 
 
-class Changes(MetaPathFinder):
-    """Changes modules when they are imported, and imports none itself: the order of imports stays the product's."""
+class ModulePatcher(MetaPathFinder):
+    """Patches modules when they are imported, without importing any itself, so that the import order is unchanged."""
 
     def __init__(self) -> None:
-        self._wanted: dict[str, Change] = {}
+        self._patches: dict[str, ModulePatch] = {}
 
-    def add(self, module: str, change: Change) -> None:
-        self._wanted[module] = change
+    def add(self, module: str, patch: ModulePatch) -> None:
+        self._patches[module] = patch
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        change = self._wanted.pop(fullname, None)
+        change = self._patches.pop(fullname, None)
         spec = PathFinder.find_spec(fullname, path, target) if change is not None else None
         if change is None or spec is None or spec.loader is None:
             return None
@@ -43,28 +45,28 @@ class Changes(MetaPathFinder):
             run(module)
             change(module)
 
-        spec.loader.exec_module = changed  # type: ignore[method-assign]  # that is what it is for
+        spec.loader.exec_module = changed  # type: ignore[method-assign]  # intended
         return spec
 
 
-def poison(target: str) -> Change:
-    """End the process when it sends to a subscription."""
+def exit_on_send_to(target: str) -> ModulePatch:
+    """Exit when the process sends to a subscription."""
 
     def change(module: Any) -> None:
         send = module.WebPushChannel.send
 
-        async def poisoned(self: Any, message: Any) -> Any:
+        async def send_or_exit(self: Any, message: Any) -> Any:
             if message.target.id == target:
-                os._exit(KILLED)
+                os._exit(SIGKILL_EXIT_CODE)
             return await send(self, message)
 
-        module.WebPushChannel.send = poisoned
+        module.WebPushChannel.send = send_or_exit
 
     return change
 
 
-def exit_at(path: str, when: str) -> Change:
-    """End the process before or after the first call of a method."""
+def exit_at_call(path: str, when: str) -> ModulePatch:
+    """Exit before or after the first call of a method."""
 
     def change(module: Any) -> None:
         owner_name, method_name = path.split(".")
@@ -72,53 +74,85 @@ def exit_at(path: str, when: str) -> Change:
         method: Callable[..., Awaitable[Any]] = getattr(owner, method_name)
 
         @functools.wraps(method)
-        async def fatal(*arguments: Any, **named: Any) -> None:
+        async def call_and_exit(*arguments: Any, **named: Any) -> None:
             if when == "after":
                 await method(*arguments, **named)
-            os._exit(KILLED)
+            os._exit(SIGKILL_EXIT_CODE)
 
-        setattr(owner, method_name, fatal)
+        setattr(owner, method_name, call_and_exit)
 
     return change
 
 
-def faster_leases(times: float) -> Change:
-    """Shorten every lease."""
+def suspend_after_call(path: str) -> ModulePatch:
+    """Suspend the process after the first call of a method."""
 
     def change(module: Any) -> None:
-        sizes = module.Sizes
+        owner_name, method_name = path.split(".")
+        owner = getattr(module, owner_name)
+        method: Callable[..., Awaitable[Any]] = getattr(owner, method_name)
 
-        def shorter(*, lease: timedelta, **others: Any) -> Any:
-            return sizes(lease=lease / times, **others)
+        @functools.wraps(method)
+        async def call_and_suspend(*arguments: Any, **named: Any) -> Any:
+            result = await method(*arguments, **named)
+            setattr(owner, method_name, method)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return result
 
-        module.Sizes = shorter
+        setattr(owner, method_name, call_and_suspend)
 
     return change
 
 
-def faster_locks(times: float) -> Change:
-    """Shorten the locks of the queue's jobs: what a dead worker had taken and not claimed yet."""
+def shorten_leases(factor: float) -> ModulePatch:
+    """Divide the duration of every lease."""
 
     def change(module: Any) -> None:
-        module.JobSource.__init__.__kwdefaults__["lock"] /= times
+        config = module.PipelineConfig
+
+        def create_config(*, lease_duration: timedelta, **others: Any) -> Any:
+            return config(lease_duration=lease_duration / factor, **others)
+
+        module.PipelineConfig = create_config
 
     return change
 
 
-def divided(name: str, times: float) -> Change:
-    """Shorten one constant of a module."""
-    return lambda module: setattr(module, name, getattr(module, name) / times)
+def shorten_locks(factor: float) -> ModulePatch:
+    """Divide the lock duration of BullMQ jobs, which protects tasks that a worker received and has not claimed."""
+
+    def change(module: Any) -> None:
+        module.BullMQConsumer.__init__.__kwdefaults__["lock_duration"] /= factor
+
+    return change
 
 
-changes = Changes()
-if chosen := os.environ.get("CHAOS_FASTER"):
-    changes.add("tidings.runtime", faster_leases(float(chosen)))
-    changes.add("tidings.queues.bullmq", faster_locks(float(chosen)))
-    changes.add("tidings.flow.deliver.send", divided("LONGEST_SEND", float(chosen)))
-    changes.add("tidings.worker.rounds", divided("SWEEP_EVERY", float(chosen)))
-if chosen := os.environ.get("CHAOS_POISON"):
-    changes.add("tidings.channels.webpush.channel", poison(chosen))
-if chosen := os.environ.get("CHAOS_EXIT"):
-    module_name, path, when = chosen.split(":")
-    changes.add(module_name, exit_at(path, when))
-sys.meta_path.insert(0, changes)
+def divide_constants(*names: str, factor: float) -> ModulePatch:
+    """Divide constants of a module."""
+
+    def change(module: Any) -> None:
+        for name in names:
+            setattr(module, name, getattr(module, name) / factor)
+
+    return change
+
+
+module_patcher = ModulePatcher()
+if value := os.environ.get("CHAOS_FASTER"):
+    module_patcher.add("tidings.container", shorten_leases(float(value)))
+    module_patcher.add("tidings.queues.bullmq_consumer", shorten_locks(float(value)))
+    module_patcher.add("tidings.flow.deliver.sender", divide_constants("SEND_TIMEOUT", factor=float(value)))
+    module_patcher.add(
+        "tidings.worker.background_tasks",
+        divide_constants("REAP_LEASES_EVERY", "TERMINATE_STALLED_EVERY", factor=float(value)),
+    )
+    module_patcher.add("tidings.stores.engine.stalled_sessions", divide_constants("STALLED_AFTER", factor=float(value)))
+if value := os.environ.get("CHAOS_POISON"):
+    module_patcher.add("tidings.channels.webpush.channel", exit_on_send_to(value))
+if value := os.environ.get("CHAOS_EXIT"):
+    module_name, path, when = value.split(":")
+    module_patcher.add(module_name, exit_at_call(path, when))
+if value := os.environ.get("CHAOS_SUSPEND"):
+    module_name, path = value.split(":")
+    module_patcher.add(module_name, suspend_after_call(path))
+sys.meta_path.insert(0, module_patcher)

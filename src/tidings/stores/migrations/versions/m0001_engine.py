@@ -1,9 +1,9 @@
 """The engine's tables.
 
-Never edited once released: it names its own column types, so that later changes of the schema do not rewrite it.
+Never edited once released. It defines its own column types, so that later changes of the schema do not affect it.
 
-On PostgreSQL the ledger is partitioned by time (`stores/partitions.py`), and triggers do there what foreign keys do on
-SQLite: a key would be checked once for every row, and dropping a partition would lock the table it points to.
+On PostgreSQL deliveries, skips and attempts are partitioned by time (`stores/schema/partitions.py`), with triggers
+instead of foreign keys: a key would be checked for every row, and dropping a partition would lock the referenced table.
 """
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ ID = sa.String(36).with_variant(sa.Uuid(as_uuid=False), "postgresql")
 DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 INSTANT = sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
 
-#: what goes when a row goes, in one statement each: (table, its rows' rows, by which column)
+#: cascading deletes, one statement each: (parent table, child table, column of the child)
 CASCADES = (
     ("notifications", "deliveries", "notification_id"),
     ("notifications", "skips", "notification_id"),
@@ -260,21 +260,21 @@ def upgrade() -> None:
 
 
 def _ledger_key(partitioned: bool, column: str, points_to: str) -> list[sa.Constraint]:
-    """Return the key of a table that hangs on another one; a partition's must begin with what it is partitioned by."""
+    """Return the keys of a child table. On a partitioned table the primary key must begin with the partition key."""
     if partitioned:
         return [sa.PrimaryKeyConstraint(column, "id")]
     return [sa.ForeignKeyConstraint([column], [f"{points_to}.id"], ondelete="CASCADE"), sa.PrimaryKeyConstraint("id")]
 
 
 def _cascade(child: str, column: str) -> str:
-    # Its plan is kept for the session, whatever number of rows it was made for: always by index, never a whole table.
+    # The plan is cached for the session, whatever number of rows it was made for: force index scans.
     return f"""CREATE FUNCTION {child}_go_too() RETURNS trigger LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     DELETE FROM {child} USING gone WHERE {child}.{column} = gone.id;
     RETURN NULL;
 END
-$$"""  # noqa: S608  # names out of CASCADES
+$$"""  # noqa: S608  # names from CASCADES
 
 
 def downgrade() -> None:

@@ -1,6 +1,6 @@
 """The events pack: events, tickets, favourites.
 
-Never edited once released: it names its own column types, so that later changes of the schema do not rewrite it.
+Never edited once released. It defines its own column types, so that later changes of the schema do not affect it.
 """
 
 import sqlalchemy as sa

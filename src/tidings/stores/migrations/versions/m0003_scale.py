@@ -1,4 +1,4 @@
-"""What running at scale needs: limits per user, crash counts, heartbeats, schedules; longer callers of keys."""
+"""Rate limits per user, crash counts, heartbeats and schedules; longer callers of idempotency keys."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,7 +22,7 @@ def key(length: int) -> sa.types.TypeEngine[str]:
 
 
 def upgrade() -> None:
-    # first, because on PostgreSQL it commits by itself: what follows is one transaction with the new version
+    # first, because it commits on PostgreSQL: the following statements and the new revision are one transaction
     create_index("ix_deliveries_dead", "deliveries", "id", where="state = 'refused'")
     op.add_column("deliveries", sa.Column("crashes", sa.Integer(), nullable=False, server_default="0"))
     op.create_table(
@@ -68,7 +68,7 @@ def downgrade() -> None:
 
 
 def _length_of_callers(before: int, after: int) -> None:
-    """SQLite never looked at the length, but a schema should say what is so; elsewhere it was right from the start."""
+    """Change the declared length on SQLite, which does not enforce it. On PostgreSQL it has been 255 since 0001."""
     if op.get_context().dialect.name == "sqlite":
         with op.batch_alter_table("idempotency_keys") as table:
             table.alter_column(

@@ -1,4 +1,4 @@
-"""Users are found by their e-mail address or phone number: jobs of older services name nothing else."""
+"""Indexes on e-mail address and phone number: jobs of older services identify users only by these."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,7 @@ LENGTHS = {"email": 320, "phone": 20}
 
 
 def upgrade() -> None:
-    # first, and harmless when repeated: an index that is there would be made again under a lock. No row is rewritten.
+    # first, and repeatable: after the indexes exist, it would rebuild them under a lock. No row is rewritten.
     _collate("C")
     create_index("ix_users_email", "users", "email", where="email IS NOT NULL")
     create_index("ix_users_phone", "users", "phone", where="phone IS NOT NULL")
@@ -27,7 +27,7 @@ def downgrade() -> None:
 
 
 def _collate(collation: str) -> None:
-    """Have addresses compared in another way, where that can be told; SQLite compares bytes anyway."""
+    """Set the collation of addresses on PostgreSQL. SQLite compares bytes by default."""
     if op.get_context().dialect.name == "postgresql":
         for column, length in LENGTHS.items():
             op.alter_column("users", column, type_=sa.String(length, collation=collation), existing_nullable=True)

@@ -1,0 +1,1 @@
+"""Accepting over HTTP: group commit, idempotency keys, resumable requests."""

@@ -1,0 +1,1 @@
+"""Health checks, and their routes in the API and in workers."""

@@ -1,0 +1,1 @@
+"""ASGI middleware: body limits, security headers, request metrics."""

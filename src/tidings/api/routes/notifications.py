@@ -1,0 +1,340 @@
+"""Notifications: accept, dry run, list, trace, cancel."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import JsonValue
+from starlette.responses import JSONResponse, Response
+
+from tidings.api.accepting.group_commit import create_group_commit_acceptor, for_single
+from tidings.api.accepting.idempotency import read_keyed_request
+from tidings.api.context import RouteContext
+from tidings.api.http.openapi import describe_body
+from tidings.api.http.raw_route import RawRoute
+from tidings.api.routes.inbox import MAX_FEED_PAGE, load_feed
+from tidings.api.schemas.inbox import InboxPageResponse
+from tidings.api.schemas.notifications import (
+    AcceptedResponse,
+    DeliveryResponse,
+    NotificationResponse,
+    NotificationStatusResponse,
+    SkipResponse,
+)
+from tidings.errors import Conflict, FieldError, ValidationFailed
+from tidings.flow.fanout.dry_run import DryRunResult
+from tidings.flow.notifications import get_notification
+from tidings.model.delivery import SkipReason
+from tidings.model.ids import is_id
+from tidings.model.inbox import InboxView
+from tidings.model.notification import Notification, NotificationCounts, NotificationState
+from tidings.ports.channel import HasPreview
+from tidings.ports.rate_limits import READ_RATE
+from tidings.ports.store import Transaction
+from tidings.schemas import json_body
+from tidings.schemas.field_types import Cursor, check_cursor
+from tidings.schemas.json_route import JsonRoute
+from tidings.schemas.notification_request import NotifyBody, to_notify_request, with_caller_field_names
+from tidings.schemas.response_models import LOCATION_HEADER, ResponseModel, paginate, with_location
+
+Limit = Annotated[int, Query(ge=1, le=500)]
+#: an id, with a user token a position in the feed
+ListCursor = Annotated[str | None, Query(max_length=36, description="`nextCursor` of the previous page")]
+TraceCursor = Annotated[str | None, Query(max_length=200)]
+UserFilter = Annotated[str | None, Query(alias="userId")]
+
+
+class DryRunResponse(ResponseModel):
+    """The estimated effect of a notification (`dryRun`). Nothing was stored."""
+
+    dry_run: bool = True
+    #: users in the audience
+    recipients: int
+    #: number of users that the figures below are based on
+    examined: int
+    by_channel: dict[str, int]
+    #: recipients without a delivery, per reason
+    skipped: dict[str, int]
+    #: some of the users' ids
+    sample: list[str]
+    #: channel → what the message looks like in English: its text, size and encoding
+    previews: dict[str, dict[str, JsonValue]]
+
+
+class RecallResponse(ResponseModel):
+    """The effect of a recall."""
+
+    id: str
+    #: feeds from which the notification was removed by this call
+    recalled: int
+
+
+class NotificationPage(ResponseModel):
+    """Notifications, newest first."""
+
+    items: list[NotificationResponse]
+    next_cursor: str | None
+
+
+class DeliveryPage(ResponseModel):
+    """Deliveries in the order in which they were planned."""
+
+    items: list[DeliveryResponse]
+    next_cursor: str | None
+
+
+class TraceResponse(ResponseModel):
+    """A notification with its deliveries, attempts and skips."""
+
+    notification: NotificationStatusResponse
+    deliveries: list[DeliveryResponse]
+    skips: list[SkipResponse]
+    next_cursor: str | None
+
+
+def router(context: RouteContext) -> APIRouter:
+    """Return the routes under /notifications."""
+    routes = APIRouter(tags=["notifications"], route_class=JsonRoute)
+    _add_writing(routes, context)
+    _add_reading(routes, context)
+    _add_tracing(routes, context)
+    return routes
+
+
+def _add_writing(routes: APIRouter, context: RouteContext) -> None:
+    pipeline = context.runtime.pipeline
+    require_notify = context.require_scopes("notify")
+    acceptor = create_group_commit_acceptor(context)
+
+    async def notify(request: Request) -> Response:
+        """Accept a notification. A 202 response guarantees that its audience will be processed."""
+        caller = await require_notify(request)
+        raw = await request.body()
+        body = json_body.parse_body(raw, NotifyBody)
+        keyed = read_keyed_request(request, caller, raw)
+        if body.options.dry_run:
+            estimate = _dry_run_response(await _estimate(context, body), _build_previews(context, body))
+            return JSONResponse(estimate.json_object())
+        response = await acceptor.accept(for_single(body, keyed, context.clock))
+        return with_location(response.to_response(), "/api/notifications")
+
+    routes.add_api_route(
+        "/notifications",
+        notify,
+        methods=["POST"],
+        status_code=202,
+        responses={
+            202: {"model": AcceptedResponse, "headers": LOCATION_HEADER},
+            200: {"model": DryRunResponse, "description": "dryRun"},
+        },
+        # for the OpenAPI document only: `RawRoute` ignores dependencies
+        dependencies=[Depends(require_notify), Depends(context.idempotent)],
+        openapi_extra=describe_body(NotifyBody),
+        route_class_override=RawRoute,
+    )
+
+    @routes.delete("/notifications/{notification_id}")
+    async def cancel(notification_id: str, _: str = Depends(context.require_scopes("notify"))) -> AcceptedResponse:
+        """Cancel a notification. Only sends already in flight complete. 409 if all deliveries are final."""
+        await pipeline.cancel(notification_id)
+        return AcceptedResponse(id=notification_id, status=NotificationState.CANCELLED)
+
+    @routes.post("/notifications/{notification_id}/recall")
+    async def recall(notification_id: str, _: str = Depends(require_notify)) -> RecallResponse:
+        """Cancel a notification and remove it from all feeds. May be repeated."""
+        async with context.store.read_snapshot() as tx:
+            await get_notification(context.store, tx, notification_id)
+        # a conflict means that everything was sent: nothing is left to cancel, but feeds may have its items
+        with suppress(Conflict):
+            await pipeline.cancel(notification_id)
+        return RecallResponse(id=notification_id, recalled=await context.runtime.inbox.recall(notification_id))
+
+
+def _add_reading(routes: APIRouter, context: RouteContext) -> None:
+    key_id, user_id_of_token = context.authenticator.require_scopes_or_user("read")
+    limit_users = context.limit_users("read", READ_RATE, user_id_of_token)
+
+    @routes.get("/notifications", dependencies=[Depends(limit_users)])
+    async def list_notifications(
+        limit: Limit = 50,
+        cursor: ListCursor = None,
+        state: NotificationState | InboxView | None = None,
+        category: str | None = None,
+        template_code: Annotated[str | None, Query(alias="templateCode")] = None,
+        user_id: UserFilter = None,
+        _: str = Depends(key_id),
+        caller_id: str = Depends(user_id_of_token),
+    ) -> NotificationPage | InboxPageResponse:
+        """List notifications, newest first. With a user token: the user's feed, as `GET /api/inbox`."""
+        if caller_id:
+            filters = {"category": category, "templateCode": template_code, "userId": user_id}
+            _check_feed_params(state, limit, filters)
+            view = InboxView.ALL if state is None else InboxView(state)
+            return await load_feed(context, caller_id, view, cursor, limit)
+        if isinstance(state, InboxView):
+            known = ", ".join(NotificationState)
+            raise ValidationFailed.for_field("state", f"with an API key, must be one of: {known}")
+        async with context.store.read_snapshot() as tx:
+            rows = await context.store.notifications.list_page(
+                tx,
+                before=None if cursor is None else _check_id_cursor(cursor),
+                limit=limit + 1,
+                state=state,
+                category=category,
+                template=template_code,
+                user_id=user_id,
+            )
+        page, next_cursor = paginate(rows, limit)
+        return NotificationPage(
+            items=[NotificationResponse.from_notification(row) for row in page], next_cursor=next_cursor
+        )
+
+    @routes.get("/notifications/{notification_id}")
+    async def get_one(
+        notification_id: str, _: str = Depends(context.require_scopes("read", "notify"))
+    ) -> NotificationStatusResponse:
+        """Return a notification and its progress."""
+        async with context.store.read_snapshot() as tx:
+            return NotificationStatusResponse.with_counts(*await get_with_counts(context, tx, notification_id))
+
+
+def _add_tracing(routes: APIRouter, context: RouteContext) -> None:
+    delivery_store = context.store.deliveries
+
+    @routes.get("/notifications/{notification_id}/deliveries")
+    async def deliveries(
+        notification_id: str,
+        user_id: UserFilter = None,
+        state: Literal["failed"] | None = None,
+        limit: Limit = 100,
+        cursor: Cursor | None = None,
+        _: str = Depends(context.require_scopes("read")),
+    ) -> DeliveryPage:
+        """List deliveries with their attempts. `state=failed`: only those that ended without reaching the recipient."""
+        async with context.store.read_snapshot() as tx:
+            await get_notification(context.store, tx, notification_id)
+            rows = await delivery_store.list_with_attempts(
+                tx, notification_id, user_id=user_id, after=cursor, limit=limit + 1, failed_only=state == "failed"
+            )
+        page, next_cursor = paginate(rows, limit)
+        return DeliveryPage(items=[DeliveryResponse.model_validate(row) for row in page], next_cursor=next_cursor)
+
+    @routes.get("/notifications/{notification_id}/trace")
+    async def trace(
+        notification_id: str,
+        user_id: UserFilter = None,
+        limit: Limit = 100,
+        cursor: TraceCursor = None,
+        _: str = Depends(context.require_scopes("read")),
+    ) -> TraceResponse:
+        """Return the deliveries, attempts and skips of a notification, page by page."""
+        after_delivery, after_skip = _decode_cursor(cursor)
+        async with context.store.read_snapshot() as tx:
+            status = NotificationStatusResponse.with_counts(*await get_with_counts(context, tx, notification_id))
+            deliveries = await delivery_store.list_with_attempts(
+                tx, notification_id, user_id=user_id, after=after_delivery, limit=limit + 1
+            )
+            skips = await delivery_store.list_skips(
+                tx, notification_id, user_id=user_id, after=after_skip, limit=limit + 1
+            )
+        has_more = len(deliveries) > limit or len(skips) > limit
+        deliveries, skips = deliveries[:limit], skips[:limit]
+        last_delivery = deliveries[-1].id if deliveries else after_delivery
+        last_skip = skips[-1].id if skips else after_skip
+        return TraceResponse(
+            notification=status,
+            deliveries=[DeliveryResponse.model_validate(delivery) for delivery in deliveries],
+            skips=[SkipResponse.model_validate(skip) for skip in skips],
+            next_cursor=_encode_cursor(last_delivery, last_skip) if has_more else None,
+        )
+
+
+def _check_feed_params(
+    state: NotificationState | InboxView | None, limit: int, filters: Mapping[str, str | None]
+) -> None:
+    """Reject parameters that only callers with an API key may use. Raises ValidationFailed."""
+    errors = [
+        FieldError(name, "requires an API key; a user token lists the user's own feed")
+        for name, value in filters.items()
+        if value is not None
+    ]
+    if isinstance(state, NotificationState):
+        errors.append(FieldError("state", f"with a user token, must be one of: {', '.join(InboxView)}"))
+    if limit > MAX_FEED_PAGE:
+        errors.append(FieldError("limit", f"with a user token, must be at most {MAX_FEED_PAGE}"))
+    if errors:
+        raise ValidationFailed.from_errors(errors)
+
+
+def _check_id_cursor(cursor: str) -> str:
+    try:
+        return check_cursor(cursor)
+    except ValueError as error:
+        raise ValidationFailed.for_field("cursor", str(error)) from error
+
+
+async def get_with_counts(
+    context: RouteContext, tx: Transaction, notification_id: str
+) -> tuple[Notification, NotificationCounts]:
+    """Return a notification and its counts. Raises NotFound."""
+    notification = await get_notification(context.store, tx, notification_id)
+    return notification, await context.store.notifications.get_counts(tx, notification.id)
+
+
+async def _estimate(context: RouteContext, body: NotifyBody) -> DryRunResult:
+    async with context.store.read_snapshot() as tx:
+        try:
+            return await context.runtime.pipeline.dry_run(tx, to_notify_request(body, context.clock.now()))
+        except ValidationFailed as error:
+            raise with_caller_field_names(body, error) from error
+
+
+def _build_previews(context: RouteContext, body: NotifyBody) -> dict[str, Mapping[str, object]]:
+    """Return the previews of the channels that have one, of those that the request names, or else of all."""
+    request = to_notify_request(body, context.clock.now())
+    previews: dict[str, Mapping[str, object]] = {}
+    for name, channel in context.runtime.channels.items():
+        if isinstance(channel, HasPreview) and (not request.channels or name in request.channels):
+            message, category = context.runtime.pipeline.render_sample(request, name)
+            try:
+                previews[name] = channel.preview(message, category)
+            except ValidationFailed as error:
+                # a real call is accepted, and skipped on this channel
+                previews[name] = {"error": error.message}
+    return previews
+
+
+def _dry_run_response(estimate: DryRunResult, previews: Mapping[str, Mapping[str, object]]) -> DryRunResponse:
+    return DryRunResponse.model_validate(
+        {
+            "recipients": estimate.recipients,
+            "examined": estimate.examined,
+            "byChannel": dict(estimate.by_channel),
+            "skipped": _count_by_reason(estimate.skipped),
+            "sample": list(estimate.sample),
+            "previews": {name: dict(preview) for name, preview in previews.items()},
+        }
+    )
+
+
+def _count_by_reason(counts: Mapping[SkipReason, int]) -> dict[str, int]:
+    return {str(reason): number for reason, number in counts.items()}
+
+
+def _encode_cursor(after_delivery: str | None, after_skip: str | None) -> str:
+    return base64.urlsafe_b64encode(f"{after_delivery or ''}~{after_skip or ''}".encode()).decode()
+
+
+def _decode_cursor(cursor: str | None) -> tuple[str | None, str | None]:
+    if cursor is None:
+        return None, None
+    try:
+        delivery, separator, skip = base64.urlsafe_b64decode(cursor).decode().partition("~")
+    except (binascii.Error, ValueError) as error:
+        raise ValidationFailed.for_field("cursor", "must be the nextCursor of the previous page") from error
+    if not separator or any(part and not is_id(part) for part in (delivery, skip)):
+        raise ValidationFailed.for_field("cursor", "must be the nextCursor of the previous page")
+    return delivery or None, skip or None

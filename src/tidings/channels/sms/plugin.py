@@ -1,0 +1,53 @@
+"""The declaration of the SMS channel."""
+
+from collections.abc import Sequence
+
+from tidings.channels.http.check_responses import read_credentials_response
+from tidings.channels.plugin import ChannelContext, CheckContext
+from tidings.channels.sms.channel import SmsChannel
+from tidings.channels.sms.hooks import SmsHooks
+from tidings.channels.sms.numbers import parse_number
+from tidings.channels.sms.outcome_policy import DEFAULT_RETRY_POLICY
+from tidings.channels.sms.settings import SHORT_NAME, create_sms_channel, load_sms_settings
+from tidings.config.settings import Settings
+from tidings.errors import ConfigError, ValidationFailed
+from tidings.model.channel import ChannelTraits
+from tidings.model.check import CheckResult
+from tidings.ports.clock import SystemClock
+
+
+class SmsPlugin(SmsHooks):
+    """Implements `tidings.channels.plugin.ChannelPlugin`."""
+
+    traits = ChannelTraits("phone number", max_attempts=DEFAULT_RETRY_POLICY.max_attempts, setting=SHORT_NAME)
+
+    def is_configured(self, _settings: Settings) -> bool:
+        """Return whether a provider is configured. Raises ConfigError naming the setting and the fix."""
+        settings = load_sms_settings()
+        return settings.url is not None or settings.fallback_url is not None
+
+    def parse_address(self, address: str) -> str:
+        """Return a phone number in E.164. Raises ValueError with what it must be."""
+        try:
+            return parse_number(address).e164
+        except ValidationFailed as error:
+            raise ValueError(error.field_errors[0].message) from None
+
+    async def check(self, context: CheckContext) -> Sequence[CheckResult]:
+        """Ask each provider whether it accepts the account. Nothing is sent. Raises ConfigError."""
+        if not self.is_configured(context.settings):
+            return []
+        channel = create_sms_channel(load_sms_settings(), SystemClock())
+        assert channel is not None, "a provider is configured"
+        try:
+            answers = await channel.check()
+        finally:
+            await channel.close()
+        return [read_credentials_response(f"SMS provider {name}", answer, SHORT_NAME) for name, answer in answers]
+
+    def create(self, context: ChannelContext) -> SmsChannel:
+        """Return the channel, not opened yet. Raises ConfigError naming the setting and the fix."""
+        channel = create_sms_channel(load_sms_settings(), context.clock, context.alerts, store=context.store)
+        if channel is None:
+            raise ConfigError(SHORT_NAME, "is not set; set it to the URL of a provider")
+        return channel

@@ -1,0 +1,1 @@
+"""Sender processes: the pool, the child process and the protocol between them."""

@@ -1,0 +1,1 @@
+"""Throttling per push host: circuit breaker, adaptive concurrency limit, retry slots."""

@@ -1,0 +1,1 @@
+"""Settings and their sources, secret files, and the instance lock."""

@@ -1,0 +1,193 @@
+"""The catalog: categories, templates and audience kinds of all packs, validated at the start."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import TypeVar, assert_never
+
+from tidings.errors import ConfigError, ValidationFailed
+from tidings.model.audience import Audience, Complement, Intersection, NamedSet, Union, from_json, to_json
+from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
+from tidings.model.template import MAX_HOURLY_LIMIT, Category, Template
+from tidings.model.trigger import Trigger
+from tidings.ports.pack import AudienceKind, Pack, TemplateFilter
+
+_T = TypeVar("_T")
+#: maximum number of explicit user ids in one audience; larger sets need an audience kind of their own
+MAX_EXPLICIT_USERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All declarations of the packs and the engine, by name."""
+
+    categories: Mapping[str, Category]
+    #: code → the current version
+    templates: Mapping[str, Template]
+    #: (code, version) → template
+    versions: Mapping[tuple[str, int], Template]
+    audiences: Mapping[str, AudienceKind]
+    filters: Mapping[str, TemplateFilter]
+    #: configured channels
+    channels: tuple[str, ...]
+    #: all installed channels, configured or not
+    known_channels: tuple[str, ...]
+    #: name → traits of the channels that declare some
+    traits: Mapping[str, ChannelTraits] = field(default_factory=dict)
+    #: type of a domain event → its triggers
+    triggers: Mapping[str, Sequence[Trigger]] = field(default_factory=dict)
+
+    @classmethod
+    def from_packs(
+        cls,
+        packs: Sequence[Pack],
+        *,
+        channels: Sequence[str],
+        known_channels: Sequence[str],
+        traits: Mapping[str, ChannelTraits] = MappingProxyType({}),
+        triggers: Sequence[Trigger] = (),
+    ) -> "Catalog":
+        """Merge the declarations of packs, and the triggers of the operator.
+
+        Raises ConfigError if two packs declare the same name, a version is declared twice, a rate limit is out of
+        range, or a template has an unknown category or no English text.
+        """
+        versions = _index_template_versions(packs)
+        catalog = cls(
+            categories=_index_by_name("category", ((c.code, c) for pack in packs for c in pack.categories)),
+            # sorted by version, so that the highest one is current
+            templates={t.code: t for t in sorted(versions.values(), key=lambda t: t.version)},
+            versions=versions,
+            audiences=_index_by_name("audience kind", ((a.name, a) for pack in packs for a in pack.audiences)),
+            filters=_index_by_name("filter", (item for pack in packs for item in pack.filters.items())),
+            channels=tuple(channels),
+            known_channels=tuple(known_channels),
+            traits=traits,
+            triggers=_group_by_event_type([*(one for pack in packs for one in pack.triggers), *triggers]),
+        )
+        for category in catalog.categories.values():
+            if category.hourly_limit is not None and not 0 <= category.hourly_limit <= MAX_HOURLY_LIMIT:
+                raise ConfigError(
+                    "packs", f"category {category.code} needs an hourly_limit from 0 to {MAX_HOURLY_LIMIT}"
+                )
+        for template in versions.values():
+            if template.category not in catalog.categories:
+                raise ConfigError("packs", f"template {template.code} has the unknown category {template.category}")
+            if "en" not in template.texts:
+                raise ConfigError("packs", f"template {template.code} has no English text (locale en)")
+        return catalog
+
+    def get_template(self, code: str, version: int | None = None) -> Template:
+        """Return a version of a template. The current one is returned for None and for a version that is not declared.
+
+        Raises ValidationFailed for an unknown code, with a suggestion.
+        """
+        current = self.templates.get(code)
+        if current is not None:
+            return current if version is None else self.versions.get((code, version), current)
+        raise ValidationFailed.for_field(
+            "templateCode", f"no template {code!r}{_suggest_nearest(code, self.templates)}", code="unknown_template"
+        )
+
+    def get_traits(self, channel: str) -> ChannelTraits:
+        """Return the traits of a channel. One whose plug-in is no longer installed has the default traits."""
+        return self.traits.get(channel, DEFAULT_TRAITS)
+
+    def get_category(self, code: str) -> Category:
+        """Return a category. If its pack is no longer installed, return one with the default rules (on by default)."""
+        return self.categories.get(code) or Category(code, code)
+
+    def check_limits(self, limited: Iterable[str]) -> None:
+        """Raise ConfigError if the setting `category_limits` contains a category that no pack declares."""
+        for code in limited:
+            if code not in self.categories:
+                raise ConfigError(
+                    "TIDINGS_CATEGORY_LIMITS", f"no category {code!r}{_suggest_nearest(code, self.categories)}"
+                )
+
+    def check_audience(self, audience: Audience, path: str = "audience") -> None:
+        """Raise ValidationFailed if a kind is unknown, arguments do not match the kind, or the tree is too large.
+
+        An argument named `category` must be a declared category.
+        """
+        from_json(to_json(audience), path=path)  # rejects an audience that could not be read back from the store
+        self._check_node(audience, path)
+
+    def _check_node(self, audience: Audience, path: str) -> None:
+        match audience:
+            case NamedSet(kind, arguments):
+                self._check_named_set(kind, arguments, path)
+            case Union(parts) | Intersection(parts):
+                operator = "or" if isinstance(audience, Union) else "and"
+                for index, part in enumerate(parts):
+                    self._check_node(part, f"{path}.{operator}[{index}]")
+            case Complement(part):
+                self._check_node(part, f"{path}.not")
+            case _:
+                assert_never(audience)
+
+    def _check_named_set(self, kind: str, arguments: Mapping[str, object], path: str) -> None:
+        declared = self.audiences.get(kind)
+        if declared is None:
+            raise ValidationFailed.for_field(
+                f"{path}.kind", f"no audience kind {kind!r}{_suggest_nearest(kind, self.audiences)}"
+            )
+        for name in sorted(set(arguments) - set(declared.parameters)):
+            raise ValidationFailed.for_field(
+                f"{path}.{name}", f"is not a parameter of {kind}{_suggest_nearest(name, declared.parameters)}"
+            )
+        for name, example in declared.parameters.items():
+            value = arguments.get(name)
+            if name == "userIds":
+                _check_user_ids(value, f"{path}.{name}")
+            elif not isinstance(value, str) or not value or len(value) > 200:
+                raise ValidationFailed.for_field(
+                    f"{path}.{name}", f"must be a string of 1 to 200 characters, e.g. {example!r}"
+                )
+            elif name == "category" and value not in self.categories:
+                raise ValidationFailed.for_field(
+                    f"{path}.{name}", f"no category {value!r}{_suggest_nearest(value, self.categories)}"
+                )
+
+
+def _group_by_event_type(triggers: Iterable[Trigger]) -> dict[str, list[Trigger]]:
+    groups: dict[str, list[Trigger]] = {}
+    for trigger in triggers:
+        groups.setdefault(trigger.event_type, []).append(trigger)
+    return groups
+
+
+def _check_user_ids(value: object, path: str) -> None:
+    if not isinstance(value, list) or not value or len(value) > MAX_EXPLICIT_USERS:
+        raise ValidationFailed.for_field(path, f"must be a list of 1 to {MAX_EXPLICIT_USERS} user ids")
+    for index, user_id in enumerate(value):
+        if not isinstance(user_id, str) or not user_id or len(user_id) > 200:
+            raise ValidationFailed.for_field(f"{path}[{index}]", "must be a user id of 1 to 200 characters")
+
+
+def _index_template_versions(packs: Sequence[Pack]) -> dict[tuple[str, int], Template]:
+    """Return every version of every template. A pack may declare old versions beside the current one."""
+    # checks that no template code is declared by two packs
+    _index_by_name("template", ((code, code) for pack in packs for code in {t.code for t in pack.templates}))
+    versions: dict[tuple[str, int], Template] = {}
+    for template in (t for pack in packs for t in pack.templates):
+        key = (template.code, template.version)
+        if key in versions:
+            raise ConfigError("packs", f"version {template.version} of template {template.code} is declared twice")
+        versions[key] = template
+    return versions
+
+
+def _index_by_name(label: str, pairs: Iterable[tuple[str, _T]]) -> dict[str, _T]:
+    index: dict[str, _T] = {}
+    for name, value in pairs:
+        if name in index:
+            raise ConfigError("packs", f"two packs declare the {label} {name}")
+        index[name] = value
+    return index
+
+
+def _suggest_nearest(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known)) or 'none'}"

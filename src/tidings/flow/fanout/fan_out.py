@@ -1,0 +1,457 @@
+"""Fan-out: turns a page of one audience, or many small audiences, into deliveries and skips in one transaction.
+
+Notifications to a few named users are planned in the transaction that accepts them (`resolve_recipients`,
+`plan_inline`). For all others, state and cursor advance by compare-and-set in the transaction that stores the page. If
+another worker stored the page first, or the notification was cancelled, nothing is added.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+
+import structlog
+
+from tidings.errors import BackendError
+from tidings.flow.catalog import Catalog
+from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
+from tidings.flow.fanout.user_rate_limit import WINDOW, RateLimitPolicy, apply_limit, limit_scope, recipients_of
+from tidings.flow.notifications import NotificationCache
+from tidings.flow.tasks import deliver_tasks, next_page_task
+from tidings.model.audience import explicit_users_or_none
+from tidings.model.delivery import Recipient
+from tidings.model.notification import Notification, NotificationState
+from tidings.model.priority import Lane, Priority
+from tidings.model.subject import find_informed_users
+from tidings.model.task import Task
+from tidings.ports.clock import Clock
+from tidings.ports.queue import Queue
+from tidings.ports.store import Store, Transaction
+
+log = structlog.get_logger(__name__)
+
+#: maximum number of named users for a notification to be planned together with others
+MAX_SMALL_AUDIENCE = 100
+#: maximum number of recipients planned in the transaction that accepts them; more would delay other calls
+MAX_INLINE_RECIPIENTS = 200
+#: notifications on a subject that are searched for what a user last heard of it, the newest ones
+MAX_HISTORY = 20
+#: pages of superseded notifications that are recorded before a newer one is planned
+MAX_SUPERSEDED_PAGES = 50
+#: (user id, recipient) of each named user, in order; None = there is no such user
+ResolvedRecipients = Sequence[tuple[str, Recipient | None]]
+#: receives tasks that are ready to run; must not block
+OnTasksReady = Callable[[Sequence[Task]], None]
+_OPEN_STATES = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
+
+
+def _ignore_tasks(_tasks: Sequence[Task]) -> None:
+    """Do nothing; the queue delivers the tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class PagePlan:
+    """The plan of one page of one notification, not stored yet."""
+
+    before: Notification
+    plan: Plan
+    recipients: int
+    #: the last user of the page
+    cursor: str | None
+    is_last: bool
+
+    @property
+    def after(self) -> Notification:
+        """The notification after this page is stored."""
+        return self.before.with_progress(
+            cursor=self.cursor,
+            recipients=self.recipients,
+            deliveries=len(self.plan.planned),
+            skipped=len(self.plan.skipped),
+            is_complete=self.is_last,
+        )
+
+
+def build_delivery_tasks(page_plans: Sequence[PagePlan], now: datetime) -> list[Task]:
+    """Return the tasks that send the planned deliveries, one per batch."""
+    batches = {delivery.batch_id: delivery.lane for page_plan in page_plans for delivery in page_plan.plan.planned}
+    return [task for batch_id, lane in batches.items() for task in deliver_tasks([batch_id], lane, now)]
+
+
+class FanOut:
+    """Plans notifications page by page. One per process."""
+
+    def __init__(
+        self,
+        store: Store,
+        queue: Queue,
+        catalog: Catalog,
+        clock: Clock,
+        *,
+        page_size: int,
+        batch_size: int,
+        rate_limits: RateLimitPolicy,
+        notification_cache: NotificationCache,
+        bulk_lock: asyncio.Lock,
+    ) -> None:
+        """Create the fan-out stage.
+
+        page_size: users per page. batch_size: deliveries per batch. notification_cache: filled with planned
+        notifications, which are sent next. bulk_lock: held for each page that is not urgent.
+        """
+        self._store = store
+        self._queue = queue
+        self._catalog = catalog
+        self._clock = clock
+        self._page_size = page_size
+        self._batch_size = batch_size
+        self._rate_limits = rate_limits
+        self._notification_cache = notification_cache
+        self._bulk_lock = bulk_lock
+        #: notifications with their current cursor, so that they are not read again for each page
+        self._progress_cache = NotificationCache()
+
+    def evict(self, notification_ids: Collection[str]) -> None:
+        """Forget the cached progress of notifications that were superseded."""
+        for notification_id in notification_ids:
+            self._progress_cache.evict(notification_id)
+
+    def prime_cache(self, notifications: Sequence[Notification]) -> None:
+        """Cache notifications that were just accepted and are planned next."""
+        for notification in notifications:
+            self._progress_cache.put(notification)
+
+    async def plan_next_pages(
+        self, notification_ids: Sequence[str], on_tasks_ready: OnTasksReady = _ignore_tasks, *, urgent: bool = False
+    ) -> list[Task]:
+        """Plan the next page of each notification, small audiences together. Returns the tasks for the pages after.
+
+        on_tasks_ready: called with the delivery tasks just before they are published. urgent: do not take the bulk
+        lock.
+        """
+        lock = nullcontext() if urgent else self._bulk_lock
+        open_notifications = await self._load_progress(notification_ids)
+        for notification in open_notifications:
+            await self._complete_superseded(notification)
+        small: list[Notification] = []
+        large: list[Notification] = []
+        for notification in open_notifications:
+            (large if self._small_audience(notification) is None else small).append(notification)
+        planning_steps = [
+            *(partial(self._plan_small_audiences, chunk) for chunk in self._chunk_by_recipients(small)),
+            *(partial(self._plan_large_audience, notification) for notification in large),
+        ]
+        following: list[Task] = []
+        for plan_pages in planning_steps:
+            async with lock:
+                stored, next_tasks = await self._persist(await plan_pages())
+            # after releasing the lock: a queue that hangs must not block others that need the database
+            await self._publish(stored, on_tasks_ready)
+            following += next_tasks
+        return following
+
+    def select_for_inline_planning(self, notifications: Sequence[Notification], now: datetime) -> list[Notification]:
+        """Return the notifications to plan while they are accepted: due, with small audiences, and few in total.
+
+        If one of them is urgent, rate-limited ones are excluded: they may wait for a page that counts the same users.
+        """
+        selected, user_count = [], 0
+        has_urgent = any(notification.priority is Lane.URGENT for notification in notifications)
+        for notification in notifications:
+            user_ids = self._small_audience(notification) if notification.send_at <= now else None
+            if user_ids is None or (has_urgent and self._is_rate_limited(notification)):
+                continue
+            user_count += len(user_ids)
+            if user_count > MAX_INLINE_RECIPIENTS:
+                break
+            selected.append(notification)
+        return selected
+
+    async def resolve_recipients(
+        self, tx: Transaction, notifications: Sequence[Notification]
+    ) -> Mapping[str, ResolvedRecipients]:
+        """Return the recipients of each notification with an explicit audience, by notification id."""
+        user_ids = {
+            notification.id: explicit_users_or_none(notification.audience) or [] for notification in notifications
+        }
+        pairs = [
+            (user_id, notification.category) for notification in notifications for user_id in user_ids[notification.id]
+        ]
+        recipients = iter(await self._store.audiences.load_recipients(tx, pairs))
+        return {
+            notification_id: [(user_id, next(recipients)) for user_id in ids]
+            for notification_id, ids in user_ids.items()
+        }
+
+    async def plan_inline(
+        self,
+        tx: Transaction,
+        notifications: Sequence[Notification],
+        resolved: Mapping[str, ResolvedRecipients],
+        now: datetime,
+    ) -> list[PagePlan]:
+        """Plan notifications that are being accepted, with rate limits applied.
+
+        The caller stores the notifications, and their deliveries with `add_deliveries`.
+        """
+        informed = {
+            notification.id: await self._find_informed(
+                tx, notification, [user for user, _ in resolved[notification.id]]
+            )
+            for notification in notifications
+        }
+        return await self._apply_limits(tx, self._build_page_plans(notifications, resolved, informed, now), now)
+
+    async def add_deliveries(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> None:
+        """Store the deliveries and skips of page plans."""
+        planned = [delivery for page_plan in page_plans for delivery in page_plan.plan.planned]
+        skipped = [skip for page_plan in page_plans for skip in page_plan.plan.skipped]
+        await self._store.deliveries.add(tx, planned, skipped, now)
+
+    async def load_page(
+        self, tx: Transaction, notification: Notification, after: str | None
+    ) -> tuple[Sequence[Recipient], bool]:
+        """Return the next page, and whether more follow. One extra user is read to avoid an empty last page."""
+        page = await self._store.audiences.page(
+            tx, notification.audience, category=notification.category, after=after, limit=self._page_size + 1
+        )
+        return page[: self._page_size], len(page) > self._page_size
+
+    def build_plan(
+        self,
+        notification: Notification,
+        page: Sequence[Recipient],
+        now: datetime,
+        batch_ids: Iterator[str] | None = None,
+        informed: Collection[str] = (),
+    ) -> Plan:
+        """Plan a page of recipients, without rate limits.
+
+        batch_ids: None = new batches. informed: users who last heard the same.
+        """
+        return plan_page(
+            page,
+            notification,
+            self._catalog.get_category(notification.category),
+            channels=self._catalog.channels,
+            batch_ids=batch_ids or batch_id_allocator(self._batch_size, now),
+            now=now,
+            informed=informed,
+            get_traits=self._catalog.get_traits,
+        )
+
+    async def _load_progress(self, notification_ids: Sequence[str]) -> list[Notification]:
+        """Return the notifications that are not completely planned, each once, in the order given."""
+        unique_ids = list(dict.fromkeys(notification_ids))
+        found = {
+            notification_id: cached
+            for notification_id in unique_ids
+            if (cached := self._progress_cache.get(notification_id))
+        }
+        if uncached := [notification_id for notification_id in unique_ids if notification_id not in found]:
+            async with self._store.read_once() as tx:
+                for notification in await self._store.notifications.get_many(tx, uncached):
+                    found[notification.id] = notification
+        ordered = (found[notification_id] for notification_id in unique_ids if notification_id in found)
+        return [notification for notification in ordered if notification.state in _OPEN_STATES]
+
+    def _small_audience(self, notification: Notification) -> Sequence[str] | None:
+        """Return the users of a notification if they are few and explicit; None = it is planned page by page."""
+        if notification.state is not NotificationState.ACCEPTED:
+            return None
+        user_ids = explicit_users_or_none(notification.audience)
+        return user_ids if user_ids is not None and len(user_ids) <= self._max_small_audience else None
+
+    def _is_rate_limited(self, notification: Notification) -> bool:
+        category = self._catalog.get_category(notification.category)
+        return limit_scope(notification, category, self._rate_limits) is not None
+
+    @property
+    def _max_small_audience(self) -> int:
+        return min(MAX_SMALL_AUDIENCE, self._page_size)
+
+    def _chunk_by_recipients(self, notifications: Sequence[Notification]) -> Iterator[list[Notification]]:
+        """Split notifications with small audiences into chunks of at most a page of users."""
+        chunk: list[Notification] = []
+        user_count = 0
+        for notification in notifications:
+            size = len(explicit_users_or_none(notification.audience) or ())
+            if chunk and user_count + size > self._page_size:
+                yield chunk
+                chunk, user_count = [], 0
+            chunk.append(notification)
+            user_count += size
+        if chunk:
+            yield chunk
+
+    async def _plan_large_audience(self, notification: Notification) -> list[PagePlan]:
+        async with self._store.read_snapshot() as tx:
+            page, has_more = await self.load_page(tx, notification, notification.cursor)
+            informed = await self._find_informed(tx, notification, [recipient.user_id for recipient in page])
+        plan = self.build_plan(notification, page, self._clock.now(), informed=informed)
+        cursor = page[-1].user_id if page else notification.cursor
+        return [PagePlan(notification, plan, len(page), cursor, is_last=not has_more)]
+
+    async def _plan_small_audiences(self, notifications: Sequence[Notification]) -> list[PagePlan]:
+        async with self._store.read_once() as tx:
+            resolved = await self.resolve_recipients(tx, notifications)
+            informed = {
+                one.id: await self._find_informed(tx, one, [user_id for user_id, _ in resolved[one.id]])
+                for one in notifications
+            }
+        return self._build_page_plans(notifications, resolved, informed, self._clock.now())
+
+    async def _find_informed(
+        self, tx: Transaction, notification: Notification, user_ids: Sequence[str]
+    ) -> Collection[str]:
+        """Return the users to whom a notification says nothing new of its subject."""
+        if notification.subject is None or notification.superseded_by:
+            return ()
+        if notification.subject_state is None or notification.subject_previous_state is None:
+            return ()
+        subjects = self._store.subjects
+        older = await subjects.list_history(
+            tx, notification.subject, before=notification.subject_version, limit=MAX_HISTORY
+        )
+        if not older:
+            return ()
+        received = await subjects.list_prior_deliveries(tx, [one.notification_id for one in older], user_ids)
+        return find_informed_users(notification.subject_state, notification.subject_previous_state, older, received)
+
+    async def _complete_superseded(self, notification: Notification) -> None:
+        """Record the remaining recipients of the superseded notifications on the same subject, as skips.
+
+        Without them it would be unknown who had not heard of the change before. Urgent notifications do not wait.
+        """
+        if (
+            notification.subject is None
+            or notification.subject_state is None
+            or notification.subject_previous_state is None
+            or notification.state is not NotificationState.ACCEPTED
+            or notification.priority is Priority.URGENT
+        ):
+            return
+        async with self._store.read_once() as tx:
+            older = await self._store.subjects.list_history(
+                tx, notification.subject, before=notification.subject_version, limit=MAX_HISTORY
+            )
+        incomplete = [one.notification_id for one in older if one.is_planning and one.superseded_by]
+        for _ in range(MAX_SUPERSEDED_PAGES):
+            if not (remaining := await self._load_progress(incomplete)):
+                return
+            async with self._bulk_lock:
+                await self._persist(await self._plan_large_audience(remaining[0]))
+
+    def _build_page_plans(
+        self,
+        notifications: Sequence[Notification],
+        resolved: Mapping[str, ResolvedRecipients],
+        informed: Mapping[str, Collection[str]],
+        now: datetime,
+    ) -> list[PagePlan]:
+        batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
+        page_plans = []
+        for notification in notifications:
+            # a user that does not exist was erased after the notification was accepted
+            page = [recipient for _, recipient in resolved[notification.id] if recipient is not None]
+            plan = self.build_plan(notification, page, now, batches[notification.priority], informed[notification.id])
+            page_plans.append(PagePlan(notification, plan, len(page), None, is_last=True))
+        return page_plans
+
+    async def _persist(self, page_plans: Sequence[PagePlan]) -> tuple[list[PagePlan], list[Task]]:
+        """Store page plans. Returns the plans that were stored, and the tasks for the following pages."""
+        now = self._clock.now()
+        # all workers lock the rows in the same order, so that they cannot deadlock
+        page_plans = sorted(page_plans, key=lambda page_plan: page_plan.before.id)
+        async with self._store.transaction() as tx:
+            advanced = await self._store.notifications.compare_and_set_progress_many(
+                tx, [(page_plan.before, page_plan.after) for page_plan in page_plans]
+            )
+            unlimited = [page_plan for page_plan in page_plans if page_plan.before.id in advanced]
+            stored = await self._apply_limits(tx, unlimited, now)
+            # Correct the counts, which were written without rate limits. The row is locked, so this cannot fail.
+            corrections = [
+                (first.after, limited.after)
+                for first, limited in zip(unlimited, stored, strict=True)
+                if limited is not first
+            ]
+            await self._store.notifications.compare_and_set_progress_many(tx, corrections)
+            await self.add_deliveries(tx, stored, now)
+        following = []
+        for page_plan in page_plans:
+            if page_plan.before.id not in advanced:
+                # another worker planned this page, or it was cancelled: the next task reads the current state
+                following.append(next_page_task(page_plan.before, now))
+        for page_plan in stored:
+            self._notification_cache.put(page_plan.before)
+            if not page_plan.is_last:
+                self._progress_cache.put(page_plan.after)
+                following.append(next_page_task(page_plan.after, now))
+        for page_plan in page_plans:
+            if page_plan.is_last or page_plan.before.id not in advanced:
+                self._progress_cache.evict(page_plan.before.id)
+        return stored, following
+
+    async def _publish(self, stored: Sequence[PagePlan], on_tasks_ready: OnTasksReady) -> None:
+        tasks = build_delivery_tasks(stored, self._clock.now())
+        on_tasks_ready(tasks)
+        try:
+            await self._queue.publish(tasks)
+        except BackendError as error:
+            # the deliveries are committed; `Reconciler.requeue_stuck` publishes their tasks later
+            log.warning("batches_not_published", batches=len(tasks), error=error.message)
+
+    async def _apply_limits(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
+        """Count each notification for its recipients, and skip the recipients over the limit. Keeps the order.
+
+        Plans that lost the compare-and-set must not be passed: the worker that stored their page counts the users.
+        """
+        by_scope: defaultdict[tuple[str, int], list[PagePlan]] = defaultdict(list)
+        for page_plan in page_plans:
+            category = self._catalog.get_category(page_plan.before.category)
+            if page_plan.plan.planned and (scope := limit_scope(page_plan.before, category, self._rate_limits)):
+                by_scope[scope].append(page_plan)
+        limited = {page_plan.before.id: page_plan for page_plan in page_plans}
+        for (scope_name, limit), group in sorted(by_scope.items(), key=lambda item: item[0]):
+            recipients = {
+                page_plan.before.id: recipients_of(page_plan.plan, page_plan.before.id) for page_plan in group
+            }
+            allowed = await self._consume_limits(tx, scope_name, limit, recipients, now)
+            for page_plan in group:
+                notification = page_plan.before
+                plan = apply_limit(
+                    page_plan.plan,
+                    notification.id,
+                    allowed[notification.id],
+                    scope_name,
+                    limit,
+                    category=notification.category,
+                )
+                if plan is not page_plan.plan:
+                    limited[notification.id] = replace(page_plan, plan=plan)
+        return list(limited.values())
+
+    async def _consume_limits(
+        self, tx: Transaction, scope: str, limit: int, recipients: Mapping[str, Collection[str]], now: datetime
+    ) -> dict[str, set[str]]:
+        """Return notification id → users within the limit. recipients: notification id → users, in counting order.
+
+        Each round counts one notification per user, so a user of several notifications takes several rounds.
+        """
+        pending: dict[str, list[str]] = {}
+        for notification_id, user_ids in recipients.items():
+            for user_id in user_ids:
+                pending.setdefault(user_id, []).append(notification_id)
+        allowed: dict[str, set[str]] = {notification_id: set() for notification_id in recipients}
+        while pending:
+            within_limit = await self._store.user_rate_limits.consume(
+                tx, scope, list(pending), limit=limit, window=WINDOW, now=now
+            )
+            for user_id in within_limit:
+                allowed[pending[user_id].pop(0)].add(user_id)
+            # a user over the limit receives none of the later notifications either
+            pending = {user_id: pending[user_id] for user_id in within_limit if pending[user_id]}
+        return allowed

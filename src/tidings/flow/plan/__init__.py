@@ -1,1 +1,0 @@
-"""Hop 4. Takes: a page of recipients. Gives: a `Planned` delivery or a `Skipped` for each. Never: does I/O."""

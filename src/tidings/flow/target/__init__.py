@@ -1,1 +1,0 @@
-"""Hop 3. Takes: an `Audience`. Gives: pages of recipients, or an estimate. Never: holds the whole audience."""

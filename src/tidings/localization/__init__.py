@@ -1,0 +1,1 @@
+"""Locales, time zones and date formats."""

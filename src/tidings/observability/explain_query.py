@@ -1,0 +1,50 @@
+"""Loads the input of `explain` from the store with a few queries."""
+
+from datetime import datetime
+
+from tidings.flow.catalog import Catalog
+from tidings.flow.notifications import get_notification
+from tidings.observability.audience_membership import evaluate_membership, iter_leaves
+from tidings.observability.explain import ExplainInput, Explanation, explain
+from tidings.ports.store import Store, Transaction
+
+#: maximum number of deliveries and of skips that are loaded
+_MAX_ROWS = 200
+
+
+async def explain_notification(
+    store: Store, catalog: Catalog, *, user_id: str, notification_id: str, now: datetime
+) -> Explanation:
+    """Return why a user received a notification, or why not. Raises NotFound for an unknown notification."""
+    async with store.read_snapshot() as tx:
+        return explain(
+            await load_explain_input(store, catalog, tx, user_id=user_id, notification_id=notification_id, now=now)
+        )
+
+
+async def load_explain_input(
+    store: Store, catalog: Catalog, tx: Transaction, *, user_id: str, notification_id: str, now: datetime
+) -> ExplainInput:
+    """Return the input of `explain`. Raises NotFound for an unknown notification."""
+    notification = await get_notification(store, tx, notification_id)
+    user = await store.users.get(tx, user_id)
+    preferences = await store.users.get_preferences(tx, user_id)
+    is_in: dict[int, bool] = {}
+    for position, leaf in enumerate(iter_leaves(notification.audience)):
+        # a kind whose pack is not installed has no members
+        is_installed = leaf.kind in catalog.audiences
+        is_in[position] = is_installed and bool(await store.audiences.filter_members(tx, leaf, [user_id]))
+    return ExplainInput(
+        user_id=user_id,
+        is_user_known=user is not None,
+        notification=notification,
+        category=catalog.categories.get(notification.category),
+        preferences=[preference for preference in preferences if preference.category == notification.category],
+        subscriptions=await store.subscriptions.list_by_user(tx, user_id),
+        deliveries=await store.deliveries.list_with_attempts(
+            tx, notification_id, user_id=user_id, after=None, limit=_MAX_ROWS
+        ),
+        skips=await store.deliveries.list_skips(tx, notification_id, user_id=user_id, after=None, limit=_MAX_ROWS),
+        membership=evaluate_membership(notification.audience, is_in, catalog.audiences, user_id),
+        now=now,
+    )

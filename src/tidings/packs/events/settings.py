@@ -1,0 +1,26 @@
+"""The settings of the events pack, `TIDINGS_EVENTS__…`."""
+
+from datetime import timedelta
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tidings.config.plugin_settings import load_plugin_settings
+
+
+class EventsSettings(BaseModel):
+    """Settings of the events pack."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: hours before the start of an event, at which ticket holders are reminded of it; 0 = no reminders
+    reminder_hours: float = Field(0, ge=0, le=336)
+
+    @property
+    def reminder_before(self) -> timedelta:
+        """`reminder_hours` as a duration."""
+        return timedelta(hours=self.reminder_hours)
+
+
+def load_settings() -> EventsSettings:
+    """Return the settings. Raises ConfigError naming the variable and the fix."""
+    return load_plugin_settings(EventsSettings, "TIDINGS_EVENTS__")

@@ -1,0 +1,1 @@
+"""Engines of both databases: connections, transactions, error mapping and field encryption."""

@@ -1,0 +1,1 @@
+"""The database schema: tables, migrations, partitions and retention."""

@@ -1,0 +1,1 @@
+"""SQL building blocks for both databases."""
