@@ -116,6 +116,7 @@ class SqlReceipts:
             "cause": event.cause.value,
             "message_id": None if event.message_id is None else _storable(event.message_id, _MAX_MESSAGE_ID),
             "delivery_id": event.delivery_id,
+            "user_id": event.user_id,
             "address_digest": None if recipient is None else self._digest(event.channel, recipient),
             "sealed": self._cipher.encrypt(sealed, receipt_id),
             "code": None if event.code is None else _storable(event.code, _MAX_CODE),
@@ -157,6 +158,7 @@ async def remove_of_user(tx: Transaction, user_id: str) -> None:
         _r.delivery_id.in_(own_ids),
         _r.message_id.in_(message_ids),
         _r.address_digest.in_(digests),
+        _r.user_id == user_id,
     ):
         await connection_of(tx).execute(delete(receipts).where(condition))
 
