@@ -225,7 +225,8 @@ class DeliverySender:
 
     def _preflight(self, job: DeliveryJob) -> SkipRecord | HoldRecord | None:
         delivery = job.delivery
-        if stopped := self._stopped.get(job.notification.id):
+        # usually empty, and a look-up in an LRU cache costs as much as the rest of this check
+        if self._stopped and (stopped := self._stopped.get(job.notification.id)):
             is_cancelled = stopped.superseded_by is None
             delivery = structs.replace(
                 delivery, is_cancelled=delivery.is_cancelled or is_cancelled, superseded_by=stopped.superseded_by

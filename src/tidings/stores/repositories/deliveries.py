@@ -99,6 +99,9 @@ class SqlDeliveries(DeliveryClaims, DeliveryBatches, DeliveryHistory):
         return len(states)
 
     async def _mark_invalid_targets(self, tx: Transaction, results: Sequence[AttemptResult], now: datetime) -> None:
+        results = [result for result in results if isinstance(result.outcome, InvalidTarget)]
+        if not results:
+            return
         by_action: defaultdict[str, list[TargetVersion]] = defaultdict(list)
         for result in results:
             if (
