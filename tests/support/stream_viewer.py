@@ -30,14 +30,18 @@ class StreamViewer:
         self.close_codes: list[int] = []
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run())
-        await asyncio.wait_for(self.joined.wait(), 30)
+        await self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    async def start(self) -> None:
+        """Join, and return once the server has answered."""
+        self._task = asyncio.create_task(self._run())
+        await asyncio.wait_for(self.joined.wait(), 60)
 
     async def stop(self) -> None:
         """Close the connection, and do not join again."""
