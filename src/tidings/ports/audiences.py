@@ -57,6 +57,8 @@ class SavedAudiences(Protocol):
 
 
 class Audiences(Protocol):
+    """Pages, members and sizes of audiences."""
+
     async def page(
         self, tx: Transaction, audience: Audience, *, category: str, after: str | None, limit: int
     ) -> Sequence[Recipient]:

@@ -70,7 +70,10 @@ class SqlReceipts:
 
     async def list_of_user(self, tx: Transaction, user_id: str) -> Sequence[Receipt]:
         digests = select(_c.address_digest).where(_c.user_id == user_id, _c.address_digest.is_not(None))
-        return await self._load(tx, select(receipts).where(_r.address_digest.in_(digests)).order_by(_r.id))
+        ids = union(
+            select(_r.id).where(_r.address_digest.in_(digests)), select(_r.id).where(_r.user_id == user_id)
+        ).subquery()
+        return await self._load(tx, select(receipts).where(_r.id.in_(select(ids.c.id))).order_by(_r.id))
 
     async def record_unanswered(self, tx: Transaction, channel: str, now: datetime) -> None:
         new = upsert(tx, provider_activity).values(channel=channel, unanswered_since=now)

@@ -79,7 +79,7 @@ RULES: list[tuple[Mapping[str, object], str, object, bool]] = [
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class _Person:
     """A user, and what is known of it."""
 
     attributes: Mapping[str, object] = field(default_factory=dict)
@@ -130,7 +130,7 @@ def _type_of(value: object) -> str:
             return "other"
 
 
-def is_expected(person: Person, audience: Audience) -> bool:
+def is_expected(person: _Person, audience: Audience) -> bool:
     """Return whether a person is in an audience, computed in memory."""
     match audience:
         case Union(parts):
@@ -159,7 +159,7 @@ def is_expected(person: Person, audience: Audience) -> bool:
             raise AssertionError(f"no such kind: {audience}")
 
 
-def since(days: int) -> Mapping[str, object]:
+def _opened_within(days: int) -> Mapping[str, object]:
     """Return the pinned arguments of opens within a number of days."""
     return {"action": "opened", "channel": "email", "since": (NOW - timedelta(days=days)).isoformat()}
 
@@ -183,7 +183,7 @@ _leaves: st.SearchStrategy[Audience] = st.one_of(
     ),
     st.sampled_from(TOPICS).map(described.topic),
     st.tuples(st.sampled_from(("engaged", "not_engaged")), st.sampled_from((1, 7, 30))).map(
-        lambda kind: NamedSet(kind[0], since(kind[1]))
+        lambda kind: NamedSet(kind[0], _opened_within(kind[1]))
     ),
     st.just(described.everyone()),
 )
@@ -205,7 +205,7 @@ _attributes = st.fixed_dictionaries(
     },
 )
 _people = st.builds(
-    Person,
+    _Person,
     _attributes,
     st.sampled_from((None, "CH", "IS")),
     st.sampled_from(POINTS),
@@ -221,7 +221,7 @@ class _RollbackSignal(Exception):
 
 
 @asynccontextmanager
-async def rolled_back(store: Store) -> AsyncIterator[Transaction]:
+async def _rolled_back(store: Store) -> AsyncIterator[Transaction]:
     """Open a transaction that is rolled back, so that the next example starts with an empty store."""
     with suppress(_RollbackSignal):
         async with store.transaction() as tx:
@@ -277,10 +277,10 @@ class TargetingContract:
     @settings(max_examples=40, deadline=None, suppress_health_check=_SUPPRESSED_HEALTH_CHECKS)
     @given(people=st.lists(_people, min_size=3, max_size=8), several=st.lists(_audiences, min_size=3, max_size=6))
     async def test_composed_audiences_are_those_of_the_model(
-        self, store: Store, people: list[Person], several: list[Audience]
+        self, store: Store, people: list[_Person], several: list[Audience]
     ) -> None:
         by_id = {f"u{number}": person for number, person in enumerate(people)}
-        async with rolled_back(store) as tx:
+        async with _rolled_back(store) as tx:
             await self._store_people(store, tx, by_id)
             for audience in several:
                 expected = [user_id for user_id, person in by_id.items() if is_expected(person, audience)]
@@ -389,7 +389,7 @@ class TargetingContract:
             assert await list_members(store, tx, described.topic("jazz")) == []
             assert list(await store.receipts.page(tx, channel=None, cause=None, before=None, limit=9)) == []
 
-    async def _store_people(self, store: Store, tx: Transaction, by_id: Mapping[str, Person]) -> None:
+    async def _store_people(self, store: Store, tx: Transaction, by_id: Mapping[str, _Person]) -> None:
         users = [
             User(
                 user_id,

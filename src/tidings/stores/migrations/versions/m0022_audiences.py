@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql
 from tidings.stores.migrations.indexes import create_index
 
 revision = "0022"
-down_revision = "0016"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
