@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, Select, and_, between, exists, func, not_, or_, select
+from sqlalchemy import ColumnElement, Select, between, false, func, not_, or_, select
 
 from tidings.model.audience import ATTRIBUTE_NAME, AttributeOperator, EngagementAction
 from tidings.model.channel_engagement import ENGAGEMENT_CAUSES, FEED_CHANNEL
@@ -42,7 +42,10 @@ _INSTANTS: Final = {
 
 def _select_attribute(arguments: Mapping[str, object]) -> Select[str]:
     name, operator = str(arguments["name"]), str(arguments["operator"])
-    return select(users.c.id).where(match_attribute(users.c.attributes, name, operator, arguments.get("value")))
+    matches = match_attribute(users.c.attributes, name, operator, arguments.get("value"))
+    # Users are read in order until the page is full. PostgreSQL takes a COALESCE for true of half of them; it takes a
+    # comparison for true of few, and would scan and sort all users for each page.
+    return select(users.c.id).where(func.coalesce(matches, false()))
 
 
 def _validate_attribute(arguments: Mapping[str, object]) -> Mapping[str, str]:
@@ -164,7 +167,11 @@ def _select_not_engaged(arguments: Mapping[str, object]) -> Select[str]:
 
 
 def _is_engaged(arguments: Mapping[str, object]) -> ColumnElement[bool]:
-    """Return the condition that a user did something since an instant. Each part is found by an index per user."""
+    """Return the condition that a user did something since an instant. Each part is found by an index per user.
+
+    With an OFFSET, PostgreSQL evaluates a subquery per user. Without, it would read the events of all users for each
+    page, into a hash table.
+    """
     action, channel = EngagementAction(str(arguments["action"])), arguments.get("channel")
     since = parse_instant(arguments["since"])
     conditions: list[ColumnElement[bool]] = []
@@ -172,18 +179,18 @@ def _is_engaged(arguments: Mapping[str, object]) -> ColumnElement[bool]:
         recent = [receipts.c.cause.in_(_CAUSES[action]), receipts.c.occurred_at >= since]
         if channel is not None:
             recent.append(receipts.c.channel == channel)
-        own = exists().where(receipts.c.user_id == users.c.id, receipts.c.user_id.is_not(None), *recent)
+        own = select(receipts.c.id).where(receipts.c.user_id == users.c.id, receipts.c.user_id.is_not(None), *recent)
         # events of providers name the address only
         by_address = (
             select(receipts.c.id)
             .join(contact_points, contact_points.c.address_digest == receipts.c.address_digest)
             .where(contact_points.c.user_id == users.c.id, receipts.c.user_id.is_(None), *recent)
-            .exists()
         )
-        conditions += [own, by_address]
+        conditions += [own.offset(0).exists(), by_address.offset(0).exists()]
     if action in _INSTANTS and channel in (None, FEED_CHANNEL):
         happened = or_(*(instant >= since for instant in _INSTANTS[action]))
-        conditions.append(exists().where(and_(inbox_items.c.user_id == users.c.id, happened)))
+        items = select(inbox_items.c.id).where(inbox_items.c.user_id == users.c.id, happened)
+        conditions.append(items.offset(0).exists())
     return or_(*conditions)
 
 

@@ -17,6 +17,8 @@ from tidings.stores.sql.audience_query import AudienceKinds, membership_conditio
 from tidings.stores.sql.json_params import encode_rows, rowset, text_array
 
 _c, _r, _i = contact_points.c, receipts.c, inbox_items.c
+#: an expression: otherwise SQLite reads the opens and clicks of all users by the index on causes
+_BY_PEOPLE = func.coalesce(_r.cause, "").in_(ENGAGEMENT_CAUSES)
 _ACTIVE_STATE = SubscriptionState.ACTIVE.value
 
 _requested_pairs = rowset("rows", column("position", Integer), column("user_id", Text), column("category", Text))
@@ -121,7 +123,7 @@ class SqlAudiences:
 def _engagement_by_user(since: datetime) -> Select[str, str, int, datetime]:
     return (
         select(_r.user_id, _r.channel, func.count(), func.max(_r.occurred_at))
-        .where(_r.user_id.is_not(None), _r.cause.in_(ENGAGEMENT_CAUSES), _r.occurred_at >= since)
+        .where(_r.user_id.is_not(None), _BY_PEOPLE, _r.occurred_at >= since)
         .group_by(_r.user_id, _r.channel)
     )
 
@@ -131,7 +133,7 @@ def _engagement_by_address(since: datetime) -> Select[str, str, int, datetime]:
     return (
         select(_c.user_id, _r.channel, func.count(_r.id.distinct()), func.max(_r.occurred_at))
         .join_from(contact_points, receipts, _r.address_digest == _c.address_digest)
-        .where(_r.user_id.is_(None), _r.cause.in_(ENGAGEMENT_CAUSES), _r.occurred_at >= since)
+        .where(_r.user_id.is_(None), _BY_PEOPLE, _r.occurred_at >= since)
         .group_by(_c.user_id, _r.channel)
     )
 
