@@ -357,13 +357,15 @@ class Pipeline:
             for attempt in attempts
             if isinstance(attempt.outcome, InvalidTarget) and attempt.target_id is not None
         }
+        max_attempts = {
+            channel: self.catalog.get_traits(channel).max_attempts
+            for channel in {attempt.channel for attempt in attempts}
+        }
         async with self.store.transaction() as tx:
             # locked, so that a browser that registers now waits, and renews the row after its outcome
             versions = await self.store.subscriptions.lock_versions(tx, ended) if ended else {}
             rows = [
-                apply_retry_policy(
-                    retry_renewed_target(attempt, versions), self.catalog.get_traits(attempt.channel).max_attempts
-                )
+                apply_retry_policy(retry_renewed_target(attempt, versions), max_attempts[attempt.channel])
                 for attempt in attempts
             ]
             applied = await self.store.deliveries.record(tx, rows, now)

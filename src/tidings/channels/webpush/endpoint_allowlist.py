@@ -7,7 +7,7 @@ from functools import cached_property
 from urllib.parse import urlsplit
 
 import msgspec
-from cachetools import LRUCache
+from msgspec.structs import force_setattr
 
 from tidings.errors import ConfigError, ValidationFailed
 
@@ -36,13 +36,14 @@ class Origin(msgspec.Struct, frozen=True):
     port: int
     #: listed in the settings: may use plain http and may have a private address
     is_configured: bool = False
+    #: as required in VAPID's `aud`: no default port, no trailing slash (RFC 6454 §6.1); computed once, as each send
+    #: reads it several times
+    serialization: str = ""
 
-    @property
-    def serialization(self) -> str:
-        """The origin as required in VAPID's `aud`: no default port, no trailing slash (RFC 6454 §6.1)."""
+    def __post_init__(self) -> None:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}"
+        force_setattr(self, "serialization", f"{self.scheme}://{host}{port}")
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class EndpointPolicy:
         return origin.serialization
 
     @cached_property
-    def _origin_cache(self) -> LRUCache[str, Origin]:
-        return LRUCache(_MAX_CACHED_ORIGINS)
+    def _origin_cache(self) -> dict[str, Origin]:
+        return {}
 
     def check(self, url: str) -> Origin:
         """Return the origin of an allowed endpoint.
@@ -106,6 +107,9 @@ class EndpointPolicy:
         origin = self._origin_cache.get(prefix)
         if origin is None:
             origin = self._check_authority(prefix)
+            if len(self._origin_cache) >= _MAX_CACHED_ORIGINS:
+                # the oldest entry; a plain dict is read on each send and costs a third of an LRU cache
+                del self._origin_cache[next(iter(self._origin_cache))]
             self._origin_cache[prefix] = origin
         if len(url) <= len(prefix) + 1 or url[len(prefix)] != "/" or "#" in url:
             raise _endpoint_error("must have a path and no fragment")

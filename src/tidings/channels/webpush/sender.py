@@ -7,7 +7,6 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 
 import msgspec
-from cachetools import LRUCache
 from msgspec import structs
 
 from tidings.channels.throttling.signals import SignalKind
@@ -209,13 +208,16 @@ class _HostClocks:
     """Compares this machine's clock with the `Date` of responses (RFC 9110 §6.6.1), once a second per host."""
 
     def __init__(self) -> None:
-        self._dates: LRUCache[Origin, str] = LRUCache(_MAX_HOSTS)
+        #: the latest `Date` per host, in the order of the first; a plain dict, as each response reads it
+        self._dates: dict[Origin, str] = {}
 
     def measure(self, origin: Origin, response: PushResponse, now: datetime) -> timedelta | None:
         """Return this machine's clock minus that of the host. None if it was measured just now or is not known."""
         date = response.headers.get("date")
         if date is None or self._dates.get(origin) == date:
             return None
+        if len(self._dates) >= _MAX_HOSTS and origin not in self._dates:
+            del self._dates[next(iter(self._dates))]
         self._dates[origin] = date
         try:
             at = parsedate_to_datetime(date)

@@ -119,7 +119,8 @@ class SendLimiter:
         self._start_throttle.record_start(urgent=rank == 0)
 
     def _admit_waiters(self) -> None:
-        while self._queues and self._free_slots:
+        # if not even an urgent message may start in this pass of the event loop, no queue is looked at
+        while self._queues and self._free_slots and self._start_throttle.can_start(urgent=True):
             name, queue = self._next_queue()
             if queue is None:
                 return

@@ -25,10 +25,11 @@ def derive_contact_results(
     spend no attempt, and failures whose cause is on this server, say nothing.
     """
     found: dict[str, ContactResult] = {}
+    limits = {channel: disable_after(channel) for channel in {result.channel for result in results}}
     relevant = [
         (result, limit)
         for result in results
-        if (limit := disable_after(result.channel)) is not None
+        if (limit := limits[result.channel]) is not None
         or (isinstance(result.outcome, InvalidTarget) and result.outcome.action == "disable")
     ]
     for result, limit in sorted(relevant, key=lambda pair: pair[0].finished_at):

@@ -20,11 +20,11 @@ def derive_target_changes(results: Sequence[AttemptResult]) -> Sequence[TargetCh
         target_id = result.target_id
         if target_id is None:
             continue
-        before = changes.get(target_id, TargetChange(target_id, is_reached=False))
         match result.outcome:
             case Accepted():
                 changes[target_id] = TargetChange(target_id, is_reached=True, continues=False)
             case PermanentFailure(is_target_suspect=True) as refusal:
+                before = changes.get(target_id) or TargetChange(target_id, is_reached=False)
                 reason = normalize_reason(refusal)
                 is_same = before.reason in (None, reason)
                 changes[target_id] = TargetChange(

@@ -49,7 +49,7 @@ class HostThrottle(ServerThrottle):
 
     def acquire(self, target: str, priority: Priority, expires_at: datetime) -> Permit | RetryLater:
         """Return a permit to send to an endpoint, or when to retry; see `ServerThrottle.acquire`."""
-        muted = self._muted_targets.get(hash(target))
+        muted = self._muted_targets.get(hash(target)) if self._muted_targets else None
         if muted is not None and muted[0] <= self._clock.now() < muted[1]:
             return RetryLater(muted[1], f"{self.name} throttles this device", counts_as_attempt=False)
         return super().acquire(target, priority, expires_at)
