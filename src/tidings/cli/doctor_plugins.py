@@ -111,7 +111,7 @@ async def send_test(settings: Settings, name: str, address: str) -> Outcome:
                 plugins=runtime.plugins,
                 channels=runtime.channels,
                 clock=runtime.clock,
-                base_url=settings.frontend_url,
+                settings=settings,
             )
         finally:
             if name in runtime.channels:

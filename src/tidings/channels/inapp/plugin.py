@@ -4,9 +4,9 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from tidings.channels.channel_settings import load_channel_settings
 from tidings.channels.inapp.channel import InAppChannel, create_inapp_channel
 from tidings.channels.plugin import ChannelContext
+from tidings.config.plugin_settings import load_plugin_settings
 from tidings.config.settings import Settings
 from tidings.model.channel import ChannelTraits
 
@@ -27,11 +27,11 @@ class InAppPlugin:
 
     traits = ChannelTraits("feed", needs_contact_point=False, setting=f"{PREFIX}ENABLED")
 
-    def is_configured(self, _settings: Settings) -> bool:
+    def is_configured(self, settings: Settings) -> bool:
         """Return whether feeds are written. Raises ConfigError naming the setting and the fix."""
-        return load_channel_settings(InAppSettings, PREFIX).enabled
+        return load_plugin_settings(InAppSettings, PREFIX, values=settings.channel_values).enabled
 
-    def parse_address(self, _address: str) -> str:
+    def parse_address(self, _address: str, _settings: Settings) -> str:
         """Raise ValueError: each user has one feed."""
         raise ValueError("is not needed: each user has one feed")
 
