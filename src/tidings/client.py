@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypedDict, Unpack
+from typing import Literal, Protocol, Self, TypedDict, Unpack
 
 from tidings.config.settings import Settings
 from tidings.container import AppContainer, Core
@@ -24,6 +24,8 @@ from tidings.model.subject import SubjectRequest
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.ports.clock import Clock, SystemClock
 from tidings.ports.store import Store, Transaction
+from tidings.schemas.json_body import validate_body
+from tidings.schemas.plan_options import PlanOptionsBody
 from tidings.stores.engine.background_loop import LoopThread
 from tidings.stores.engine.error_mapping import map_errors
 from tidings.stores.engine.sqlite import create_sync_engine
@@ -69,6 +71,12 @@ class NotificationOptions(TypedDict, total=False):
     source: str
     #: what it is about; a newer notification on the same subject supersedes it
     subject: str | SubjectRequest
+    #: which channels when, in the form of the HTTP API: `[{"channels": ["inapp"]}, …]`; empty = all at once
+    steps: Sequence[Mapping[str, object]]
+    #: how notifications are collected into one message, in the form of the HTTP API; False = not
+    digest: Mapping[str, object] | Literal[False]
+    #: how many a user receives in a window, in the form of the HTTP API; False = no limit
+    throttle: Mapping[str, object] | Literal[False]
 
 
 _OPTION_TYPES: Mapping[str, type] = {
@@ -306,6 +314,7 @@ def _build_request(
         raise ValidationFailed.for_field("delay", "must not be combined with send_at")
     if priority is not None and priority not in tuple(Priority):
         raise ValidationFailed.for_field("priority", f"must be one of {', '.join(Priority)}")
+    plan = {name: options.get(name) for name in PlanOptionsBody.model_fields if name in options}
     return NotifyRequest(
         template_code=template,
         audience=_to_audience(to),
@@ -318,6 +327,7 @@ def _build_request(
         action_text=options.get("action_text"),
         source=options.get("source"),
         subject=_to_subject(options.get("subject")),
+        **validate_body(plan, PlanOptionsBody).to_request_fields(),
     )
 
 

@@ -23,7 +23,7 @@ def find_calls(name: str) -> set[str]:
 
 
 def test_c53_suppressions_are_applied_in_one_place() -> None:
-    assert find_calls("find_suppression") == {"flow/deliver/preflight.py"}
+    assert find_calls("find_suppression") == {"flow/plan/rules/suppression.py"}
 
 
 def test_c53_no_message_is_sent_without_the_check() -> None:

@@ -88,12 +88,16 @@ class PlannedDelivery(msgspec.Struct, frozen=True):
     channel: str
     #: id of the target in its own table (push subscription id)
     target_id: str
-    #: deliveries with the same batch id are sent by one task
-    batch_id: str
+    #: deliveries with the same batch id are sent by one task; None = it waits until it is due
+    batch_id: str | None
     lane: Lane
     due_at: datetime
     #: the consent rule: `on by default`, `turned on by the user`, `mandatory`
     rule: str
+    #: the rule that holds it until it is due; None = it is due at once
+    held_by: str | None = None
+    #: the inputs of that rule, JSON values only
+    detail: Mapping[str, object] | None = None
 
 
 class SkipRecord(msgspec.Struct, frozen=True):
@@ -108,6 +112,20 @@ class SkipRecord(msgspec.Struct, frozen=True):
     reason: SkipReason
     #: the inputs of the decision, JSON values only
     detail: Mapping[str, object] = msgspec.field(default_factory=dict)
+
+
+class HoldRecord(msgspec.Struct, frozen=True):
+    """A claimed delivery that must wait: a rule of the plan holds it until a time. Nothing was sent."""
+
+    #: the outcome in metrics
+    label: ClassVar[str] = "held"
+
+    until: datetime
+    #: the rule that holds it
+    rule: str
+    #: the inputs of the decision, JSON values only
+    detail: Mapping[str, object] = msgspec.field(default_factory=dict)
+    why: str = "held by a rule of the plan"
 
 
 class ClaimedDelivery(msgspec.Struct, frozen=True):
@@ -166,7 +184,7 @@ class AttemptResult(msgspec.Struct, frozen=True):
     lease_token: str
     #: 1 for the first attempt
     number: int
-    outcome: Outcome | SkipRecord
+    outcome: Outcome | SkipRecord | HoldRecord
     #: expiry of the notification: nothing is retried after it
     expires_at: datetime
     started_at: datetime

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Self
 
 from tidings.model.audience import Audience
+from tidings.model.plan_options import NO_PLAN_OPTIONS, PlanOptions
 from tidings.model.priority import Priority
 
 
@@ -54,6 +55,8 @@ class Notification:
     subject_previous_state: Mapping[str, object] | None = None
     #: the newer notification on the subject that superseded it
     superseded_by: str | None = None
+    #: its steps, digest and throttle
+    plan: PlanOptions = NO_PLAN_OPTIONS
     state: NotificationState = NotificationState.ACCEPTED
     #: keyset cursor, the id of the last planned user; None = fan-out has not begun, or is complete
     cursor: str | None = None

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 
 from tidings.model.audience import Audience
+from tidings.model.plan_options import DigestOptions, Step, ThrottleOptions
 from tidings.model.priority import Priority
 from tidings.model.subject import SubjectRequest
 
@@ -34,3 +36,9 @@ class NotifyRequest:
     source: str | None = None
     #: what it is about, None = the subject of the template
     subject: SubjectRequest | None = None
+    #: empty = all channels at once
+    steps: tuple[Step, ...] | None = None
+    #: False = no digest
+    digest: DigestOptions | Literal[False] | None = None
+    #: False = no throttle
+    throttle: ThrottleOptions | Literal[False] | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tidings.model.plan_options import NO_PLAN_OPTIONS, PlanOptions
 from tidings.model.priority import Priority
 
 #: highest rate limit per user and hour; the time of each counted notification is stored for an hour
@@ -50,6 +51,8 @@ class Template:
     contents: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     #: minijinja source of the notification's subject, e.g. `order:{{ orderNumber }}`; None = no subject
     subject: str | None = None
+    #: its steps, digest and throttle, unless the request has its own
+    plan: PlanOptions = NO_PLAN_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)

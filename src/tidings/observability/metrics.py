@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from tidings.model.delivery import AttemptResult, SkipRecord
+from tidings.model.delivery import AttemptResult, HoldRecord, SkipRecord
 from tidings.model.outcome import Accepted, InvalidTarget, PermanentFailure, RetryLater
 from tidings.model.provider import ProviderStatus
 from tidings.observability.provider_status import list_providers
@@ -54,7 +54,9 @@ ROOM_CONNECTIONS = Gauge(
 ROOMS = Gauge("tidings_rooms", "Live rooms with viewers, counted once per process", multiprocess_mode="livesum")
 
 #: the values of the label `outcome`
-OUTCOME_LABELS = tuple(kind.label for kind in (Accepted, RetryLater, PermanentFailure, InvalidTarget, SkipRecord))
+OUTCOME_LABELS = tuple(
+    kind.label for kind in (Accepted, RetryLater, PermanentFailure, InvalidTarget, SkipRecord, HoldRecord)
+)
 
 #: (metric, part of it) → updates it; called before the metrics are rendered, and at each heartbeat
 _callbacks: dict[tuple[str, str], Callable[[], None]] = {}

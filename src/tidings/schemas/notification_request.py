@@ -13,6 +13,7 @@ from tidings.model.request import MAX_SCHEDULE_AHEAD, NotifyRequest
 from tidings.model.subject import MAX_VERSION, SubjectRequest
 from tidings.schemas.field_types import ActionUrl, Instant, Label, SmallObject, SubjectKey, UserId
 from tidings.schemas.json_body import RequestModel
+from tidings.schemas.plan_options import PlanOptionsBody
 
 #: user ids per request; larger groups need an audience
 MAX_USER_IDS = 10_000
@@ -31,8 +32,8 @@ class SubjectBody(RequestModel):
     previous_state: SmallObject | None = Field(None, description="what held before")
 
 
-class NotifyOptions(RequestModel):
-    """Priority, times, channels and action of a notification. Defaults come from the template."""
+class NotifyOptions(PlanOptionsBody):
+    """Priority, times, channels, action and plan of a notification. Defaults come from the template."""
 
     priority: Literal["urgent", "high", "normal", "low"] | None = None
     delay: int | None = Field(None, ge=0, description="milliseconds from now")
@@ -126,6 +127,7 @@ def build_notify_request(
         action_text=options.action_text,
         source=source,
         subject=_to_subject(options.subject),
+        **options.to_request_fields(),
     )
 
 

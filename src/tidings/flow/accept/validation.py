@@ -9,6 +9,7 @@ from tidings.errors import FieldError, ValidationFailed
 from tidings.flow.catalog import Catalog
 from tidings.model.links import validate_link
 from tidings.model.notification import Notification
+from tidings.model.plan_options import PlanOptions
 from tidings.model.request import MAX_SCHEDULE_AHEAD, MAX_VARIABLES_BYTES, NotifyRequest
 from tidings.model.subject import MAX_KEY_LENGTH, MAX_STATE_BYTES, MAX_VERSION, SubjectRequest
 from tidings.model.template import Template
@@ -37,7 +38,13 @@ def build_notification(
         *_check_subject(subject),
         *_check_required_variables(template, renderer, request.variables),
         *_check_times(now, send_at, expires_at),
-        *_check_channels(catalog, request.channels),
+        *_check_channels(catalog, request.channels, "options.channels"),
+        *(
+            error
+            for index, step in enumerate(request.steps or ())
+            for error in _check_channels(catalog, step.channels, f"options.steps[{index}].channels")
+        ),
+        *(_check_channels(catalog, request.digest.channels, "options.digest.channels") if request.digest else ()),
         *_check_action(request.action_url, request.action_text),
         *_check_variables_size(request.variables),
     ]
@@ -63,6 +70,7 @@ def build_notification(
         subject_version=subject.version if subject else None,
         subject_state=subject.state if subject else None,
         subject_previous_state=subject.previous_state if subject else None,
+        plan=_resolve_plan(request, template),
     )
     # trial rendering in the fallback locale: the caller learns of an error now, instead of 5 000 failed deliveries
     renderer.render(template, notification, "en", "UTC")
@@ -73,6 +81,15 @@ def unknown_users_error(user_ids: Sequence[str]) -> ValidationFailed:
     """Return the error for an audience that mentions unknown users. The message lists the first five."""
     shown = ", ".join(repr(user_id) for user_id in user_ids[:5]) + (" …" if len(user_ids) > 5 else "")
     return ValidationFailed.for_field("userIds", f"no such user: {shown}; PUT /api/users/ID first", code="unknown_user")
+
+
+def _resolve_plan(request: NotifyRequest, template: Template) -> PlanOptions:
+    """Return the options of the request, or else those of the template. False in the request turns them off."""
+    return PlanOptions(
+        steps=template.plan.steps if request.steps is None else request.steps,
+        digest=template.plan.digest if request.digest is None else request.digest or None,
+        throttle=template.plan.throttle if request.throttle is None else request.throttle or None,
+    )
 
 
 def _to_utc(value: datetime | None, field: str) -> datetime | None:
@@ -105,10 +122,10 @@ def _check_times(now: datetime, send_at: datetime, expires_at: datetime) -> list
     return errors
 
 
-def _check_channels(catalog: Catalog, channels: tuple[str, ...]) -> list[FieldError]:
+def _check_channels(catalog: Catalog, channels: tuple[str, ...], field: str) -> list[FieldError]:
     known = ", ".join(catalog.known_channels)
     return [
-        FieldError(f"options.channels[{index}]", f"unknown channel {name!r}; known are {known}")
+        FieldError(f"{field}[{index}]", f"unknown channel {name!r}; known are {known}")
         for index, name in enumerate(channels)
         if name not in catalog.known_channels
     ]

@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from tidings.flow.plan.candidate import Candidate, PlanContext
+from tidings.flow.plan.chain import decide
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
-from tidings.model.consent import check_consent
-from tidings.model.delivery import ClaimedDelivery, SkipReason
+from tidings.model.decision import Defer, Skip
+from tidings.model.delivery import ClaimedDelivery
 from tidings.model.notification import Notification
-from tidings.model.suppression import Suppression, find_suppression
 from tidings.model.template import Category
 
 #: A delivery planned longer ago than this is checked against its audience again. Every retry waits longer, so a ticket
@@ -44,27 +45,33 @@ def preflight(
     *,
     is_in_audience: bool,
     now: datetime,
+    channels: Collection[str],
     traits: ChannelTraits = DEFAULT_TRAITS,
     senders: Collection[str] = (),
-) -> SkipReason | Suppression | None:
-    """Return the reason for which this delivery must not be sent any more, None if it may be sent.
+) -> Skip | Defer | None:
+    """Ask the rules of the plan again, with the data of now. Returns what stops this delivery, None if it may be sent.
 
-    traits, senders: of the delivery's channel. Every message of every channel passes this check, so it is the only
-    place at which suppressions are applied.
+    channels: those that are configured. traits, senders: of the delivery's channel.
     """
-    if delivery.is_cancelled:
-        return SkipReason.CANCELLED
-    if delivery.superseded_by is not None:
-        return SkipReason.SUPERSEDED
-    if now + MIN_LIFETIME > notification.expires_at:
-        return SkipReason.EXPIRED
-    if delivery.locale is None:
-        return SkipReason.USER_ERASED
-    if not is_in_audience:
-        return SkipReason.LEFT_AUDIENCE
-    if traits.needs_contact_point and (delivery.target is None or not delivery.target.is_usable):
-        return traits.missing_contact
-    decision = check_consent(delivery.preference, category)
-    if isinstance(decision, SkipReason):
-        return decision
-    return find_suppression(delivery.suppressions, category, senders, now)
+    candidate = Candidate(
+        delivery.user_id,
+        delivery.channel,
+        delivery.preference,
+        has_contact_point=delivery.target is not None and delivery.target.is_usable,
+        timezone=delivery.timezone or "UTC",
+        user_exists=delivery.locale is not None,
+        is_in_audience=is_in_audience,
+        is_cancelled=delivery.is_cancelled,
+        superseded_by=delivery.superseded_by,
+        suppressions=delivery.suppressions,
+    )
+    context = PlanContext(
+        notification,
+        category,
+        channels,
+        now,
+        min_lifetime=MIN_LIFETIME,
+        get_traits=lambda _channel: traits,
+        get_senders=lambda _channel: senders,
+    )
+    return decide(candidate, context).decision

@@ -19,10 +19,10 @@ from tidings.flow.deliver.preflight import DeliveryJob, preflight
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.slow_sends import SendTask, SlowSendWaiter
 from tidings.model.contact_point import NO_CONTACT_POINT, ContactPoint
-from tidings.model.delivery import AttemptResult, OutboundMessage, SkipReason, SkipRecord, superseded_detail
+from tidings.model.decision import Defer, Skip
+from tidings.model.delivery import AttemptResult, HoldRecord, OutboundMessage, SkipReason, SkipRecord
 from tidings.model.notification import StopReason
 from tidings.model.outcome import Outcome, RetryLater
-from tidings.model.suppression import Suppression
 from tidings.ports.channel import Channel, ComposeContext, Destination, HasDestinations, HasSenders
 from tidings.ports.clock import Clock
 
@@ -162,8 +162,8 @@ class DeliverySender:
 
     async def _process_next(self, group: _DestinationGroup, send_task: SendTask, reload: Reload) -> None:
         job, destination = group.pending.pop(), group.destination
-        if skip := self._preflight(job):
-            await self._record_skip(job, skip)
+        if stopped := self._preflight(job):
+            await self._record_unsent(job, stopped)
             return
         if destination is not None and self._is_closed(destination):
             await self._defer(job, destination)
@@ -180,12 +180,12 @@ class DeliverySender:
                 group.pending.append(job)
                 return
             # checked again, as the job may have waited for its slot
-            if skip := self._preflight(job):
-                await self._record_skip(job, skip)
+            if stopped := self._preflight(job):
+                await self._record_unsent(job, stopped)
                 return
             message = self._compose_message(job)
             if isinstance(message, SkipRecord):
-                await self._record_skip(job, message)
+                await self._record_unsent(job, message)
                 return
             started = self._clock.now()
             outcome: Outcome = _lease_exhausted(started)
@@ -219,11 +219,11 @@ class DeliverySender:
         retry = destination.defer(job.notification.priority, job.notification.expires_at)
         await self._on_outcome(_build_result(job, retry, now, now))
 
-    async def _record_skip(self, job: DeliveryJob, skip: SkipRecord) -> None:
+    async def _record_unsent(self, job: DeliveryJob, record: SkipRecord | HoldRecord) -> None:
         now = self._clock.now()
-        await self._on_outcome(_build_result(job, skip, now, now))
+        await self._on_outcome(_build_result(job, record, now, now))
 
-    def _preflight(self, job: DeliveryJob) -> SkipRecord | None:
+    def _preflight(self, job: DeliveryJob) -> SkipRecord | HoldRecord | None:
         delivery = job.delivery
         # usually empty, and a look-up in an LRU cache costs as much as the rest of this check
         if self._stopped and (stopped := self._stopped.get(job.notification.id)):
@@ -231,21 +231,23 @@ class DeliverySender:
             delivery = structs.replace(
                 delivery, is_cancelled=delivery.is_cancelled or is_cancelled, superseded_by=stopped.superseded_by
             )
-        reason = preflight(
+        decision = preflight(
             delivery,
             job.notification,
             job.category,
             is_in_audience=job.is_in_audience,
             now=self._clock.now(),
+            channels=self._channels,
             traits=job.traits,
             senders=self._senders.get(delivery.channel, ()),
         )
-        if reason is None:
-            return None
-        if isinstance(reason, Suppression):
-            return _skip(job, SkipReason.SUPPRESSED, reason.describe())
-        superseded = reason is SkipReason.SUPERSEDED and delivery.superseded_by is not None
-        return _skip(job, reason, superseded_detail(delivery.superseded_by or "") if superseded else _NO_DETAIL)
+        match decision:
+            case None:
+                return None
+            case Skip(reason, detail):
+                return _skip(job, reason, detail)
+            case Defer(until, rule, detail):
+                return HoldRecord(until, rule, detail)
 
     def _compose_message(self, job: DeliveryJob) -> OutboundMessage | SkipRecord:
         delivery, notification = job.delivery, job.notification
@@ -312,7 +314,7 @@ def _lease_exhausted(now: datetime) -> RetryLater:
 
 
 def _build_result(
-    job: DeliveryJob, outcome: Outcome | SkipRecord, started: datetime, finished: datetime
+    job: DeliveryJob, outcome: Outcome | SkipRecord | HoldRecord, started: datetime, finished: datetime
 ) -> AttemptResult:
     return AttemptResult(
         delivery_id=job.delivery.id,

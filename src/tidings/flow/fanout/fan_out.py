@@ -77,7 +77,12 @@ class PagePlan:
 
 def build_delivery_tasks(page_plans: Sequence[PagePlan], now: datetime) -> list[Task]:
     """Return the tasks that send the planned deliveries, one per batch."""
-    batches = {delivery.batch_id: delivery.lane for page_plan in page_plans for delivery in page_plan.plan.planned}
+    batches = {
+        delivery.batch_id: delivery.lane
+        for page_plan in page_plans
+        for delivery in page_plan.plan.planned
+        if delivery.batch_id is not None
+    }
     return [task for batch_id, lane in batches.items() for task in deliver_tasks([batch_id], lane, now)]
 
 

@@ -1,13 +1,18 @@
-"""The planner: decides per recipient and channel on a delivery to each target, or a skip with its reason. Pure."""
+"""The planner: decides per recipient and channel on a delivery to each target, or a skip with its reason. Pure.
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+The decisions are those of `tidings.flow.plan`.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from tidings.flow.plan.candidate import Candidate, PlanContext
+from tidings.flow.plan.chain import decide
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
-from tidings.model.consent import ConsentGranted, check_consent
 from tidings.model.contact_point import NO_CONTACT_POINT
-from tidings.model.delivery import PlannedDelivery, Recipient, SkipReason, SkipRecord, superseded_detail
+from tidings.model.decision import Skip
+from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.template import Category
@@ -39,31 +44,29 @@ def plan_page(
     of the notification's subject. get_traits: channel → traits.
     """
     plan = Plan()
+    context = PlanContext(notification, category, channels, now, get_traits=get_traits)
     requested_channels = notification.channels or channels
     for recipient in page:
         for channel in requested_channels:
-            traits = get_traits(channel)
-            target_ids = recipient.targets.get(channel, ()) if traits.needs_contact_point else (NO_CONTACT_POINT,)
-            decision: ConsentGranted | SkipReason
-            detail: Mapping[str, object] = {"category": category.code}
-            if notification.superseded_by is not None:
-                decision = SkipReason.SUPERSEDED
-                detail = superseded_detail(notification.superseded_by)
-            elif now >= notification.expires_at:
-                decision = SkipReason.EXPIRED
-            elif recipient.user_id in informed:
-                decision = SkipReason.ALREADY_INFORMED
-                detail = {"subject": notification.subject}
-            elif channel not in channels:
-                decision = SkipReason.CHANNEL_NOT_SET_UP
-                detail = {"category": category.code, "setting": traits.setting}
-            else:
-                decision = check_consent(recipient.preferences.get(channel), category)
-            if isinstance(decision, ConsentGranted) and not target_ids:
-                decision = traits.missing_contact
-            if isinstance(decision, SkipReason):
-                plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, decision, detail))
+            target_ids = recipient.targets.get(channel, ())
+            verdict = decide(
+                Candidate(
+                    recipient.user_id,
+                    channel,
+                    recipient.preferences.get(channel),
+                    has_contact_point=bool(target_ids),
+                    timezone=recipient.timezone,
+                    is_informed=recipient.user_id in informed,
+                ),
+                context,
+            )
+            if isinstance(verdict.decision, Skip):
+                reason, detail = verdict.decision.reason, verdict.decision.detail
+                plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
                 continue
+            if not get_traits(channel).needs_contact_point:
+                target_ids = (NO_CONTACT_POINT,)
+            held = verdict.decision
             plan.planned.extend(
                 PlannedDelivery(
                     id=new_id(now),
@@ -71,10 +74,12 @@ def plan_page(
                     user_id=recipient.user_id,
                     channel=channel,
                     target_id=target_id,
-                    batch_id=next(batch_ids),
+                    batch_id=next(batch_ids) if held is None else None,
                     lane=notification.priority,
-                    due_at=now,
-                    rule=decision.rule,
+                    due_at=now if held is None else held.until,
+                    rule=verdict.consent,
+                    held_by=None if held is None else held.rule,
+                    detail=None if held is None else held.detail,
                 )
                 for target_id in target_ids
             )

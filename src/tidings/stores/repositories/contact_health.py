@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from msgspec import structs
 from sqlalchemy import Select, and_, delete, exists, or_, select, update
 
 from tidings.model.contact_health import ContactHealth, ContactResult, DisabledContactPoint, MissedMessages
@@ -189,7 +190,7 @@ class SqlContactHealth:
             )
             for notification_id, priority in found
         ]
-        rows = [_without_batch(delivery_row(delivery)) for delivery in planned]
+        rows = [delivery_row(structs.replace(delivery, batch_id=None)) for delivery in planned]
         await connection.execute(INSERT_DELIVERIES, {"rows": encode_rows(rows), "now": now})
         removed = await connection.execute(
             delete(skips)
@@ -210,11 +211,6 @@ class SqlContactHealth:
                     .where(_n.id.in_(id_array(changed)))
                     .values(deliveries=_n.deliveries + 1, skipped=_n.skipped - int(is_skip_removed))
                 )
-
-
-def _without_batch(row: Sequence[str | int | None]) -> Sequence[str | int | None]:
-    *fields, _batch_id, due_at = row
-    return [*fields, None, due_at]
 
 
 def _select_unplanned(point: ContactPoint, since: datetime) -> Select[str]:

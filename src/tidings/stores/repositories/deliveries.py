@@ -6,7 +6,7 @@ from datetime import datetime
 from operator import attrgetter
 
 from tidings.model.contact_point import ContactPointState
-from tidings.model.delivery import AttemptResult, DeliveryState, PlannedDelivery, SkipRecord
+from tidings.model.delivery import AttemptResult, DeliveryState, HoldRecord, PlannedDelivery, SkipRecord
 from tidings.model.ids import new_id
 from tidings.model.outcome import InvalidTarget
 from tidings.model.status_event import build_outcome_event, build_skip_event
@@ -72,7 +72,9 @@ class SqlDeliveries(DeliveryClaims, DeliveryBatches, DeliveryHistory):
         # in the order of ids, in which an erasure locks the rows, too
         outcomes = encode_rows([outcome_row(result) for result in sorted(results, key=attrgetter("delivery_id"))])
         applied = await self._update_outcomes(tx, outcomes, results, now)
-        attempts = [attempt_row(result) for result in results if not isinstance(result.outcome, SkipRecord)]
+        attempts = [
+            attempt_row(result) for result in results if not isinstance(result.outcome, SkipRecord | HoldRecord)
+        ]
         if attempts:
             await connection_of(tx).execute(
                 INSERT_ATTEMPTS[connection_of(tx).dialect.name], {"rows": encode_rows(attempts)}

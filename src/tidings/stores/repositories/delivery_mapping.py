@@ -26,6 +26,7 @@ from tidings.model.delivery import (
     AttemptResult,
     ClaimedDelivery,
     DeliveryState,
+    HoldRecord,
     PlannedDelivery,
     SkipReason,
     SkipRecord,
@@ -112,7 +113,18 @@ SELECT_CLAIMED = {
 }
 
 _new_deliveries = rowset(
-    "rows", _d.id, _d.notification_id, _d.user_id, _d.channel, _d.target_id, _d.lane, _d.rule, _d.batch_id, _d.due_at
+    "rows",
+    _d.id,
+    _d.notification_id,
+    _d.user_id,
+    _d.channel,
+    _d.target_id,
+    _d.lane,
+    _d.rule,
+    _d.batch_id,
+    _d.due_at,
+    _d.held_by,
+    _d.detail,
 )
 INSERT_DELIVERIES = insert(deliveries).from_select(
     [*_new_deliveries.c.keys(), "state", "attempts", "created_at", "updated_at"],
@@ -141,6 +153,7 @@ _outcome_rows = rowset(
     column("new_due_at", Instant),
     column("new_attempts", Integer),
     column("new_detail", Json),
+    column("new_held_by", Text),
 )
 #: Records outcomes, fenced by the lease token. Only a row that is being sent has a token, so the state is not compared:
 #: with a condition on the state PostgreSQL may scan the index of rows being sent. That contains dead entries for as
@@ -156,6 +169,7 @@ UPDATE_OUTCOMES = (
         state=_outcome_rows.c.new_state,
         why=_outcome_rows.c.new_why,
         detail=_outcome_rows.c.new_detail,
+        held_by=_outcome_rows.c.new_held_by,
         due_at=_outcome_rows.c.new_due_at,
         attempts=_outcome_rows.c.new_attempts,
         batch_id=None,
@@ -249,7 +263,7 @@ def _to_target(user_id: str, columns: list[Any], cipher: FieldCipher) -> Target 
     return None
 
 
-def delivery_row(planned: PlannedDelivery) -> Sequence[str | int | None]:
+def delivery_row(planned: PlannedDelivery) -> Sequence[object]:
     """Return a row of `INSERT_DELIVERIES`."""
     return (
         planned.id,
@@ -261,6 +275,8 @@ def delivery_row(planned: PlannedDelivery) -> Sequence[str | int | None]:
         planned.rule,
         planned.batch_id,
         encode_instant(planned.due_at),
+        planned.held_by,
+        None if planned.detail is None else dict(planned.detail),
     )
 
 
@@ -296,6 +312,9 @@ def outcome_row(result: AttemptResult) -> Sequence[object]:
         case SkipRecord():
             state = _PREFLIGHT_SKIP_STATES.get(outcome.reason, DeliveryState.SKIPPED)
             number -= 1
+        case HoldRecord():
+            state, due_at = DeliveryState.PENDING, outcome.until
+            number -= 1
     return (
         result.delivery_id,
         result.notification_id,
@@ -305,13 +324,14 @@ def outcome_row(result: AttemptResult) -> Sequence[object]:
         encode_instant(due_at),
         number,
         _detail(outcome),
+        outcome.rule if isinstance(outcome, HoldRecord) else None,
     )
 
 
 def attempt_row(result: AttemptResult) -> Sequence[str | int | None]:
     """Return a row of `INSERT_ATTEMPTS`."""
     outcome = result.outcome
-    assert not isinstance(outcome, SkipRecord), "a skip is not an attempt"
+    assert not isinstance(outcome, SkipRecord | HoldRecord), "nothing was tried"
     return (
         result.delivery_id,
         encode_instant(result.started_at),
@@ -327,12 +347,12 @@ def attempt_row(result: AttemptResult) -> Sequence[str | int | None]:
     )
 
 
-def _truncated_reason(outcome: Outcome | SkipRecord) -> str:
+def _truncated_reason(outcome: Outcome | SkipRecord | HoldRecord) -> str:
     return outcome.reason.value if isinstance(outcome, SkipRecord) else _storable(outcome.why)
 
 
-def _detail(outcome: Outcome | SkipRecord) -> dict[str, object] | None:
-    if not isinstance(outcome, SkipRecord) or not outcome.detail:
+def _detail(outcome: Outcome | SkipRecord | HoldRecord) -> dict[str, object] | None:
+    if not isinstance(outcome, SkipRecord | HoldRecord) or not outcome.detail:
         return None
     return {name: _storable(value) if isinstance(value, str) else value for name, value in outcome.detail.items()}
 

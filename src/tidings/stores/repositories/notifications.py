@@ -8,6 +8,7 @@ from sqlalchemy import Row, Text, column, func, insert, null, or_, select, text,
 
 from tidings.model.audience import from_json, to_json
 from tidings.model.notification import Notification, NotificationCounts, NotificationState, StopReason
+from tidings.model.plan_options import PlanOptions
 from tidings.model.priority import Priority
 from tidings.model.status_event import build_accepted_event
 from tidings.ports.store import Transaction
@@ -194,6 +195,7 @@ def _to_row(notification: Notification) -> dict[str, object]:
         "subject_state": _json_or_none(notification.subject_state),
         "subject_previous_state": _json_or_none(notification.subject_previous_state),
         "superseded_by": notification.superseded_by,
+        "plan": _json_or_none(notification.plan.to_json()),
         "send_at": notification.send_at,
         "expires_at": notification.expires_at,
         "created_at": notification.created_at,
@@ -217,5 +219,6 @@ def _from_row(row: Row[*tuple[Any, ...]]) -> Notification:
         audience=from_json(row.audience),
         priority=Priority(row.priority),
         channels=tuple(row.channels),
+        plan=PlanOptions.from_json(row.plan),
         state=NotificationState(row.state),
     )

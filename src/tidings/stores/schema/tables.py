@@ -208,6 +208,8 @@ notifications = Table(
     Column("superseded_by", Id),
     # whether some of it was unsent when it was superseded
     Column("superseded_unsent", Boolean),
+    # steps, digest and throttle, see `model.plan_options`
+    Column("plan", Json),
     Column("send_at", Instant, nullable=False),
     Column("expires_at", Instant, nullable=False),
     Column("created_at", Instant, nullable=False),
@@ -244,8 +246,10 @@ deliveries = Table(
     Column("state", BinaryText(16), nullable=False),
     Column("rule", String(64), nullable=False),
     Column("why", String(300)),
-    # inputs of the preflight check that skipped the delivery
+    # inputs of the rule of the plan that skipped or holds the delivery
     Column("detail", Json),
+    # the rule of the plan that holds it until `due_at`
+    Column("held_by", String(32)),
     # None: not in a task yet; waits until `due_at`
     Column("batch_id", Id),
     Column("due_at", Instant, nullable=False),

@@ -16,7 +16,7 @@ from tidings.flow.deliver.concurrency_limiter import SendLimiter
 from tidings.flow.deliver.preflight import DeliveryJob
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.sender import DeliverySender
-from tidings.model.delivery import AttemptResult, ClaimedDelivery, OutboundMessage, SkipRecord, Target
+from tidings.model.delivery import AttemptResult, ClaimedDelivery, HoldRecord, OutboundMessage, SkipRecord, Target
 from tidings.model.outcome import Accepted, Outcome, RetryLater
 from tidings.model.priority import Priority
 from tidings.model.template import Category, RenderedMessage
@@ -86,7 +86,7 @@ class Sending:
         self.recorded.append(result)
 
     @property
-    def outcomes(self) -> list[Outcome | SkipRecord]:
+    def outcomes(self) -> list[Outcome | SkipRecord | HoldRecord]:
         return [result.outcome for result in self.recorded]
 
 

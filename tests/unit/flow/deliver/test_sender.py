@@ -18,7 +18,7 @@ from tidings.flow.deliver.freshness import MAX_STALENESS
 from tidings.flow.deliver.preflight import DeliveryJob
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.sender import INTERNAL_ERROR_BACKOFF, SEND_TIMEOUT, DeliverySender
-from tidings.model.delivery import AttemptResult, ClaimedDelivery, OutboundMessage, SkipReason, SkipRecord
+from tidings.model.delivery import AttemptResult, ClaimedDelivery, HoldRecord, OutboundMessage, SkipReason, SkipRecord
 from tidings.model.notification import Notification, StopReason
 from tidings.model.outcome import Accepted, Outcome, RetryLater
 from tidings.model.template import Category
@@ -59,7 +59,7 @@ class Sending:
         self.recorded.append(result)
 
     @property
-    def outcomes(self) -> list[Outcome | SkipRecord]:
+    def outcomes(self) -> list[Outcome | SkipRecord | HoldRecord]:
         return [result.outcome for result in self.recorded]
 
 
@@ -224,7 +224,8 @@ async def test_a_delivery_that_expires_while_waiting_for_a_slot_is_not_sent(
     # jobs of one destination start in order
     await sending.sender.send([job(), job(notification=brief)], reload=reload)
     assert len(sending.channel.sent) == 1
-    assert SkipRecord(brief.id, "ana", "webpush", SkipReason.EXPIRED) in sending.outcomes
+    inputs = {"expiresAt": brief.expires_at.isoformat()}
+    assert SkipRecord(brief.id, "ana", "webpush", SkipReason.EXPIRED, inputs) in sending.outcomes
 
 
 async def test_a_cancellation_just_before_the_send_prevents_it(sending: Sending) -> None:

@@ -89,7 +89,8 @@ def test_a_recipient_without_deliveries_gets_a_skip_with_the_reason(
     assert made.planned == []
     [skip] = made.skipped
     assert (skip.notification_id, skip.user_id, skip.channel) == (notification.id, recipient.user_id, "webpush")
-    assert (skip.reason, skip.detail) == (reason, {"category": "NEWS"})
+    inputs = {"expiresAt": NOW.isoformat()} if reason is SkipReason.EXPIRED else {"category": "NEWS"}
+    assert (skip.reason, skip.detail) == (reason, inputs)
 
 
 def test_a_channel_that_is_not_set_up_is_skipped_and_the_others_are_used() -> None:
@@ -102,7 +103,7 @@ def test_a_channel_that_is_not_set_up_is_skipped_and_the_others_are_used() -> No
 def test_deliveries_are_batched_by_the_batch_size() -> None:
     people = [make_recipient(f"user-{number}") for number in range(5)]
     made = planned(*people, devices={one.user_id: ["1"] for one in people}, batch_size=2)
-    batch_ids = [one.batch_id for one in made.planned]
+    batch_ids = [str(one.batch_id) for one in made.planned]
     assert list(Counter(batch_ids).values()) == [2, 2, 1]
     assert batch_ids == sorted(batch_ids)
 

@@ -1,0 +1,1 @@
+"""One rule per file. `tidings.flow.plan.chain` has their order."""

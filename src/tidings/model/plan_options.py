@@ -1,0 +1,77 @@
+"""When and how often a notification is sent: its steps, digest and throttle. Declared by templates, set by callers."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+#: what ends the wait for a later step, besides a domain event
+Success = Literal["delivered", "seen", "read", "clicked"]
+
+
+class DomainEvent(msgspec.Struct, frozen=True, rename="camel"):
+    """A domain event of the host that ends a wait, such as `invoice.paid`."""
+
+    event: str
+
+
+class Step(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Channels that are used together, after a wait, unless something happened."""
+
+    channels: tuple[str, ...]
+    #: seconds after the step before was handed over
+    after_seconds: int = 0
+    #: what cancels the step; None = nothing
+    unless: Success | DomainEvent | None = None
+
+
+class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """How notifications of one key are collected for a user and closed into one message."""
+
+    #: minijinja expression over the variables; empty = one digest per user
+    key: str = ""
+    #: seconds from the first notification; None with `at`
+    window_seconds: int | None = None
+    #: each further notification extends the window, up to `max_seconds` from the first
+    sliding: bool = False
+    max_seconds: int | None = None
+    #: closes early with so many notifications
+    max_items: int | None = None
+    #: the first notification is sent at once, and not repeated in the digest
+    first_at_once: bool = False
+    #: `08:00` or `MON 08:00` in the user's time zone, instead of a window
+    at: str | None = None
+    #: the channels that are collected; empty = all. The others are sent at once
+    channels: tuple[str, ...] = ()
+
+
+class ThrottleOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """How many notifications of one key a user receives in a window."""
+
+    limit: int
+    window_seconds: int
+    #: minijinja expression over the variables; empty = one count per user and template
+    key: str = ""
+    #: what happens to the excess
+    instead: Literal["skip", "digest"] = "skip"
+
+
+class PlanOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The options together, as they are stored with a notification."""
+
+    #: empty = all channels at once
+    steps: tuple[Step, ...] = ()
+    digest: DigestOptions | None = None
+    throttle: ThrottleOptions | None = None
+
+    def to_json(self) -> Mapping[str, object] | None:
+        """Return the stored form, None if nothing is set."""
+        return msgspec.to_builtins(self) or None
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any] | None) -> "PlanOptions":
+        """Return the options of the stored form."""
+        return msgspec.convert(stored, cls) if stored else NO_PLAN_OPTIONS
+
+
+NO_PLAN_OPTIONS = PlanOptions()

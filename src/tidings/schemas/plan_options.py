@@ -1,0 +1,117 @@
+"""Steps, digest and throttle of a notification, as callers and templates give them. Pure."""
+
+from typing import Annotated, Literal, Self, TypedDict
+
+from pydantic import Field, model_validator
+
+from tidings.model.plan_options import DigestOptions, DomainEvent, Step, ThrottleOptions
+from tidings.schemas.json_body import RequestModel
+
+#: longest wait of a step, and longest window, in seconds: push services keep a message for 28 days
+MAX_WAIT_SECONDS = 28 * 86_400
+MAX_STEPS = 10
+MAX_DIGEST_ITEMS = 1_000
+MAX_THROTTLE = 10_000
+
+ChannelNames = Annotated[list[str], Field(max_length=20)]
+#: minijinja expression over the variables, such as `eventId`
+Expression = Annotated[str, Field(max_length=500)]
+#: `08:00`, or `MON 08:00`
+ClockTime = Annotated[str, Field(pattern=r"^((MON|TUE|WED|THU|FRI|SAT|SUN) )?([01]\d|2[0-3]):[0-5]\d$")]
+
+
+class DomainEventBody(RequestModel):
+    """A domain event of the host that ends a wait."""
+
+    event: str = Field(min_length=1, max_length=200)
+
+
+class StepBody(RequestModel):
+    """Channels that are used together, after a wait, unless something happened."""
+
+    channels: ChannelNames = Field(min_length=1)
+    after_seconds: int = Field(0, ge=0, le=MAX_WAIT_SECONDS, description="from the hand-over of the step before")
+    unless: Literal["delivered", "seen", "read", "clicked"] | DomainEventBody | None = Field(
+        None, description="what cancels the step; default: nothing"
+    )
+
+    def to_step(self) -> Step:
+        """Return the step of the model."""
+        unless = DomainEvent(self.unless.event) if isinstance(self.unless, DomainEventBody) else self.unless
+        return Step(tuple(dict.fromkeys(self.channels)), self.after_seconds, unless)
+
+
+class DigestBody(RequestModel):
+    """How notifications of one key are collected for a user and closed into one message."""
+
+    key: Expression = Field("", description="expression over the variables; empty: one digest per user")
+    window_seconds: int | None = Field(None, ge=1, le=MAX_WAIT_SECONDS, description="from the first notification")
+    sliding: bool = Field(False, description="each further notification extends the window, up to maxSeconds")
+    max_seconds: int | None = Field(None, ge=1, le=MAX_WAIT_SECONDS, description="needed with sliding")
+    max_items: int | None = Field(None, ge=1, le=MAX_DIGEST_ITEMS, description="closes early with so many")
+    first_at_once: bool = Field(False, description="the first is sent at once and not repeated in the digest")
+    at: ClockTime | None = Field(
+        None, description="08:00 or MON 08:00 in the user's time zone, instead of windowSeconds"
+    )
+    channels: ChannelNames = Field(
+        default_factory=list, description="those that are collected; empty: all. The others are sent at once"
+    )
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Self:
+        if (self.window_seconds is None) == (self.at is None):
+            raise ValueError("give windowSeconds or at, and not both")
+        if self.sliding and (self.window_seconds is None or self.max_seconds is None):
+            raise ValueError("a sliding window needs windowSeconds and maxSeconds")
+        if self.max_seconds is not None and not self.sliding:
+            raise ValueError("maxSeconds is used only with sliding; set sliding or leave maxSeconds out")
+        if self.max_seconds is not None and self.window_seconds is not None and self.max_seconds < self.window_seconds:
+            raise ValueError("maxSeconds must not be less than windowSeconds")
+        return self
+
+    def to_options(self) -> DigestOptions:
+        """Return the options of the model."""
+        return DigestOptions(**(self.model_dump() | {"channels": tuple(dict.fromkeys(self.channels))}))
+
+
+class ThrottleBody(RequestModel):
+    """How many notifications of one key a user receives in a window."""
+
+    limit: int = Field(ge=1, le=MAX_THROTTLE)
+    window_seconds: int = Field(ge=1, le=MAX_WAIT_SECONDS)
+    key: Expression = Field("", description="expression over the variables; empty: one count per user and template")
+    instead: Literal["skip", "digest"] = Field("skip", description="what happens to the excess")
+
+    def to_options(self) -> ThrottleOptions:
+        """Return the options of the model."""
+        return ThrottleOptions(**self.model_dump())
+
+
+class PlanRequestFields(TypedDict):
+    """The fields of a `NotifyRequest` that say when and how often."""
+
+    steps: tuple[Step, ...] | None
+    digest: DigestOptions | Literal[False] | None
+    throttle: ThrottleOptions | Literal[False] | None
+
+
+class PlanOptionsBody(RequestModel):
+    """Steps, digest and throttle. Defaults come from the template."""
+
+    steps: list[StepBody] | None = Field(
+        None, max_length=MAX_STEPS, description="which channels when; default: those of the template; [] = all at once"
+    )
+    digest: DigestBody | Literal[False] | None = Field(
+        None, description="collect notifications into one message; default: that of the template; false = none"
+    )
+    throttle: ThrottleBody | Literal[False] | None = Field(
+        None, description="limit per user and key; default: that of the template; false = none"
+    )
+
+    def to_request_fields(self) -> PlanRequestFields:
+        """Return the fields of a `NotifyRequest`."""
+        return {
+            "steps": None if self.steps is None else tuple(step.to_step() for step in self.steps),
+            "digest": self.digest.to_options() if isinstance(self.digest, DigestBody) else self.digest,
+            "throttle": self.throttle.to_options() if isinstance(self.throttle, ThrottleBody) else self.throttle,
+        }
