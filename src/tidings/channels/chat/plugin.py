@@ -1,15 +1,18 @@
 """The declaration of the chat channel."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from tidings.channels.chat.channel import DEFAULT_RETRY_POLICY, ChatChannel
 from tidings.channels.chat.destination import INSTALL, describe_destination, parse_destination
 from tidings.channels.chat.settings import PREFIX, ChatSettings, create_chat_channel
-from tidings.channels.plugin import ChannelContext
+from tidings.channels.plugin import ChannelContext, CheckContext
 from tidings.config.plugin_settings import load_plugin_settings
 from tidings.config.settings import Settings
 from tidings.errors import ConfigError
 from tidings.model.channel import ChannelTraits
+from tidings.model.check import CheckResult
+from tidings.ports.clock import SystemClock
 
 
 class ChatPlugin:
@@ -37,6 +40,15 @@ class ChatPlugin:
     def describe_address(self, address: str) -> str:
         """Return an address without its tokens."""
         return describe_destination(address)
+
+    async def check(self, context: CheckContext) -> Sequence[CheckResult]:
+        """Check apprise and the base URLs, and reach own servers. Raises ConfigError."""
+        if not self.is_configured(context.settings):
+            return []
+        # imported here, because only `tidings doctor` needs it
+        from tidings.channels.chat.checks import check_chat
+
+        return await check_chat(load_chat_settings(context.settings), SystemClock())
 
     def create(self, context: ChannelContext) -> ChatChannel:
         """Return the channel, not opened yet. Raises ConfigError naming the setting and the fix."""
