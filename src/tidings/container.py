@@ -322,6 +322,7 @@ class AppContainer:
         tasks = batches = 0
         while relayed := await self.pipeline.outbox_relay.relay():
             tasks += relayed
+        await self.pipeline.close_due_digests()
         while batched := await self.pipeline.batch_due():
             batches += batched
         return DueWorkResult(tasks, batches, await self.reconciler.requeue_stuck())

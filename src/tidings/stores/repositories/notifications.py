@@ -35,6 +35,7 @@ _transitions = rowset(
     _n.recipients,
     _n.deliveries,
     _n.skipped,
+    _n.collected,
 )
 _COMPARE_AND_SET_PROGRESS = (
     update(notifications)
@@ -51,6 +52,7 @@ _COMPARE_AND_SET_PROGRESS = (
         recipients=_transitions.c.recipients,
         deliveries=_transitions.c.deliveries,
         skipped=_transitions.c.skipped,
+        collected=_transitions.c.collected,
     )
     .returning(_n.id)
 )
@@ -143,7 +145,7 @@ class SqlNotifications:
     async def get_counts(self, tx: Transaction, notification_id: str) -> NotificationCounts:
         totals = (
             await connection_of(tx).execute(
-                select(_n.recipients, _n.deliveries, _n.skipped).where(_n.id == notification_id)
+                select(_n.recipients, _n.deliveries, _n.skipped, _n.collected).where(_n.id == notification_id)
             )
         ).one()
         states = await connection_of(tx).execute(
@@ -152,7 +154,11 @@ class SqlNotifications:
             .group_by(deliveries.c.state)
         )
         return NotificationCounts(
-            totals.recipients, totals.deliveries, totals.skipped, by_state={row[0]: row[1] for row in states}
+            totals.recipients,
+            totals.deliveries,
+            totals.skipped,
+            totals.collected,
+            by_state={row[0]: row[1] for row in states},
         )
 
     async def list_open(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Notification]:
@@ -174,6 +180,7 @@ def _transition_row(before: Notification, after: Notification) -> tuple[str | in
         after.recipients,
         after.deliveries,
         after.skipped,
+        after.collected,
     )
 
 
@@ -204,6 +211,7 @@ def _to_row(notification: Notification) -> dict[str, object]:
         "recipients": notification.recipients,
         "deliveries": notification.deliveries,
         "skipped": notification.skipped,
+        "collected": notification.collected,
     }
 
 
