@@ -11,6 +11,8 @@ from tidings.model.delivery import PlannedDelivery, SkipReason, SkipRecord
 
 
 class DigestState(StrEnum):
+    """Whether a digest collects, and what became of it."""
+
     #: collects
     OPEN = "open"
     #: became a notification
@@ -20,6 +22,8 @@ class DigestState(StrEnum):
 
 
 class DigestItemState(StrEnum):
+    """What became of an item of a digest."""
+
     #: in a digest that is open
     COLLECTED = "collected"
     #: in the notification that its digest became

@@ -111,5 +111,7 @@ class NotificationCounts:
     skipped: int
     #: recipients for whom it was collected into a digest
     collected: int = 0
+    #: of these: in digests that are open
+    collecting: int = 0
     #: deliveries per delivery state
     by_state: Mapping[str, int] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from tidings.model.digest import ClosedDigest, CollectedItem, Digest, DigestItem
 from tidings.ports.transaction import Transaction
 
 
-class OpenedDigest(Protocol):
+class OpenDigest(Protocol):
     """The open digest of a key."""
 
     @property
@@ -24,9 +24,11 @@ class OpenedDigest(Protocol):
 
 
 class Digests(Protocol):
+    """Stores digests and their items."""
+
     async def open(
         self, tx: Transaction, items: Sequence[CollectedItem], now: datetime
-    ) -> Mapping[DigestKey, OpenedDigest]:
+    ) -> Mapping[DigestKey, OpenDigest]:
         """Open or extend the digests of items, in one statement, and count the items. Unknown users are left out.
 
         Of a digest that is opened, the first item with `first_at_once` is not counted.
@@ -50,10 +52,6 @@ class Digests(Protocol):
 
     async def close(self, tx: Transaction, closed: Sequence[ClosedDigest], now: datetime) -> None:
         """Close locked digests, and store what became of their items."""
-        ...
-
-    async def count_items(self, tx: Transaction, notification_id: str) -> int:
-        """Return for how many users a notification is collected in open digests."""
         ...
 
     async def list_page(

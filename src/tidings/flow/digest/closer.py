@@ -15,8 +15,8 @@ from msgspec import structs
 
 from tidings.errors import ValidationFailed
 from tidings.flow.catalog import Catalog
-from tidings.flow.digest.composition import MAX_SHOWN_ITEMS, ShownItem, build_digest_notification, render_item
-from tidings.flow.digest.recheck import ItemContext, check_item
+from tidings.flow.digest.composer import MAX_SHOWN_ITEMS, RenderedItem, build_digest_notification, render_item
+from tidings.flow.digest.item_check import ItemContext, check_item
 from tidings.flow.plan.candidate import PlanContext
 from tidings.model.audience import explicit_users_or_none
 from tidings.model.decision import Skip
@@ -96,7 +96,7 @@ class DigestCloser:
         self, digest: Digest, of_digest: Sequence[ItemContext], now: datetime
     ) -> tuple[ClosedDigest, Notification | None]:
         """Return what becomes of a digest and its items, and the notification, None if nothing is left."""
-        shown: list[ShownItem] = []
+        shown: list[RenderedItem] = []
         kept: list[Notification] = []
         items: list[DigestItem] = []
         for facts in of_digest:
@@ -105,7 +105,7 @@ class DigestCloser:
                 if len(kept) < MAX_SHOWN_ITEMS:
                     try:
                         message = render_item(notification, facts.recipient, self._catalog, self._renderer)
-                        shown.append(ShownItem(notification, message))
+                        shown.append(RenderedItem(notification, message))
                     except ValidationFailed as error:
                         skip = Skip(SkipReason.RENDER_FAILED, {"error": error.message})
                 if skip is None:

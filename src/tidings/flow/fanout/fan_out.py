@@ -17,7 +17,7 @@ import structlog
 
 from tidings.errors import BackendError
 from tidings.flow.catalog import Catalog
-from tidings.flow.fanout.digest_assignment import assign_digests
+from tidings.flow.fanout.collected_items import resolve_collected
 from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
 from tidings.flow.fanout.user_rate_limit import WINDOW, RateLimitPolicy, apply_limit, limit_scope, recipients_of
 from tidings.flow.notifications import NotificationCache
@@ -425,7 +425,7 @@ class FanOut:
         leading = {key for key, digest in opened.items() if digest.is_new}
         assigned = []
         for page_plan in page_plans:
-            plan = assign_digests(page_plan.plan, opened, leading)
+            plan = resolve_collected(page_plan.plan, opened, leading)
             assigned.append(page_plan if plan is page_plan.plan else replace(page_plan, plan=plan))
         return assigned
 

@@ -50,13 +50,13 @@ def plan_page(
     plan = Plan()
     context = PlanContext(notification, category, channels, now, get_traits=get_traits)
     requested_channels = notification.channels or channels
-    collection = DigestCollection.of(notification)
+    collection = DigestCollection.for_notification(notification)
     for recipient in page:
         #: on the channels that are collected
         at_once = plan if collection is None else Plan()
         for channel in requested_channels:
             target_ids = recipient.targets.get(channel, ())
-            channel_plan = at_once if collection is not None and collection.takes(channel) else plan
+            channel_plan = at_once if collection is not None and collection.has_channel(channel) else plan
             verdict = decide(
                 Candidate(
                     recipient.user_id,

@@ -22,14 +22,14 @@ class DigestCollection(msgspec.Struct, frozen=True):
     rule_id: str
 
     @classmethod
-    def of(cls, notification: Notification) -> "DigestCollection | None":
+    def for_notification(cls, notification: Notification) -> "DigestCollection | None":
         """Return how a notification is collected, None if it is not. Urgent ones are sent at once."""
         options = notification.plan.digest
         if options is None or notification.priority is Priority.URGENT:
             return None
         return cls(notification, options, _build_rule_id(options, notification.channels))
 
-    def takes(self, channel: str) -> bool:
+    def has_channel(self, channel: str) -> bool:
         """Return whether messages on a channel are collected."""
         return not self.options.channels or channel in self.options.channels
 

@@ -33,7 +33,7 @@ from tidings.model.digest import (
     DueDigests,
 )
 from tidings.model.ids import new_id
-from tidings.ports.digests import OpenedDigest
+from tidings.ports.digests import OpenDigest
 from tidings.ports.transaction import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.schema.digest_tables import WHERE_CLOSED, WHERE_NOTIFIED, WHERE_OPEN, digest_items, digests
@@ -87,7 +87,7 @@ _CLOSE_ITEMS = (
 )
 
 
-class _OpenedDigest(NamedTuple):
+class _OpenDigest(NamedTuple):
     digest_id: str
     is_new: bool
 
@@ -141,7 +141,7 @@ class SqlDigests:
 
     async def open(
         self, tx: Transaction, items: Sequence[CollectedItem], now: datetime
-    ) -> Mapping[DigestKey, OpenedDigest]:
+    ) -> Mapping[DigestKey, OpenDigest]:
         by_key: defaultdict[DigestKey, list[CollectedItem]] = defaultdict(list)
         for item in items:
             by_key[item.key].append(item)
@@ -152,7 +152,7 @@ class SqlDigests:
             _OPEN_DIGESTS[connection_of(tx).dialect.name], {"rows": encode_rows(list(rows.values())), "now": now}
         )
         return {
-            (key := DigestKey(*columns)): _OpenedDigest(digest_id, is_new=digest_id == rows[key][0])
+            (key := DigestKey(*columns)): _OpenDigest(digest_id, is_new=digest_id == rows[key][0])
             for digest_id, *columns in opened
         }
 
@@ -219,12 +219,6 @@ class SqlDigests:
         if item_rows:
             await connection_of(tx).execute(_CLOSE_ITEMS, {"rows": encode_rows(item_rows)})
 
-    async def count_items(self, tx: Transaction, notification_id: str) -> int:
-        query = select(func.count()).where(
-            _i.notification_id == notification_id, _i.state == DigestItemState.COLLECTED.value
-        )
-        return (await connection_of(tx).scalar(query)) or 0
-
     async def list_page(
         self,
         tx: Transaction,
@@ -254,7 +248,7 @@ class SqlDigests:
         self, tx: Transaction, notification_id: str, *, user_id: str | None, after: str | None, limit: int
     ) -> Sequence[tuple[DigestItem, Digest]]:
         query = (
-            select(digest_items, *(one.label(f"digest_{one.name}") for one in _g))
+            select(digest_items, *(one.label(f"digest__{one.name}") for one in _g))
             .join_from(digest_items, digests, _g.id == _i.digest_id)
             .where(_i.notification_id == notification_id)
             .order_by(_i.user_id)
@@ -264,7 +258,7 @@ class SqlDigests:
             query = query.where(_i.user_id == user_id)
         if after is not None:
             query = query.where(_i.user_id > after)
-        return [(_to_item(row), _to_digest(row, "digest_")) for row in await connection_of(tx).execute(query)]
+        return [(_to_item(row), _to_digest(row, "digest__")) for row in await connection_of(tx).execute(query)]
 
     async def find_by_notification(self, tx: Transaction, notification_id: str) -> Digest | None:
         query = select(digests).where(WHERE_NOTIFIED, _g.notification_id == notification_id)

@@ -21,7 +21,7 @@ MAX_SHOWN_ITEMS = 10
 _DEFAULT_URL = "/"
 
 
-class ShownItem(NamedTuple):
+class RenderedItem(NamedTuple):
     """An item with its text in the language of the user."""
 
     notification: Notification
@@ -48,7 +48,7 @@ def render_item(
 
 def build_digest_notification(
     digest: Digest,
-    shown: Sequence[ShownItem],
+    shown: Sequence[RenderedItem],
     items: Sequence[Notification],
     catalog: Catalog,
     *,
@@ -85,7 +85,7 @@ def build_digest_notification(
     )
 
 
-def _describe_item(shown: ShownItem) -> dict[str, object]:
+def _describe_item(shown: RenderedItem) -> dict[str, object]:
     """Return an item as templates see it: the variables of its notification, title, body and url.
 
     The variables are also given under `variables`, for those named `title`, `body` or `url`.

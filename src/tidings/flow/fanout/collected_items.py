@@ -7,10 +7,10 @@ from msgspec import structs
 
 from tidings.flow.fanout.planner import Plan
 from tidings.model.digest import CollectedItem, DigestKey
-from tidings.ports.digests import OpenedDigest
+from tidings.ports.digests import OpenDigest
 
 
-def assign_digests(plan: Plan, opened: Mapping[DigestKey, OpenedDigest], leading: set[DigestKey]) -> Plan:
+def resolve_collected(plan: Plan, opened: Mapping[DigestKey, OpenDigest], leading: set[DigestKey]) -> Plan:
     """Return the plan with the digest of each item.
 
     opened: digest of each key; an item whose user was erased has none and is dropped. leading: keys whose digest was
