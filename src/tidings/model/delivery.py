@@ -64,6 +64,8 @@ class SkipReason(StrEnum):
     SEEN = "seen"
     #: nothing was left of a digest when it closed
     EMPTY_DIGEST = "empty_digest"
+    #: a rule of a pack
+    PACK_RULE = "pack_rule"
 
 
 def superseded_detail(notification_id: str) -> Mapping[str, object]:
