@@ -126,6 +126,7 @@ class DigestCloser:
             self._catalog.channels,
             now,
             get_traits=self._catalog.get_traits,
+            pack_rules=self._catalog.rules,
         )
         return check_item(facts, context)
 
