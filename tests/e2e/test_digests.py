@@ -61,7 +61,7 @@ async def test_c16_an_open_digest_survives_a_kill(server: TidingsServer) -> None
 
     async def has_all() -> bool:
         lines = [line for item in await read_feed(server, "ben") for line in item["body"].splitlines()]
-        return sum(line.endswith("Changed") for line in lines) == 3
+        return len([line for line in lines if line.endswith("Changed")]) == 3
 
     await eventually(has_all, within=30)
     assert len(await read_feed(server, "ben")) <= 2
