@@ -85,7 +85,7 @@ class SuppressionResponse(ResponseModel):
     lift_reason: str | None
 
 
-class LiftedResponse(ResponseModel):
+class SuppressionsResponse(ResponseModel):
     """The suppressions that were lifted."""
 
     items: list[SuppressionResponse]
@@ -210,7 +210,7 @@ def _add_changes(routes: APIRouter, context: RouteContext) -> None:
             return with_location(call.respond(201, created.json_object()), "/api/suppressions")
 
     @routes.delete("/suppressions")
-    async def lift_address(body: LiftBody, key_id: str = Depends(require_admin)) -> LiftedResponse:
+    async def lift_address(body: LiftBody, key_id: str = Depends(require_admin)) -> SuppressionsResponse:
         """Lift the suppressions of an address, so that it is written to again. They are kept with who lifted them."""
         address = parse_address(context, body.channel, body.address)
         async with context.store.transaction() as tx:
@@ -218,7 +218,7 @@ def _add_changes(routes: APIRouter, context: RouteContext) -> None:
                 tx, body.channel, address, category=body.category, by=key_id, reason=body.reason
             )
         log.info("suppressions_lifted", channel=body.channel, count=len(lifted), by=key_id)
-        return LiftedResponse(items=[SuppressionResponse.model_validate(one) for one in lifted])
+        return SuppressionsResponse(items=[SuppressionResponse.model_validate(one) for one in lifted])
 
     @routes.delete("/suppressions/{suppression_id}")
     async def lift(
