@@ -60,7 +60,7 @@ class EnableBody(RequestModel):
     replay: bool = Field(False, description="send what was missed while it was disabled")
 
 
-class ReplayBody(RequestModel):
+class EndpointReplayBody(RequestModel):
     """What to replay."""
 
     since: Instant | None = Field(None, description="replay what was missed since then; default: since it failed")
@@ -147,7 +147,7 @@ def _add_changes(
     @routes.post(f"{path}/replay", dependencies=dependencies)
     async def replay(
         contact_point_id: str,
-        body: ReplayBody,
+        body: EndpointReplayBody,
         caller: Caller = Depends(find_caller),
         idempotent: IdempotencyContext = Depends(context.idempotent),
     ) -> Response:
@@ -219,7 +219,7 @@ async def _replay(
     idempotent: IdempotencyContext,
     caller: Caller,
     contact_point_id: str,
-    body: ReplayBody,
+    body: EndpointReplayBody,
 ) -> Response:
     async with idempotent(caller.name) as call:
         now = context.clock.now()
