@@ -82,9 +82,9 @@ def lay_out(code: str, locale: str, variables: Mapping[str, object]) -> MailBody
 
 def test_names_are_escaped_in_an_email_and_optional() -> None:
     hostile = {**VARIABLES["ORDER_CREATED"], "userName": "<b>Ana"}
-    assert "Thank you for your order, &lt;b&gt;Ana." in "".join(lay_out("ORDER_CREATED", "en", hostile).html)
+    assert "Thank you for your order, &lt;b&gt;Ana." in "".join(lay_out("ORDER_CREATED", "en", hostile).html.pieces)
     nameless = {name: value for name, value in hostile.items() if name != "userName"}
-    assert "Thank you for your order. The total" in "".join(lay_out("ORDER_CREATED", "en", nameless).html)
+    assert "Thank you for your order. The total" in "".join(lay_out("ORDER_CREATED", "en", nameless).html.pieces)
 
 
 @pytest.mark.parametrize("locale", ["en", "de"])
@@ -93,5 +93,5 @@ def test_an_email_has_title_text_and_a_button(code: str, locale: str) -> None:
     message = render(code, locale, "email", VARIABLES[code])
     mail = lay_out(code, locale, VARIABLES[code])
     for shown in (message.title, message.body, f'href="{message.url}"'):
-        assert shown in "".join(mail.html)
-    assert message.url in mail.text
+        assert shown in "".join(mail.html.pieces)
+    assert message.url in mail.text.pieces
