@@ -137,6 +137,15 @@ class HasSettings(Protocol):
 
 
 @runtime_checkable
+class HasCategorySettings(Protocol):
+    """A channel with settings that list categories."""
+
+    def list_categories(self, settings: Settings, /) -> Mapping[str, Sequence[str]]:
+        """Return the codes of categories by the name of their setting. Each must be declared by a pack."""
+        ...
+
+
+@runtime_checkable
 class HasSecrets(Protocol):
     """A channel with a secret per contact point, which the owner of the address receives once."""
 

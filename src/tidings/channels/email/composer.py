@@ -14,8 +14,8 @@ from tidings.channels.email.calendar import build_calendar, parse_calendar_event
 from tidings.channels.email.layout import MAX_HTML_BYTES, MailLayout, measure_html
 from tidings.channels.email.mime import (
     METADATA_HEADER,
-    EncodedText,
     Part,
+    QuotedPrintable,
     clean_text,
     write_address_header,
     write_body,
@@ -82,8 +82,8 @@ class EmailComposer:
         head = self._write_headers(content, context, now, url)
         boundary = hashlib.sha256(context.delivery_id.encode()).hexdigest()[:24]
         alternatives = [
-            Part("text/plain", EncodedText(body.text.encode(link))),
-            Part("text/html", EncodedText(html.encode(link))),
+            Part("text/plain", QuotedPrintable(body.text.encode(link))),
+            Part("text/html", QuotedPrintable(html.encode(link))),
         ]
         message = head.encode("ascii") + write_body(alternatives, attachments, boundary)
         duplicate_ok = context.category.code in self._settings.duplicate_ok

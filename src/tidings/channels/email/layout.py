@@ -21,7 +21,7 @@ from tidings.channels.email.labels import find_labels
 from tidings.channels.email.mail_text import (
     UNSUBSCRIBE_MARK,
     MailText,
-    MarkedText,
+    TextTemplate,
     remove_marks,
     split_at_marks,
 )
@@ -79,7 +79,7 @@ class MailLayout:
         # replacing the marks takes microseconds.
         self._compile_cached = lru_cache(maxsize=_COMPILED_CACHE_SIZE)(self._compile)
         self._to_text_cached = lru_cache(maxsize=_COMPILED_CACHE_SIZE)(
-            lambda source: MarkedText.split(to_plain_text(source))
+            lambda source: TextTemplate.split(to_plain_text(source))
         )
         self._render_cached = lru_cache(maxsize=_CACHE_SIZE)(self._render)
 
@@ -148,8 +148,8 @@ class MailLayout:
             self._clipped.add(category_title)
             log.warning("email_html_clipped", category=category_title, bytes=size, limit=MAX_HTML_BYTES)
 
-    def _compile(self, mjml: str) -> MarkedText:
-        return MarkedText.split(self._inliner.inline(_compile(mjml)))
+    def _compile(self, mjml: str) -> TextTemplate:
+        return TextTemplate.split(self._inliner.inline(_compile(mjml)))
 
     def _fill_layout(self, mjml: str, **variables: object) -> tuple[str, str]:
         """Return the MJML of the whole message, and that of its footer. mjml: the template's own, or empty."""
@@ -172,13 +172,13 @@ class _Marks:
         # only letters and digits: mrml writes other characters of attributes in the escapes of Rust
         return f"tidingsmark{number}end"
 
-    def insert_html(self, marked: MarkedText) -> tuple[str, ...]:
+    def insert_html(self, template: TextTemplate) -> tuple[str, ...]:
         """Return HTML with the texts in the place of their marks, escaped for elements and attributes."""
-        return marked.fill([escape(text) for text in self._numbers])
+        return template.insert_texts([escape(text) for text in self._numbers])
 
-    def insert_text(self, marked: MarkedText) -> tuple[str, ...]:
+    def insert_text(self, template: TextTemplate) -> tuple[str, ...]:
         """Return the text part with the texts in the place of their marks, each in one line."""
-        return marked.fill([" ".join(text.split()) for text in self._numbers])
+        return template.insert_texts([" ".join(text.split()) for text in self._numbers])
 
 
 def measure_html(body: MailBody) -> int:

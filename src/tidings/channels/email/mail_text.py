@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from tidings.channels.email.mime import SOFT_BREAK, encode_piece
+from tidings.channels.email.mime import SOFT_BREAK, encode_text
 
 #: stands for the unsubscribe link
 UNSUBSCRIBE_MARK: Final = "https://unsubscribe.invalid/one-click"
@@ -14,7 +14,7 @@ _MARK: Final = re.compile(r"tidingsmark(\d+)end")
 _ANY_MARK: Final = re.compile(rf"(tidingsmark\d+end|{re.escape(UNSUBSCRIBE_MARK)})")
 
 
-class MarkedText(msgspec.Struct, frozen=True):
+class TextTemplate(msgspec.Struct, frozen=True):
     """A text with marks in the place of other texts, split once for all messages of one shape."""
 
     pieces: tuple[str, ...]
@@ -22,13 +22,13 @@ class MarkedText(msgspec.Struct, frozen=True):
     marks: tuple[tuple[int, int], ...]
 
     @classmethod
-    def split(cls, source: str) -> "MarkedText":
+    def split(cls, source: str) -> "TextTemplate":
         """Return a text split at its marks."""
         pieces = split_at_marks(source)
         found = ((position, _MARK.fullmatch(piece)) for position, piece in enumerate(pieces))
         return cls(pieces, tuple((position, int(mark[1])) for position, mark in found if mark is not None))
 
-    def fill(self, texts: Sequence[str]) -> tuple[str, ...]:
+    def insert_texts(self, texts: Sequence[str]) -> tuple[str, ...]:
         """Return the pieces with the texts, by number, in the place of their marks."""
         filled = list(self.pieces)
         for position, number in self.marks:
@@ -52,7 +52,7 @@ class MailText:
         """Return the text in quoted-printable, without a line break at its end. link: of the recipient."""
         if self._encoded is None:
             self._encoded = self._encode_around_links()
-        return (SOFT_BREAK + encode_piece(link) + SOFT_BREAK).join(self._encoded)
+        return (SOFT_BREAK + encode_text(link) + SOFT_BREAK).join(self._encoded)
 
     def _encode_around_links(self) -> tuple[bytes, ...]:
         groups: list[list[bytes]] = [[]]
@@ -60,7 +60,7 @@ class MailText:
             if piece == UNSUBSCRIBE_MARK:
                 groups.append([])
             else:
-                groups[-1].append(encode_piece(piece))
+                groups[-1].append(encode_text(piece))
         return tuple(SOFT_BREAK.join(group) for group in groups)
 
 

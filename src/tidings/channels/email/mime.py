@@ -33,7 +33,7 @@ _SHARED_PIECES: Final = 512
 _MAX_SHARED_LENGTH: Final = 16_000
 
 
-class EncodedText(msgspec.Struct, frozen=True):
+class QuotedPrintable(msgspec.Struct, frozen=True):
     """A text in quoted-printable, without a line break at its end."""
 
     body: bytes
@@ -44,7 +44,7 @@ class Part(msgspec.Struct, frozen=True):
 
     #: media type with its parameters, except the charset
     content_type: str
-    content: str | bytes | EncodedText
+    content: str | bytes | QuotedPrintable
     #: None = shown inline
     filename: str | None = None
 
@@ -106,7 +106,7 @@ def _write_part(part: Part) -> bytes:
     disposition = f'Content-Disposition: attachment; filename="{part.filename}"\r\n' if part.filename else ""
     if not isinstance(content, bytes):
         content_type += '; charset="utf-8"'
-    if isinstance(content, EncodedText):
+    if isinstance(content, QuotedPrintable):
         encoding, body = "quoted-printable", content.body + b"\r\n"
     elif part.filename or isinstance(content, bytes):
         raw = content.encode() if isinstance(content, str) else content
@@ -117,7 +117,7 @@ def _write_part(part: Part) -> bytes:
     return head.encode("ascii") + body
 
 
-def encode_piece(text: str) -> bytes:
+def encode_text(text: str) -> bytes:
     """Return a piece of a text in quoted-printable. Pieces that messages share are encoded once."""
     return _encode_shared(text) if len(text) <= _MAX_SHARED_LENGTH else _encode_quoted_printable(text)
 

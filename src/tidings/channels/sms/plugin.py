@@ -1,6 +1,6 @@
 """The declaration of the SMS channel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tidings.channels.http.check_responses import read_credentials_response
 from tidings.channels.plugin import ChannelContext, CheckContext
@@ -8,7 +8,13 @@ from tidings.channels.sms.channel import SmsChannel
 from tidings.channels.sms.hooks import SmsHooks
 from tidings.channels.sms.numbers import parse_number
 from tidings.channels.sms.outcome_policy import DEFAULT_RETRY_POLICY
-from tidings.channels.sms.settings import SHORT_NAME, create_country_policy, create_sms_channel, load_sms_settings
+from tidings.channels.sms.settings import (
+    PREFIX,
+    SHORT_NAME,
+    create_country_policy,
+    create_sms_channel,
+    load_sms_settings,
+)
 from tidings.config.settings import Settings
 from tidings.errors import ConfigError, ValidationFailed
 from tidings.model.channel import ChannelTraits
@@ -41,6 +47,10 @@ class SmsPlugin:
         countries = create_country_policy(load_sms_settings(settings))
         if countries is not None and (refusal := countries.find_refusal(parse_number(address))) is not None:
             raise ValueError(refusal)
+
+    def list_categories(self, settings: Settings) -> Mapping[str, Sequence[str]]:
+        """Return the codes of categories by the name of their setting. Raises ConfigError."""
+        return {f"{PREFIX}DUPLICATE_OK": load_sms_settings(settings).duplicate_ok}
 
     def create_hooks(self, settings: Settings) -> SmsHooks:
         """Return what reads the calls of providers. Raises ConfigError naming the setting."""

@@ -22,7 +22,7 @@ from tidings.channels.email import layout
 from tidings.channels.email.composer import EmailComposer, EmailPayload
 from tidings.channels.email.layout import MAX_HTML_BYTES, find_unknown_elements
 from tidings.channels.email.mail_text import UNSUBSCRIBE_MARK, MailText
-from tidings.channels.email.mime import EncodedText, Part, write_body
+from tidings.channels.email.mime import Part, QuotedPrintable, write_body
 from tidings.channels.email.settings import EmailSettings
 from tidings.channels.email.unsubscribe import Unsubscription, verify_unsubscription
 from tidings.errors import ValidationFailed
@@ -239,7 +239,7 @@ def test_a_url_is_shown_once_if_it_is_its_own_label() -> None:
 def test_a_text_in_pieces_is_encoded_as_one_text() -> None:
     pieces = ("é" * 500 + " \r\nlast line ", UNSUBSCRIBE_MARK, " and more " * 60)
     text = MailText(pieces)
-    encoded = write_body([Part("text/plain", EncodedText(text.encode("https://x.example/?a=1")))], [], "b")
+    encoded = write_body([Part("text/plain", QuotedPrintable(text.encode("https://x.example/?a=1")))], [], "b")
     assert max(len(line) for line in encoded.split(b"\r\n")) <= 76
     [part] = email.message_from_bytes(encoded, policy=email.policy.default).iter_parts()
     assert part.get_content().removesuffix("\r\n") == text.join("https://x.example/?a=1")
