@@ -53,6 +53,8 @@ class Template:
     subject: str | None = None
     #: its steps, digest and throttle, unless the request has its own
     plan: PlanOptions = NO_PLAN_OPTIONS
+    #: variables of example notifications, also long ones: the lint of `tidings doctor` measures the worst of them
+    samples: tuple[Mapping[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

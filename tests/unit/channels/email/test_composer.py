@@ -98,7 +98,7 @@ def test_c60_messages_about_one_subject_form_a_thread_per_user() -> None:
     assert alone["In-Reply-To"] is None
 
 
-def test_an_optional_category_can_be_unsubscribed_with_one_click() -> None:
+def test_c51_an_optional_category_can_be_unsubscribed_with_one_click() -> None:
     message = compose()
     (url,) = re.findall(r"<(\S+)>", message["List-Unsubscribe"])
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
