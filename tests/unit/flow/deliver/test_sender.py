@@ -132,7 +132,7 @@ async def test_sends_into_the_own_database_take_no_slots_of_providers(sending: S
             SkipReason.RENDER_FAILED,
             {
                 "template": "GONE",
-                "error": "templateCode: no template 'GONE'; known are CONTACT_POINT_DISABLED, DUTY, "
+                "error": "templateCode: no template 'GONE'; known are CONTACT_POINT_DISABLED, DIGEST, DUTY, "
                 "EVENT_CANCELLATION, EVENT_MANUAL, EVENT_REMINDER, EVENT_STATUS_CHANGE, EVENT_TIME_CHANGE, "
                 "EVENT_VENUE_CHANGE, MESSAGE, NEWS, NEW_EVENT",
             },
