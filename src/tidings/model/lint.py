@@ -6,6 +6,8 @@ import msgspec
 
 
 class LintLevel(StrEnum):
+    """How much a finding matters, the least first."""
+
     #: a measure, such as the number of segments
     INFO = "info"
     WARNING = "warning"
