@@ -101,3 +101,10 @@ class NotificationCounts:
     skipped: int
     #: deliveries per delivery state
     by_state: Mapping[str, int] = field(default_factory=dict)
+    #: later steps that can still start, of all recipients
+    waiting_steps: int = 0
+
+    @property
+    def unfinished(self) -> int:
+        """The number of deliveries and later steps that are not final."""
+        return self.by_state.get("pending", 0) + self.by_state.get("sending", 0) + self.waiting_steps

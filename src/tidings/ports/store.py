@@ -29,6 +29,7 @@ from tidings.ports.personal_data import PersonalData
 from tidings.ports.provider_events import Receipts, Suppressions
 from tidings.ports.quotas import Quotas
 from tidings.ports.status_events import StatusEvents
+from tidings.ports.steps import Steps
 from tidings.ports.transaction import Transaction as Transaction  # part of this protocol
 from tidings.ports.vapid_keys import VapidKeys
 
@@ -63,6 +64,10 @@ class Notifications(Protocol):
 
         Returns the ids of those that were updated. The others were updated or cancelled by another process.
         """
+        ...
+
+    async def add_counts(self, tx: Transaction, counts: Mapping[str, tuple[int, int]]) -> None:
+        """Count deliveries and skips of later steps. counts: notification id → (deliveries, skips)."""
         ...
 
     async def cancel(self, tx: Transaction, notification_id: str) -> bool:
@@ -543,6 +548,8 @@ class Store(Protocol):
     def receipts(self) -> Receipts: ...
     @property
     def suppressions(self) -> Suppressions: ...
+    @property
+    def steps(self) -> Steps: ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a transaction for writing. It commits at the end of the block and rolls back if the block raises."""

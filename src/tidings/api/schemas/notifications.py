@@ -57,6 +57,8 @@ class NotificationStatusResponse(NotificationResponse):
 
     #: deliveries per state
     by_state: dict[str, int]
+    #: later steps that can still start
+    waiting_steps: int
     #: whether every recipient has a final state
     finished: bool
 
@@ -75,6 +77,7 @@ class ProgressResponse(ResponseModel):
     deliveries: int
     skipped: int
     by_state: dict[str, int]
+    waiting_steps: int
     created_at: datetime
     finished: bool
 
@@ -138,8 +141,7 @@ class SkipResponse(ResponseModel):
 
 def is_finished(notification: Notification, counts: NotificationCounts) -> bool:
     """Whether the fan-out has ended and every delivery has a final state."""
-    unfinished = counts.by_state.get("pending", 0) + counts.by_state.get("sending", 0)
-    return notification.state in {"fanned_out", "cancelled"} and not unfinished
+    return notification.state in {"fanned_out", "cancelled"} and not counts.unfinished
 
 
 def _count_fields(notification: Notification, counts: NotificationCounts) -> dict[str, object]:
@@ -148,6 +150,7 @@ def _count_fields(notification: Notification, counts: NotificationCounts) -> dic
         "deliveries": counts.deliveries,
         "skipped": counts.skipped,
         "byState": {str(state): number for state, number in counts.by_state.items() if number},
+        "waitingSteps": counts.waiting_steps,
         "finished": is_finished(notification, counts),
     }
 

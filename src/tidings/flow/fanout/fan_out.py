@@ -215,6 +215,12 @@ class FanOut:
         planned = [delivery for page_plan in page_plans for delivery in page_plan.plan.planned]
         skipped = [skip for page_plan in page_plans for skip in page_plan.plan.skipped]
         await self._store.deliveries.add(tx, planned, skipped, now)
+        if waiting := [step for page_plan in page_plans for step in page_plan.plan.waiting]:
+            # the limits may have skipped all that was planned for a user: then nothing else is sent
+            reached = {(delivery.notification_id, delivery.user_id) for delivery in planned}
+            await self._store.steps.add(
+                tx, [step for step in waiting if (step.notification_id, step.user_id) in reached]
+            )
 
     async def load_page(
         self, tx: Transaction, notification: Notification, after: str | None
@@ -232,10 +238,11 @@ class FanOut:
         now: datetime,
         batch_ids: Iterator[str] | None = None,
         informed: Collection[str] = (),
+        step_channels: Sequence[str] | None = None,
     ) -> Plan:
         """Plan a page of recipients, without rate limits.
 
-        batch_ids: None = new batches. informed: users who last heard the same.
+        batch_ids: None = new batches. informed: users who last heard the same. step_channels: of a later step.
         """
         return plan_page(
             page,
@@ -246,6 +253,7 @@ class FanOut:
             now=now,
             informed=informed,
             get_traits=self._catalog.get_traits,
+            step_channels=step_channels,
         )
 
     async def _load_progress(self, notification_ids: Sequence[str]) -> list[Notification]:

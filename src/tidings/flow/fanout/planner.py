@@ -16,6 +16,7 @@ from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.template import Category
+from tidings.model.waiting_step import WaitingStep, build_waiting_steps, select_channels
 
 
 @dataclass(slots=True)
@@ -24,6 +25,8 @@ class Plan:
 
     planned: list[PlannedDelivery] = field(default_factory=list)
     skipped: list[SkipRecord] = field(default_factory=list)
+    #: the later steps of recipients with a delivery in the first one
+    waiting: list[WaitingStep] = field(default_factory=list)
 
 
 def plan_page(
@@ -36,54 +39,86 @@ def plan_page(
     now: datetime,
     informed: Collection[str] = (),
     get_traits: Callable[[str], ChannelTraits] = lambda _channel: DEFAULT_TRAITS,
+    step_channels: Sequence[str] | None = None,
 ) -> Plan:
     """Plan a page of recipients.
 
+    Of a notification with steps, the first one that reaches a recipient is planned, and those after it wait.
+
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
-    of the notification's subject. get_traits: channel → traits.
+    of the notification's subject. get_traits: channel → traits. step_channels: of the later step that is planned.
     """
     plan = Plan()
     context = PlanContext(notification, category, channels, now, get_traits=get_traits)
-    requested_channels = notification.channels or channels
+    if step_channels is not None:
+        stages: Sequence[Sequence[str]] = [step_channels]
+    elif notification.plan.steps:
+        stages = [select_channels(step, notification.channels) for step in notification.plan.steps]
+    else:
+        stages = [notification.channels or channels]
     for recipient in page:
-        for channel in requested_channels:
-            target_ids = recipient.targets.get(channel, ())
-            verdict = decide(
-                Candidate(
-                    recipient.user_id,
-                    channel,
-                    recipient.preferences.get(channel),
-                    has_contact_point=bool(target_ids),
-                    timezone=recipient.timezone,
-                    is_informed=recipient.user_id in informed,
-                ),
-                context,
-            )
-            if isinstance(verdict.decision, Skip):
-                reason, detail = verdict.decision.reason, verdict.decision.detail
-                plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
+        for position, stage in enumerate(stages):
+            if not _plan_recipient(
+                plan, recipient, stage, context, batch_ids, is_informed=recipient.user_id in informed
+            ):
                 continue
-            if not get_traits(channel).needs_contact_point:
-                target_ids = (NO_CONTACT_POINT,)
-            held = verdict.decision
-            plan.planned.extend(
-                PlannedDelivery(
-                    id=new_id(now),
-                    notification_id=notification.id,
-                    user_id=recipient.user_id,
-                    channel=channel,
-                    target_id=target_id,
-                    batch_id=next(batch_ids) if held is None else None,
-                    lane=notification.priority,
-                    due_at=now if held is None else held.until,
-                    rule=verdict.consent,
-                    held_by=None if held is None else held.rule,
-                    detail=None if held is None else held.detail,
-                )
-                for target_id in target_ids
-            )
+            if len(stages) > 1:
+                plan.waiting += build_waiting_steps(notification, recipient.user_id, after=position, now=now)
+            break
     return plan
+
+
+def _plan_recipient(
+    plan: Plan,
+    recipient: Recipient,
+    requested_channels: Sequence[str],
+    context: PlanContext,
+    batch_ids: Iterator[str],
+    *,
+    is_informed: bool,
+) -> bool:
+    """Add the deliveries and skips of a recipient to the plan. Returns whether there is a delivery."""
+    notification, now = context.notification, context.now
+    is_planned = False
+    for channel in requested_channels:
+        target_ids = recipient.targets.get(channel, ())
+        verdict = decide(
+            Candidate(
+                recipient.user_id,
+                channel,
+                recipient.preferences.get(channel),
+                has_contact_point=bool(target_ids),
+                timezone=recipient.timezone,
+                is_informed=is_informed,
+            ),
+            context,
+        )
+        if isinstance(verdict.decision, Skip):
+            reason, detail = verdict.decision.reason, verdict.decision.detail
+            plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
+            continue
+        if not context.get_traits(channel).needs_contact_point:
+            target_ids = (NO_CONTACT_POINT,)
+        is_planned = True
+        held = verdict.decision
+        plan.planned.extend(
+            PlannedDelivery(
+                id=new_id(now),
+                notification_id=notification.id,
+                user_id=recipient.user_id,
+                channel=channel,
+                target_id=target_id,
+                batch_id=next(batch_ids) if held is None else None,
+                lane=notification.priority,
+                due_at=now if held is None else held.until,
+                rule=verdict.consent,
+                held_by=None if held is None else held.rule,
+                detail=None if held is None else held.detail,
+            )
+            for target_id in target_ids
+        )
+    return is_planned
 
 
 def batch_id_allocator(size: int, now: datetime) -> Iterator[str]:

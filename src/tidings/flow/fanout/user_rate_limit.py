@@ -80,4 +80,4 @@ def apply_limit(
         SkipRecord(notification_id, user_id, channel, SkipReason.RATE_LIMITED, detail)
         for user_id, channel in dict.fromkeys((delivery.user_id, delivery.channel) for delivery in over_limit)
     ]
-    return Plan(kept, [*plan.skipped, *skipped])
+    return Plan(kept, [*plan.skipped, *skipped], plan.waiting)

@@ -24,6 +24,8 @@ from tidings.model.subject import SEPARATOR, PriorDelivery, ReceiptStatus, Subje
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
+from tidings.stores.repositories.steps import IS_WAITING
+from tidings.stores.schema.step_tables import waiting_steps
 from tidings.stores.schema.tables import WHERE_SUBJECT, WHERE_UNPLANNED, attempts, deliveries, notifications, skips
 from tidings.stores.sql.json_params import id_array, text_array
 
@@ -34,6 +36,7 @@ SUBJECT_LOCK_ID = 0x74_69_64_69_6E_67_73_02
 _SENT_STATES = (DeliveryState.DELIVERED.value, DeliveryState.SENDING.value, DeliveryState.UNCERTAIN.value)
 _OPEN_STATES = (DeliveryState.PENDING.value, DeliveryState.SENDING.value)
 _HAS_OPEN = or_(WHERE_UNPLANNED, exists().where(_d.notification_id == _n.id, _d.state.in_(_OPEN_STATES)))
+_HAS_WAITING_STEPS = exists().where(waiting_steps.c.notification_id == _n.id, *IS_WAITING)
 #: with dead letters: they are not replayed any more once a newer notification is accepted
 _HAS_UNSENT = or_(
     WHERE_UNPLANNED,
@@ -107,7 +110,7 @@ class SqlSubjects:
             return []
         withdrawn = await connection_of(tx).scalars(
             update(notifications)
-            .where(_n.id.in_(id_array(ids)), _HAS_OPEN)
+            .where(_n.id.in_(id_array(ids)), or_(_HAS_OPEN, _HAS_WAITING_STEPS))
             .values(state=NotificationState.CANCELLED.value, cursor=None, superseded_unsent=True)
             .returning(_n.id)
         )
