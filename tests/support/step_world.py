@@ -152,7 +152,7 @@ class StepWorld:
         self.clock.advance(seconds)
         while True:
             worked = await self.pipeline.outbox_relay.relay()
-            worked += await self.pipeline.step_starter.start_due() + await self.pipeline.batch_due()
+            worked += await self.pipeline.step_runner.start_due() + await self.pipeline.batch_due()
             for lane in LANES:
                 for task in await self.queue.receive(lane, 100) if (await self.queue.stats(lane)).waiting else []:
                     worked += 1

@@ -49,7 +49,7 @@ from tidings.flow.deliver.lease_claimer import DeliveryRunner
 from tidings.flow.dispatch.outbox_relay import OutboxRelay
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
-from tidings.flow.fanout.step_starter import StepStarter
+from tidings.flow.fanout.step_runner import StepRunner
 from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.record.contact_health import build_notice, derive_contact_results
@@ -167,7 +167,7 @@ class Pipeline:
             notification_cache=self._notification_cache,
             bulk_lock=self._bulk_lock,
         )
-        self.step_starter = StepStarter(
+        self.step_runner = StepRunner(
             store, queue, clock, self.fan_out, page_size=config.page_size, batch_size=config.batch_size
         )
         #: channels of which no provider reports that a message arrived

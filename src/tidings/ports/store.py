@@ -66,10 +66,8 @@ class Notifications(Protocol):
         """
         ...
 
-    async def add_counts(self, tx: Transaction, counts: Mapping[str, tuple[int, int]]) -> None:
-        """Count deliveries and skips of later steps. counts: notification id → (deliveries, skips)."""
-        ...
-
+    # counts of later steps: notification id → (deliveries, skips)
+    async def add_counts(self, tx: Transaction, counts: Mapping[str, tuple[int, int]]) -> None: ...
     async def cancel(self, tx: Transaction, notification_id: str) -> bool:
         """Compare-and-set the state to cancelled. Returns False if it was cancelled already."""
         ...
@@ -295,8 +293,7 @@ class Users(Protocol):
     async def missing_ids(self, tx: Transaction, user_ids: Sequence[str], *, lock: bool = False) -> Sequence[str]:
         """Return the ids that belong to no user, in the order given.
 
-        lock: keep the other users from being erased until the transaction ends. Required before rows are stored that
-        refer to a user: without it, a concurrent erasure makes the statement fail.
+        lock: keep the others from being erased until the transaction ends; required before rows refer to them.
         """
         ...
 

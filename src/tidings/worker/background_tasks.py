@@ -165,7 +165,7 @@ class BackgroundTasks:
             pass
 
     async def _start_due_steps(self) -> None:
-        while not self.is_draining and await self._pipeline.step_starter.start_due():
+        while not self.is_draining and await self._pipeline.step_runner.start_due():
             pass
 
     async def _run_schedules(self) -> None:

@@ -44,7 +44,7 @@ async def test_c38_seen_cancels_the_step_that_waits(world: StepWorld) -> None:
 async def test_c38_seen_cancels_what_is_unsent_of_a_step_that_started(world: StepWorld) -> None:
     notification = await world.notify(*UNLESS_SEEN)
     world.clock.advance(600)
-    assert await world.pipeline.step_starter.start_due() == 1
+    assert await world.pipeline.step_runner.start_due() == 1
     await world.inbox.mark_item_seen("ana", notification.id)
     await world.work()
     assert world.count_sent() == {"inapp": 1}

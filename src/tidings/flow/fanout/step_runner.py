@@ -27,7 +27,7 @@ from tidings.ports.store import Store, Transaction
 log = structlog.get_logger(__name__)
 
 
-class StepStarter:
+class StepRunner:
     """Plans the later steps that are due. One per process."""
 
     def __init__(
