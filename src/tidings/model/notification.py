@@ -105,6 +105,6 @@ class NotificationCounts:
     waiting_steps: int = 0
 
     @property
-    def unfinished(self) -> int:
+    def open(self) -> int:
         """The number of deliveries and later steps that are not final."""
         return self.by_state.get("pending", 0) + self.by_state.get("sending", 0) + self.waiting_steps

@@ -141,7 +141,7 @@ class SkipResponse(ResponseModel):
 
 def is_finished(notification: Notification, counts: NotificationCounts) -> bool:
     """Whether the fan-out has ended and every delivery has a final state."""
-    return notification.state in {"fanned_out", "cancelled"} and not counts.unfinished
+    return notification.state in {"fanned_out", "cancelled"} and not counts.open
 
 
 def _count_fields(notification: Notification, counts: NotificationCounts) -> dict[str, object]:
