@@ -4,14 +4,16 @@ from collections.abc import Callable, Sequence
 
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.concurrency_limiter import SendLimiter
+from tidings.flow.deliver.preflight import DeliveryJob
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.sender import DeliverySender
 from tidings.flow.deliver.step_check import StepCheck
 from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.inbox_service import InboxService
-from tidings.model.audience import users
+from tidings.model.audience import Audience, users
 from tidings.model.channel import ChannelTraits
-from tidings.model.delivery import AttemptResult, OutboundMessage
+from tidings.model.delivery import AttemptResult, ClaimedDelivery, OutboundMessage
+from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.outcome import Accepted, Outcome
 from tidings.model.plan_options import PlanOptions, Step
@@ -104,7 +106,7 @@ class StepWorld:
             SendLimiter(10),
             clock,
             self._record,
-            update_step=StepCheck(store).update,
+            update_step=StepCheck(store, clock).update,
         )
         self.pipeline.cancellations.on_stopped(self.sender.mark_stopped)
         self.pipeline.has_local_consumer = True
@@ -133,19 +135,33 @@ class StepWorld:
         channels: Sequence[str] = (),
         template: str = "PLAIN",
         subject: str | None = None,
+        audience: Audience | None = None,
     ) -> Notification:
         """Accept a notification and send what is due of it. No steps = those of the template."""
-        request = NotifyRequest(
+        request = self.build_request(
+            *steps, to=to, channels=channels, template=template, subject=subject, audience=audience
+        )
+        notification = await self.pipeline.submit(request)
+        await self.work()
+        return notification
+
+    def build_request(
+        self,
+        *steps: Step,
+        to: Sequence[str] = ("ana",),
+        channels: Sequence[str] = (),
+        template: str = "PLAIN",
+        subject: str | None = None,
+        audience: Audience | None = None,
+    ) -> NotifyRequest:
+        return NotifyRequest(
             template,
-            users(*to),
+            audience or users(*to),
             {"title": "Hello"},
             channels=tuple(channels),
             steps=steps or None,
             subject=None if subject is None else SubjectRequest(subject),
         )
-        notification = await self.pipeline.submit(request)
-        await self.work()
-        return notification
 
     async def work(self, seconds: float = 0) -> None:
         """Let time pass, then do all that is due."""
@@ -162,6 +178,28 @@ class StepWorld:
                         await self.pipeline.delivery_runner.deliver([task.ref], self.sender)
             if not worked:
                 return
+
+    async def claim_all(self, token: str) -> Sequence[DeliveryJob]:
+        """Claim what waits to be sent, and do not send it."""
+        await self.pipeline.batch_due()
+        async with self.store.read_snapshot() as tx:
+            tasks = await self.store.deliveries.list_pending_batches(tx, after=None, limit=100)
+        return await self.pipeline.delivery_runner._claim([task.ref for task in tasks], token) if tasks else []
+
+    async def claim_and_crash(self) -> None:
+        """Let a worker die while it sends what is due."""
+        for lane in LANES:
+            for task in await self.queue.receive(lane, 100) if (await self.queue.stats(lane)).waiting else []:
+                if task.kind.value == "fan_out":
+                    await self.pipeline.fan_out.plan_next_pages([task.ref])
+        await self.claim_all(new_id(self.clock.now()))
+        self.clock.advance(61)
+        async with self.store.transaction() as tx:
+            await self.store.deliveries.reap_expired_leases(tx, self.clock.now())
+
+    async def fail_reload(self, _claimed: Sequence[ClaimedDelivery]) -> Sequence[DeliveryJob]:
+        """Stand for a reload that must not be needed, as the data is recent."""
+        raise AssertionError("the data is recent")
 
     def count_sent(self) -> dict[str, int]:
         """Return channel → messages that were sent, of the channels with some."""

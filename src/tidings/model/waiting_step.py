@@ -5,7 +5,7 @@ the step before was handed over. What the user or the host does cancels the step
 they wait or are being sent.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -43,6 +43,7 @@ class StepEnd(StrEnum):
     NOTIFICATION_CANCELLED = "notification_cancelled"
     SUPERSEDED = "superseded"
     USER_ERASED = "user_erased"
+    LEFT_AUDIENCE = "left_audience"
 
 
 #: what the user did → the conditions that it fulfils: who reads a message has seen it, and it was delivered
@@ -192,6 +193,21 @@ def cancel_steps(
     if following is not None and following.due_at is None:
         changed += _keep_time(steps, current, following)
     return changed
+
+
+def apply_fulfilled(
+    steps: Sequence[WaitingStep], happened: Iterable[tuple[StepEnd, str | None]], now: datetime
+) -> list[WaitingStep]:
+    """Cancel the steps that what happened makes unnecessary.
+
+    happened: what, and the channel on which a message arrived, which makes only the steps after its own unnecessary.
+    """
+    changed: dict[int, WaitingStep] = {}
+    for end, channel in happened:
+        after = -1 if channel is None else next((step.step for step in steps if channel in step.channels), 0)
+        current = [changed.get(step.step, step) for step in steps]
+        changed |= {step.step: step for step in cancel_steps(current, end, now, after=after)}
+    return list(changed.values())
 
 
 def end_steps(steps: Sequence[WaitingStep], end: StepEnd, now: datetime) -> list[WaitingStep]:

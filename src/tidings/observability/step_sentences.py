@@ -15,6 +15,7 @@ STEP_END_TEXTS: Mapping[StepEnd, str] = {
     StepEnd.NOTIFICATION_CANCELLED: "the notification was cancelled",
     StepEnd.SUPERSEDED: "a newer notification on the same subject was accepted",
     StepEnd.USER_ERASED: "the user was erased",
+    StepEnd.LEFT_AUDIENCE: "the user had left the audience",
 }
 _CAUSE_TEXTS: Mapping[StepCause, str] = {
     StepCause.HANDED_OVER: "{seconds} s after the step before was handed over",

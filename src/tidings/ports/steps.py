@@ -6,7 +6,7 @@ the order of their keys.
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tidings.model.waiting_step import StepEnd, WaitingStep
 from tidings.ports.transaction import Transaction
@@ -15,6 +15,14 @@ from tidings.ports.transaction import Transaction
 Pair = tuple[str, str]
 #: (notification id, user id, channel)
 StepKey = tuple[str, str, str]
+
+
+class Fulfilment(NamedTuple):
+    """Something that happened to a notification for a user, and that may make later steps unnecessary."""
+
+    end: StepEnd
+    #: of `delivered`: the channel on which it arrived, which makes only the steps after its own unnecessary
+    channel: str | None = None
 
 
 class Steps(Protocol):
@@ -49,12 +57,25 @@ class Steps(Protocol):
         """Cancel the steps that what the user did makes unnecessary, and what is unsent of them. Returns how many."""
         ...
 
+    async def cancel_by_click(self, tx: Transaction, user_id: str, delivery_id: str, now: datetime) -> int:
+        """Cancel the steps that a click in the message of a delivery makes unnecessary. Returns how many."""
+        ...
+
     async def cancel_by_event(self, tx: Transaction, event: str, keys: Collection[str], now: datetime) -> int:
         """Cancel the steps that a domain event makes unnecessary. keys: see `build_event_key`. Returns how many."""
         ...
 
-    async def find_ended(self, tx: Transaction, keys: Collection[StepKey]) -> Mapping[StepKey, StepEnd]:
-        """Return what cancelled the steps of channels. Those that are not cancelled are left out."""
+    async def find_fulfilled(
+        self, tx: Transaction, pairs: Collection[Pair], now: datetime
+    ) -> Mapping[Pair, Sequence[Fulfilment]]:
+        """Return what feeds, receipts and tracked links say of pairs. Those for which nothing happened may be missing.
+
+        Reports of providers and clicks are applied when a step starts, because a report may not name its delivery.
+        """
+        ...
+
+    async def find_ended(self, tx: Transaction, keys: Collection[StepKey], now: datetime) -> Mapping[StepKey, StepEnd]:
+        """Return what cancelled the steps of channels, or makes them unnecessary. The others are left out."""
         ...
 
     async def list_of(

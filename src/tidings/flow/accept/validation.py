@@ -8,8 +8,8 @@ import msgspec
 from msgspec import structs
 
 from tidings.errors import FieldError, ValidationFailed
-from tidings.flow.accept.step_checks import check_steps
 from tidings.flow.catalog import Catalog
+from tidings.flow.step_checks import check_steps
 from tidings.model.links import validate_link
 from tidings.model.notification import Notification
 from tidings.model.plan_options import DigestOptions, PlanOptions, ThrottleOptions

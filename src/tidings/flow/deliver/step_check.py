@@ -12,6 +12,7 @@ from msgspec import structs
 from tidings.flow.deliver.preflight import DeliveryJob
 from tidings.micro_batcher import MicroBatcher
 from tidings.model.waiting_step import StepEnd, find_step
+from tidings.ports.clock import Clock
 from tidings.ports.steps import StepKey
 from tidings.ports.store import Store
 
@@ -19,8 +20,9 @@ from tidings.ports.store import Store
 class StepCheck:
     """Reads what cancelled the steps of deliveries. One per worker."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
         self._find_end: MicroBatcher[StepKey, StepEnd | None] = MicroBatcher(self._find_ends, workers=2)
 
     async def update(self, job: DeliveryJob) -> DeliveryJob:
@@ -38,5 +40,5 @@ class StepCheck:
 
     async def _find_ends(self, keys: Sequence[StepKey]) -> Sequence[StepEnd | None]:
         async with self._store.read_once() as tx:
-            found = await self._store.steps.find_ended(tx, keys)
+            found = await self._store.steps.find_ended(tx, keys, self._clock.now())
         return [found.get(key) for key in keys]

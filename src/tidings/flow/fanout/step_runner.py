@@ -5,7 +5,7 @@ each step starts once, whichever process takes it, and a crash leaves it due.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -14,11 +14,12 @@ from tidings.errors import BackendError
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.planner import Plan, batch_id_allocator
 from tidings.flow.tasks import deliver_tasks
+from tidings.model.audience import explicit_users_or_none
 from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.priority import Lane
 from tidings.model.task import Task
-from tidings.model.waiting_step import StepEnd, WaitingStep, end_steps, start_step
+from tidings.model.waiting_step import StepEnd, WaitingStep, apply_fulfilled, end_steps, start_step
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
 from tidings.ports.steps import Pair
@@ -61,15 +62,25 @@ class StepRunner:
         ids = {notification_id for notification_id, _ in due}
         notifications = {one.id: one for one in await self._store.notifications.get_many(tx, ids)}
         recipients = await self._load_recipients(tx, due, notifications)
+        heads = {pair: next(one for one in steps if one.is_waiting) for pair, steps in due.items()}
+        conditional = [pair for pair, head in heads.items() if head.unless is not None]
+        fulfilled = await self._store.steps.find_fulfilled(tx, conditional, now) if conditional else {}
+        left = await self._find_former_members(tx, due, notifications)
         batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
         plan = Plan()
         changed: list[WaitingStep] = []
         for pair, steps in due.items():
             notification, recipient = notifications[pair[0]], recipients[pair]
-            if (end := _find_end(notification, recipient)) is not None or recipient is None:
+            end = _find_end(notification, recipient, has_left=pair in left)
+            if end is not None or recipient is None:
                 changed += end_steps(steps, end or StepEnd.USER_ERASED, now)
                 continue
-            step = next(one for one in steps if one.is_waiting)
+            step = heads[pair]
+            cancelled = {one.step: one for one in apply_fulfilled(steps, fulfilled.get(pair, ()), now)}
+            if step.step in cancelled:
+                # the one after it is due at its own time
+                changed += cancelled.values()
+                continue
             of_step = self._fan_out.build_plan(
                 notification, [recipient], now, batches[notification.priority], step_channels=step.channels
             )
@@ -82,6 +93,21 @@ class StepRunner:
         lanes = {one.batch_id: one.lane for one in plan.planned if one.batch_id is not None}
         return [task for batch_id, lane in lanes.items() for task in deliver_tasks([batch_id], lane, now)]
 
+    async def _find_former_members(
+        self, tx: Transaction, due: Collection[Pair], notifications: Mapping[str, Notification]
+    ) -> Collection[Pair]:
+        """Return the pairs whose user has left the audience. An audience of user ids does not change."""
+        users: defaultdict[str, set[str]] = defaultdict(set)
+        for notification_id, user_id in due:
+            if explicit_users_or_none(notifications[notification_id].audience) is None:
+                users[notification_id].add(user_id)
+        return {
+            (notification_id, user_id)
+            for notification_id, of_notification in users.items()
+            for user_id in of_notification
+            - await self._store.audiences.filter_members(tx, notifications[notification_id].audience, of_notification)
+        }
+
     async def _load_recipients(
         self, tx: Transaction, due: Mapping[Pair, Sequence[WaitingStep]], notifications: Mapping[str, Notification]
     ) -> Mapping[Pair, Recipient | None]:
@@ -92,13 +118,15 @@ class StepRunner:
         return dict(zip(due, found, strict=True))
 
 
-def _find_end(notification: Notification, recipient: Recipient | None) -> StepEnd | None:
+def _find_end(notification: Notification, recipient: Recipient | None, *, has_left: bool) -> StepEnd | None:
     """Return why no later step of a notification starts for a recipient, None if they do."""
     if notification.state is NotificationState.CANCELLED:
         return StepEnd.NOTIFICATION_CANCELLED
     if notification.superseded_by is not None:
         return StepEnd.SUPERSEDED
-    return StepEnd.USER_ERASED if recipient is None else None
+    if recipient is None:
+        return StepEnd.USER_ERASED
+    return StepEnd.LEFT_AUDIENCE if has_left else None
 
 
 def _count(plan: Plan) -> Mapping[str, tuple[int, int]]:

@@ -13,14 +13,16 @@ from tidings.model.waiting_step import (
     StepCause,
     StepEnd,
     WaitingStep,
+    apply_fulfilled,
     cancel_steps,
     start_clock,
 )
-from tidings.ports.steps import Pair, StepKey
+from tidings.ports.steps import Fulfilment, Pair, StepKey
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.status_events import SqlStatusEvents
-from tidings.stores.schema.step_tables import WHERE_DUE, WHERE_EVENT, waiting_steps
+from tidings.stores.repositories.step_conditions import load_fulfilled
+from tidings.stores.schema.step_tables import IS_WAITING, WHERE_DUE, WHERE_EVENT, waiting_steps
 from tidings.stores.schema.tables import WHERE_PENDING, Instant, Json, deliveries, users
 from tidings.stores.sql.json_params import encode_instant, encode_rows, rowset, text_array
 
@@ -69,11 +71,11 @@ _CANCEL_UNSENT = (
     )
     .returning(_d.id, _d.notification_id, _d.user_id, _d.channel)
 )
-#: conditions of a step that can still start
-IS_WAITING = (_w.started_at.is_(None), _w.ended_at.is_(None))
 #: steps that one statement of `cancel_by_event` reads
 _PAGE_SIZE = 1000
 
+#: conditions whose fulfilment is reported without the notification, so that it is looked up
+REPORTED = frozenset({"delivered", "clicked"})
 #: all steps of a notification for a user → those that change
 Change = Callable[[Sequence[WaitingStep]], Sequence[WaitingStep]]
 
@@ -129,13 +131,21 @@ class SqlSteps:
                 if channel in is_delivered_when_sent and not HANDED_OVER_STATES.isdisjoint(of_channel)
             ]
             if delivered:
-                first = min(_position(steps, channel) for channel in delivered)
                 current = [changed.get(_key(step), step) for step in steps]
-                changed |= _by_key(cancel_steps(current, StepEnd.DELIVERED, now, after=first))
+                happened = [(StepEnd.DELIVERED, channel) for channel in delivered]
+                changed |= _by_key(apply_fulfilled(current, happened, now))
         await self._store(tx, list(changed.values()), now)
 
     async def cancel(self, tx: Transaction, pairs: Collection[Pair], end: StepEnd, now: datetime) -> int:
         return await self._change(tx, pairs, lambda steps: cancel_steps(steps, end, now), now)
+
+    async def cancel_by_click(self, tx: Transaction, user_id: str, delivery_id: str, now: datetime) -> int:
+        # by the index on users: on PostgreSQL that on ids begins with the notification
+        query = select(_d.notification_id).where(_d.user_id == user_id, _d.id == delivery_id)
+        notification_id = await connection_of(tx).scalar(query)
+        return (
+            0 if notification_id is None else await self.cancel(tx, [(notification_id, user_id)], StepEnd.CLICKED, now)
+        )
 
     async def cancel_by_event(self, tx: Transaction, event: str, keys: Collection[str], now: datetime) -> int:
         query = (
@@ -144,6 +154,8 @@ class SqlSteps:
             .limit(_PAGE_SIZE)
         )
         count = 0
+        if not keys:
+            return count
         while found := {(row.notification_id, row.user_id) for row in await connection_of(tx).execute(query)}:
             # before the steps, as an erasure locks them
             await lock_users(tx, {user_id for _, user_id in found})
@@ -152,14 +164,28 @@ class SqlSteps:
             )
         return count
 
-    async def find_ended(self, tx: Transaction, keys: Collection[StepKey]) -> Mapping[StepKey, StepEnd]:
-        loaded = await _load(tx, {(notification_id, user_id) for notification_id, user_id, _ in keys})
-        return {
-            key: step.ended_by
-            for key in keys
-            for step in loaded.get(key[:2], ())
-            if key[2] in step.channels and step.ended_by is not None
-        }
+    async def find_fulfilled(
+        self, tx: Transaction, pairs: Collection[Pair], now: datetime
+    ) -> Mapping[Pair, Sequence[Fulfilment]]:
+        return await load_fulfilled(tx, pairs, now)
+
+    async def find_ended(self, tx: Transaction, keys: Collection[StepKey], now: datetime) -> Mapping[StepKey, StepEnd]:
+        loaded = await _load(tx, {key[:2] for key in keys})
+        ended: dict[StepKey, StepEnd] = {}
+        reported: dict[StepKey, WaitingStep] = {}
+        for key in keys:
+            step = next((one for one in loaded.get(key[:2], ()) if key[2] in one.channels), None)
+            if step is not None and step.ended_by is not None:
+                ended[key] = step.ended_by
+            elif step is not None and step.unless in REPORTED:
+                reported[key] = step
+        if reported:
+            fulfilled = await load_fulfilled(tx, {key[:2] for key in reported}, now)
+            for key, step in reported.items():
+                for one in apply_fulfilled(loaded[key[:2]], fulfilled.get(key[:2], ()), now):
+                    if one.step == step.step and one.ended_by is not None:
+                        ended[key] = one.ended_by
+        return ended
 
     async def list_of(
         self, tx: Transaction, notification_id: str, *, user_ids: Collection[str] | None = None, limit: int
@@ -232,11 +258,6 @@ def _key(step: WaitingStep) -> tuple[str, str, int]:
 
 def _by_key(steps: Sequence[WaitingStep]) -> dict[tuple[str, str, int], WaitingStep]:
     return {_key(step): step for step in steps}
-
-
-def _position(steps: Sequence[WaitingStep], channel: str) -> int:
-    """Return the step of a channel. One that no later step has belongs to the first."""
-    return next((step.step for step in steps if channel in step.channels), 0)
 
 
 def _encode_optional(instant: datetime | None) -> str | None:

@@ -24,8 +24,7 @@ from tidings.model.subject import SEPARATOR, PriorDelivery, ReceiptStatus, Subje
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
-from tidings.stores.repositories.steps import IS_WAITING
-from tidings.stores.schema.step_tables import waiting_steps
+from tidings.stores.schema.step_tables import IS_WAITING, waiting_steps
 from tidings.stores.schema.tables import WHERE_SUBJECT, WHERE_UNPLANNED, attempts, deliveries, notifications, skips
 from tidings.stores.sql.json_params import id_array, text_array
 

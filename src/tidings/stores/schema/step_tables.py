@@ -36,3 +36,6 @@ waiting_steps = Table(
     # found by the key: one B-tree instead of two
     sqlite_with_rowid=False,
 )
+
+#: the conditions of a step that can still start
+IS_WAITING = (waiting_steps.c.started_at.is_(None), waiting_steps.c.ended_at.is_(None))
