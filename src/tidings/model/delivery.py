@@ -62,6 +62,8 @@ class SkipReason(StrEnum):
     SUPPRESSED = "suppressed"
     #: the user saw the message, or did what its later step waited for
     STEP_CANCELLED = "step_cancelled"
+    #: a rule of a pack
+    PACK_RULE = "pack_rule"
 
 
 def superseded_detail(notification_id: str) -> Mapping[str, object]:

@@ -254,6 +254,7 @@ class FanOut:
             informed=informed,
             get_traits=self._catalog.get_traits,
             step_channels=step_channels,
+            pack_rules=self._catalog.rules,
         )
 
     async def _load_progress(self, notification_ids: Sequence[str]) -> list[Notification]:

@@ -3,11 +3,11 @@
 The decisions are those of `tidings.flow.plan`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tidings.flow.plan.candidate import Candidate, PlanContext
+from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import decide
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.contact_point import NO_CONTACT_POINT
@@ -17,6 +17,7 @@ from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.template import Category
 from tidings.model.waiting_step import WaitingStep, build_waiting_steps, select_channels
+from tidings.ports.pack import PackRule
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ def plan_page(
     now: datetime,
     informed: Collection[str] = (),
     get_traits: Callable[[str], ChannelTraits] = lambda _channel: DEFAULT_TRAITS,
+    pack_rules: Mapping[str, PackRule] = NO_RULES,
     step_channels: Sequence[str] | None = None,
 ) -> Plan:
     """Plan a page of recipients.
@@ -47,10 +49,11 @@ def plan_page(
 
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
-    of the notification's subject. get_traits: channel → traits. step_channels: of the later step that is planned.
+    of the notification's subject. get_traits: channel → traits. pack_rules: name → rule. step_channels: of the later
+    step that is planned.
     """
     plan = Plan()
-    context = PlanContext(notification, category, channels, now, get_traits=get_traits)
+    context = PlanContext(notification, category, channels, now, get_traits=get_traits, pack_rules=pack_rules)
     if step_channels is not None:
         stages: Sequence[Sequence[str]] = [step_channels]
     elif notification.plan.steps:
