@@ -102,7 +102,7 @@ def compute_engagement(receipts: Iterable[Receipt]) -> Engagement | None:
     )
 
 
-def has_settled_click(receipts: Iterable[Receipt], now: datetime) -> bool:
+def has_human_click(receipts: Iterable[Receipt], now: datetime) -> bool:
     """Return whether a person followed a link. A click on one of several links counts once it cannot be a scan."""
     clicks = [receipt for receipt in receipts if receipt.cause is EventCause.CLICK]
     scans = _find_scans(clicks)

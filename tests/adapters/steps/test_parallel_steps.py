@@ -10,6 +10,7 @@ from tidings.model.delivery import DeliveryState
 from tidings.model.ids import new_id
 from tidings.model.plan_options import Step
 from tidings.model.waiting_step import StepEnd
+from tidings.ports.transaction import retry_on_conflict
 
 
 async def test_a_due_step_starts_once_however_many_processes_look_for_it(world: StepWorld) -> None:
@@ -83,7 +84,8 @@ async def test_an_erasure_beside_a_due_step_leaves_nothing(world: StepWorld) -> 
         async with world.store.transaction() as tx:
             await world.store.users.erase(tx, "ana")
 
-    await asyncio.gather(world.pipeline.step_runner.start_due(), erase())
+    # as the route and the task do: an erasure locks notifications before steps
+    await asyncio.gather(retry_on_conflict(world.pipeline.step_runner.start_due), retry_on_conflict(erase))
     await world.work()
     assert await world.list_steps(notification) == []
     assert world.count_sent() == {"inapp": 1}

@@ -24,6 +24,7 @@ from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
 from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
+from tidings.ports.transaction import retry_on_conflict
 
 log = structlog.get_logger(__name__)
 
@@ -48,15 +49,19 @@ class StepRunner:
         async with self._store.read_once() as tx:
             if not await self._store.steps.has_due(tx, now):
                 return 0
-        async with self._store.transaction() as tx:
-            due = await self._store.steps.lock_due(tx, now, self._page_size)
-            tasks = await self._start(tx, due, now) if due else []
+        # an erasure of a user locks notifications before their steps
+        count, tasks = await retry_on_conflict(lambda: self._start_page(now))
         try:
             await self._queue.publish(tasks)
         except BackendError as error:
             # the deliveries are committed; `Reconciler.requeue_stuck` publishes their tasks later
             log.warning("batches_not_published", batches=len(tasks), error=error.message)
-        return len(due)
+        return count
+
+    async def _start_page(self, now: datetime) -> tuple[int, Sequence[Task]]:
+        async with self._store.transaction() as tx:
+            due = await self._store.steps.lock_due(tx, now, self._page_size)
+            return len(due), await self._start(tx, due, now) if due else []
 
     async def _start(self, tx: Transaction, due: Mapping[Pair, Sequence[WaitingStep]], now: datetime) -> Sequence[Task]:
         ids = {notification_id for notification_id, _ in due}

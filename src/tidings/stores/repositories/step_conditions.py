@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from tidings.model.engagement import has_settled_click
+from tidings.model.engagement import has_human_click
 from tidings.model.receipt import ReceiptStatus
 from tidings.model.waiting_step import StepEnd
 from tidings.ports.steps import Fulfilment, Pair
@@ -33,7 +33,7 @@ async def load_fulfilled(tx: Transaction, pairs: Collection[Pair], now: datetime
         found.setdefault((mark.notification_id, mark.user_id), []).append(Fulfilment(end))
     for trace in await load_deliveries(tx, _SELECT_SENT, {"rows": rows}):
         of_pair = found.setdefault((trace.notification_id, trace.user_id), [])
-        if has_settled_click(trace.receipts, now):
+        if has_human_click(trace.receipts, now):
             of_pair.append(Fulfilment(StepEnd.CLICKED))
         if trace.receipt_status in _ARRIVED:
             of_pair.append(Fulfilment(StepEnd.DELIVERED, trace.channel))
