@@ -74,7 +74,6 @@ async def test_an_event_without_a_trigger_or_whose_condition_is_false_causes_not
     assert await publish(server, 202, free) == {
         "matched": 1,
         "cancelledSteps": 0,
-        "cancelledSteps": 0,
         "notifications": [],
     }
     unknown = {**EVENT, "id": "e-4", "type": "com.example.unknown"}

@@ -62,6 +62,10 @@ class SkipReason(StrEnum):
     SUPPRESSED = "suppressed"
     #: the user saw the message, or did what its later step waited for
     STEP_CANCELLED = "step_cancelled"
+    #: the user had seen it in the feed before its digest closed
+    SEEN = "seen"
+    #: nothing was left of a digest when it closed
+    EMPTY_DIGEST = "empty_digest"
     #: a rule of a pack
     PACK_RULE = "pack_rule"
 

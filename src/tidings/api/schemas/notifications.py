@@ -45,6 +45,8 @@ class NotificationResponse(ResponseModel):
     recipients: int
     deliveries: int
     skipped: int
+    #: recipients for whom it was collected into a digest
+    collected: int
 
     @classmethod
     def from_notification(cls, notification: Notification) -> Self:
@@ -76,6 +78,8 @@ class ProgressResponse(ResponseModel):
     recipients: int
     deliveries: int
     skipped: int
+    #: recipients for whom it was collected into a digest
+    collected: int
     by_state: dict[str, int]
     waiting_steps: int
     created_at: datetime
@@ -140,7 +144,7 @@ class SkipResponse(ResponseModel):
 
 
 def is_finished(notification: Notification, counts: NotificationCounts) -> bool:
-    """Whether the fan-out has ended and every delivery has a final state."""
+    """Whether the fan-out has ended, all deliveries and later steps are final, and the digests are closed."""
     return notification.state in {"fanned_out", "cancelled"} and not counts.open
 
 
@@ -149,6 +153,7 @@ def _count_fields(notification: Notification, counts: NotificationCounts) -> dic
         "recipients": counts.recipients,
         "deliveries": counts.deliveries,
         "skipped": counts.skipped,
+        "collected": counts.collected,
         "byState": {str(state): number for state, number in counts.by_state.items() if number},
         "waitingSteps": counts.waiting_steps,
         "finished": is_finished(notification, counts),
@@ -178,4 +183,5 @@ def _notification_fields(notification: Notification) -> dict[str, object]:
         "recipients": notification.recipients,
         "deliveries": notification.deliveries,
         "skipped": notification.skipped,
+        "collected": notification.collected,
     }

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Integer, Row, Text, and_, column, func, insert, null, or_, select, text, update
 
 from tidings.model.audience import from_json, to_json
+from tidings.model.digest import DigestItemState
 from tidings.model.notification import Notification, NotificationCounts, NotificationState, StopReason
 from tidings.model.plan_options import PlanOptions
 from tidings.model.priority import Priority
@@ -17,6 +18,7 @@ from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
 from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.repositories.steps import count_waiting
+from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.tables import WHERE_UNPLANNED, deliveries, notifications, skips
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import encode_rows, id_array, rowset
@@ -36,6 +38,7 @@ _transitions = rowset(
     column("more_recipients", Integer),
     column("more_deliveries", Integer),
     column("more_skipped", Integer),
+    column("more_collected", Integer),
 )
 _COMPARE_AND_SET_PROGRESS = (
     update(notifications)
@@ -53,6 +56,7 @@ _COMPARE_AND_SET_PROGRESS = (
         recipients=_n.recipients + _transitions.c.more_recipients,
         deliveries=_n.deliveries + _transitions.c.more_deliveries,
         skipped=_n.skipped + _transitions.c.more_skipped,
+        collected=_n.collected + _transitions.c.more_collected,
     )
     .returning(_n.id)
 )
@@ -161,6 +165,7 @@ class SqlNotifications:
                     _n.recipients,
                     _n.deliveries,
                     _n.skipped,
+                    _n.collected,
                     # those of others do not start any more
                     and_(
                         _n.plan.is_not(None),
@@ -171,13 +176,24 @@ class SqlNotifications:
             )
         ).one()
         waiting = await count_waiting(tx, notification_id) if totals.may_wait else 0
+        collecting = 0
+        if totals.collected:
+            items = digest_items.c
+            is_open = (items.notification_id == notification_id, items.state == DigestItemState.COLLECTED.value)
+            collecting = await connection_of(tx).scalar(select(func.count()).where(*is_open)) or 0
         states = await connection_of(tx).execute(
             select(deliveries.c.state, func.count())
             .where(deliveries.c.notification_id == notification_id)
             .group_by(deliveries.c.state)
         )
         return NotificationCounts(
-            totals.recipients, totals.deliveries, totals.skipped, {row[0]: row[1] for row in states}, waiting
+            totals.recipients,
+            totals.deliveries,
+            totals.skipped,
+            totals.collected,
+            collecting,
+            by_state={row[0]: row[1] for row in states},
+            waiting_steps=waiting,
         )
 
     async def list_open(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Notification]:
@@ -199,6 +215,7 @@ def _transition_row(before: Notification, after: Notification) -> tuple[str | in
         after.recipients - before.recipients,
         after.deliveries - before.deliveries,
         after.skipped - before.skipped,
+        after.collected - before.collected,
     )
 
 
@@ -229,6 +246,7 @@ def _to_row(notification: Notification) -> dict[str, object]:
         "recipients": notification.recipients,
         "deliveries": notification.deliveries,
         "skipped": notification.skipped,
+        "collected": notification.collected,
     }
 
 

@@ -16,11 +16,13 @@ from sqlalchemy.exc import DBAPIError
 
 from tidings.errors import BackendError
 from tidings.model.delivery import DeliveryState
+from tidings.model.digest import DigestItemState
 from tidings.model.notification import NotificationState
 from tidings.ports.store import Store
 from tidings.stores.engine.schema_lock import is_lock_timeout
 from tidings.stores.engine.transaction import SqlConnection, connection_of
 from tidings.stores.schema import partitions
+from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.partitions import SET_LOCK_TIMEOUT, Week
 from tidings.stores.schema.step_tables import IS_WAITING, waiting_steps
 from tidings.stores.schema.tables import deliveries, notifications, skips
@@ -40,6 +42,7 @@ _OPEN_STATES = (DeliveryState.PENDING.value, DeliveryState.SENDING.value)
 _n = notifications.c
 _d = deliveries.c
 _w = waiting_steps.c
+_i = digest_items.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +179,13 @@ async def _select_old_notifications(
         & (_n.state != NotificationState.CANCELLED.value)
         & (_n.expires_at > now)
     )
+    # of a weekly digest, which may close after the retention
+    is_collected = (
+        select(_i.user_id).where(_i.notification_id == _n.id, _i.state == DigestItemState.COLLECTED.value).exists()
+    )
     query = (
         select(_n.id)
-        .where(_n.id < before, _n.state.in_(_CLOSED_STATES), ~has_open_delivery, ~has_waiting_step)
+        .where(_n.id < before, _n.state.in_(_CLOSED_STATES), ~has_open_delivery, ~is_collected, ~has_waiting_step)
         .order_by(_n.id)
         .limit(PAGE_SIZE)
     )
