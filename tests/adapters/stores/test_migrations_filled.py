@@ -34,7 +34,7 @@ OLD, NEW = "00000000-0000-7000-8000-000000000001", "01a20320-a200-7000-8000-0000
 #: columns added by the newest migration
 NEW_COLUMNS = {
     "attempts": {"provider", "message_id", "parts"},
-    "deliveries": {"crashes", "detail"},
+    "deliveries": {"crashes", "detail", "held_by"},
     "notifications": {
         "subject",
         "subject_version",
@@ -42,11 +42,14 @@ NEW_COLUMNS = {
         "subject_previous_state",
         "superseded_by",
         "superseded_unsent",
+        "plan",
+        "collected",
     },
 }
 #: tables added by the newest migration
 NEW_TABLES = {
     "quotas",
+    *("digests", "digest_items"),
     *("user_limits", "processes", "schedules", "alerts", "contact_points"),
     *("inbox_items", "inbox_counters", "inbox_recalls"),
     *("contact_point_health", "status_events"),
