@@ -170,7 +170,7 @@ class Pipeline:
             bulk_lock=self._bulk_lock,
         )
         self.step_runner = StepRunner(
-            store, queue, clock, self.fan_out, page_size=config.page_size, batch_size=config.batch_size
+            store, clock, self.fan_out, page_size=config.page_size, batch_size=config.batch_size
         )
         #: channels of which no provider reports that a message arrived
         self._channels_without_receipts = frozenset(catalog.known_channels) - frozenset(channels_with_hooks)
