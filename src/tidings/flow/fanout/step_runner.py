@@ -22,12 +22,11 @@ from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
 from tidings.ports.transaction import retry_on_conflict
 
+
 class StepRunner:
     """Plans the later steps that are due. One per process."""
 
-    def __init__(
-        self, store: Store, clock: Clock, fan_out: FanOut, *, page_size: int, batch_size: int
-    ) -> None:
+    def __init__(self, store: Store, clock: Clock, fan_out: FanOut, *, page_size: int, batch_size: int) -> None:
         """page_size: steps per transaction. batch_size: deliveries per batch."""
         self._store = store
         self._clock = clock
