@@ -7,12 +7,12 @@ from enum import StrEnum
 
 from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.notification import Notification, NotificationState
+from tidings.model.preference import Preference
 from tidings.model.receipt import FAILED_STATUSES, ReceiptStatus, select_receipt
 from tidings.model.subscription import PushSubscription, SubscriptionState
 from tidings.model.suppression import SuppressionReason
 from tidings.model.template import Category
 from tidings.model.trace import DeliveryTrace, SkipTrace
-from tidings.model.user import Preference
 from tidings.observability.audience_membership import MembershipNode
 
 

@@ -15,12 +15,13 @@ from tidings.model.audience import Audience
 from tidings.model.contact_point import ContactPoint, ContactPointState
 from tidings.model.delivery import AttemptResult, ClaimedDelivery, PlannedDelivery, Recipient, SkipRecord
 from tidings.model.notification import Notification, NotificationCounts, NotificationState, StopReason
+from tidings.model.preference import Preference
 from tidings.model.priority import Lane
 from tidings.model.subject import PriorDelivery, SubjectNotification, Supersession
 from tidings.model.subscription import PushSubscription, SubscriptionState, TargetChange
 from tidings.model.task import Task
 from tidings.model.trace import DeliveryTrace, SkipTrace
-from tidings.model.user import ContactAddress, Preference, User
+from tidings.model.user import ContactAddress, User
 from tidings.ports.alerts import Alerts
 from tidings.ports.contact_health import ContactHealthStore
 from tidings.ports.inbox import Inbox
@@ -127,13 +128,28 @@ class Subjects(Protocol):
 
 class Audiences(Protocol):
     async def page(
-        self, tx: Transaction, audience: Audience, *, category: str, after: str | None, limit: int
+        self,
+        tx: Transaction,
+        audience: Audience,
+        *,
+        category: str,
+        after: str | None,
+        limit: int,
+        subject: str | None = None,
     ) -> Sequence[Recipient]:
-        """Return the next users of an audience in id order, with preferences for the category and with targets."""
+        """Return the next users of an audience in id order, with targets.
+
+        Each has the preferences that may apply to a notification of the category on the subject.
+        """
         ...
 
-    async def load_recipients(self, tx: Transaction, pairs: Sequence[tuple[str, str]]) -> Sequence[Recipient | None]:
-        """Return the recipient of each (user id, category), in order, by one statement; None for an unknown user."""
+    async def load_recipients(
+        self, tx: Transaction, requests: Sequence[tuple[str, str, str | None]]
+    ) -> Sequence[Recipient | None]:
+        """Return the recipient of each (user id, category, subject), in order, by one statement.
+
+        None for an unknown user.
+        """
         ...
 
     async def filter_members(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:
@@ -302,7 +318,17 @@ class Users(Protocol):
         ...
 
     async def get_preferences(self, tx: Transaction, user_id: str) -> Sequence[Preference]: ...
-    async def set_preferences(self, tx: Transaction, user_id: str, choices: Sequence[Preference]) -> None: ...
+    async def set_preferences(self, tx: Transaction, user_id: str, choices: Sequence[Preference]) -> None:
+        """Add entries, and change those of the same key. The others are kept."""
+        ...
+
+    async def remove_preferences(self, tx: Transaction, user_id: str, entries: Sequence[Preference]) -> None:
+        """Remove the entries of the same keys."""
+        ...
+
+    async def lock_preferences(self, tx: Transaction, user_id: str) -> bool:
+        """Wait for concurrent changes of a user's preferences. Returns False for an unknown user."""
+        ...
 
 
 class RegistrationResult(StrEnum):

@@ -20,7 +20,8 @@ from tidings.model.notification import NotificationState
 from tidings.model.priority import Priority
 from tidings.model.task import Task
 from tidings.model.template import Category, Template, TemplateText
-from tidings.model.user import Preference, User
+from tidings.model.preference import Preference
+from tidings.model.user import User
 from tidings.packs import core
 from tidings.ports.pack import Pack
 from tidings.ports.queue import Queue

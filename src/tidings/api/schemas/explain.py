@@ -44,7 +44,7 @@ def explanation_response(explanation: Explanation) -> ExplanationResponse:
             "category": category
             and {
                 "code": category.code,
-                "mandatory": category.mandatory,
+                "mandatory": category.is_mandatory_everywhere,
                 "optIn": category.opt_in,
                 "choices": {preference.channel: preference.enabled for preference in facts.preferences},
             },

@@ -9,8 +9,8 @@ from tidings.channels.email.composer import UNSUBSCRIBE_PATH
 from tidings.channels.email.settings import EmailSettings
 from tidings.channels.email.unsubscribe import verify_unsubscription
 from tidings.channels.email.unsubscribe_page import render_confirmation, render_done, render_invalid
+from tidings.model.preference import Preference
 from tidings.model.template import Category
-from tidings.model.user import Preference
 from tidings.ports.pack_context import PackContext
 
 _HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex"}

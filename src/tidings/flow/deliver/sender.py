@@ -240,6 +240,7 @@ class DeliverySender:
             channels=self._channels,
             traits=job.traits,
             senders=self._senders.get(delivery.channel, ()),
+            preference_defaults=job.preference_defaults,
         )
         match decision:
             case None:

@@ -15,6 +15,7 @@ from tidings.model.decision import Skip
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.template import Category
 
 
@@ -36,15 +37,18 @@ def plan_page(
     now: datetime,
     informed: Collection[str] = (),
     get_traits: Callable[[str], ChannelTraits] = lambda _channel: DEFAULT_TRAITS,
+    preference_defaults: Sequence[Preference] = (),
 ) -> Plan:
     """Plan a page of recipients.
 
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
-    of the notification's subject. get_traits: channel → traits.
+    of the notification's subject. get_traits: channel → traits. preference_defaults: of the installation.
     """
     plan = Plan()
-    context = PlanContext(notification, category, channels, now, get_traits=get_traits)
+    context = PlanContext(
+        notification, category, channels, now, get_traits=get_traits, preference_defaults=preference_defaults
+    )
     requested_channels = notification.channels or channels
     for recipient in page:
         for channel in requested_channels:
@@ -53,7 +57,7 @@ def plan_page(
                 Candidate(
                     recipient.user_id,
                     channel,
-                    recipient.preferences.get(channel),
+                    recipient.preferences,
                     has_contact_point=bool(target_ids),
                     timezone=recipient.timezone,
                     is_informed=recipient.user_id in informed,

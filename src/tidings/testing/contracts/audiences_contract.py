@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tidings.model import audience as described
 from tidings.model.audience import Audience, Complement, Intersection, NamedSet, Union
 from tidings.model.delivery import Recipient
+from tidings.model.preference import Preference
 from tidings.model.subscription import SubscriptionState
-from tidings.model.user import Preference, User
+from tidings.model.user import User
 from tidings.ports.store import Store, Transaction
 from tidings.testing.contracts.samples import NOW, create_planned_notification, make_subscription
 
@@ -163,8 +164,13 @@ class AudiencesContract:
             await store.users.set_preferences(tx, "ben", [Preference("ORDERS", "webpush", False)])
             page = await store.audiences.page(tx, described.everyone(), category="NEWS", after=None, limit=2)
         assert [(one.user_id, one.locale, one.timezone, one.preferences) for one in page] == [
-            ("ana", "de-CH", "Europe/Zurich", {"webpush": False, "email": True}),
-            ("ben", "en", "UTC", {}),
+            (
+                "ana",
+                "de-CH",
+                "Europe/Zurich",
+                (Preference("NEWS", "email", True), Preference("NEWS", "webpush", False)),
+            ),
+            ("ben", "en", "UTC", ()),
         ]
 
     async def test_named_recipients_come_in_the_order_asked(self, store: Store) -> None:
@@ -185,17 +191,23 @@ class AudiencesContract:
             for one in (device, second := make_subscription("ana", "2"), gone := make_subscription("ana", "3")):
                 await store.subscriptions.register(tx, one, replaces=None, now=NOW)
             await store.subscriptions.set_state(tx, [gone.id], SubscriptionState.GONE, NOW)
-            wanted = [("nobody", "NEWS"), ('b"n', "NEWS"), ("ana", "ORDERS"), ("ana", "NEWS"), ("ana", "ORDERS")]
+            wanted = [
+                ("nobody", "NEWS", None),
+                ('b"n', "NEWS", None),
+                ("ana", "ORDERS", None),
+                ("ana", "NEWS", None),
+                ("ana", "ORDERS", None),
+            ]
             found = await store.audiences.load_recipients(tx, wanted)
             assert await store.audiences.load_recipients(tx, []) == []
         [nobody, ben, orders, news, again] = found
         assert nobody is None
-        assert ben == Recipient('b"n', "en", "UTC", {}, {})
+        assert ben == Recipient('b"n', "en", "UTC", (), {})
         assert orders is not None
         assert news is not None
         assert (news.user_id, news.locale, news.timezone) == ("ana", "de-CH", "Europe/Zurich")
-        assert news.preferences == {"webpush": False, "email": True}
-        assert (orders.user_id, orders.preferences) == ("ana", {"email": False})
+        assert news.preferences == (Preference("NEWS", "email", True), Preference("NEWS", "webpush", False))
+        assert (orders.user_id, orders.preferences) == ("ana", (Preference("ORDERS", "email", False),))
         assert again == orders
         for seen in (orders, news):
             assert list(seen.targets) == ["webpush"]
@@ -207,7 +219,7 @@ class AudiencesContract:
             page = await store.audiences.page(
                 tx, described.users(*USERS), category="NEWS", after=None, limit=len(USERS)
             )
-            named = await store.audiences.load_recipients(tx, [(one.user_id, "NEWS") for one in page])
+            named = await store.audiences.load_recipients(tx, [(one.user_id, "NEWS", None) for one in page])
         assert list(page) == list(named)
         assert len(page) == len(scene.devices)
 

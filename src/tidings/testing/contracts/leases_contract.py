@@ -28,7 +28,7 @@ class LeasesContract:
         [due] = await scene.claim(store, token=(token := new_id(NOW)))
         assert (due.id, due.notification_id, due.user_id) == (scene.planned[0].id, scene.notification.id, "ana")
         assert due.target == scene.devices[0]
-        assert (due.locale, due.timezone, due.preference) == ("en", "UTC", None)
+        assert (due.locale, due.timezone, due.preferences) == ("en", "UTC", ())
         assert (due.attempts, due.lease_token, due.created_at, due.is_cancelled) == (0, token, NOW, False)
 
     async def test_a_claim_is_exclusive(self, store: Store) -> None:

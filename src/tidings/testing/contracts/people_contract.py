@@ -10,8 +10,9 @@ from msgspec import structs
 from tidings.model.audience import everyone, users
 from tidings.model.delivery import SkipReason, SkipRecord
 from tidings.model.ids import new_id
+from tidings.model.preference import Preference
 from tidings.model.subscription import ENDED_STATES, MAX_ACTIVE_DEVICES, SubscriptionState, TargetChange
-from tidings.model.user import ContactAddress, Preference, User
+from tidings.model.user import ContactAddress, User
 from tidings.ports.store import RegistrationResult, Store
 from tidings.testing.contracts.samples import (
     NOW,

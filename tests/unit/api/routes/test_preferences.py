@@ -9,7 +9,7 @@ from tidings.api.routes.preferences import build_overview
 from tidings.model.consent import check_consent
 from tidings.model.delivery import SkipReason
 from tidings.model.template import Category
-from tidings.model.user import Preference
+from tidings.model.preference import Preference
 
 
 @pytest.mark.parametrize(
