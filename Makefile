@@ -28,7 +28,7 @@ test-all: $(VENV)/.installed-dev browsers ## Run all tests except the long ones,
 	$(PYTEST) $(PARALLEL) -m "not long" $(ARGS)
 
 chaos: $(VENV)/.installed-dev ## Kill servers during large sends and count lost and duplicate messages
-	$(PYTEST) tests/chaos tests/adapters/state_machine -m "" -s -o faulthandler_timeout=0 $(ARGS)
+	$(PYTEST) tests/chaos tests/adapters/state_machine tests/e2e/test_stream_nodes.py -m "" -s -o faulthandler_timeout=0 $(ARGS)
 
 # Install the browsers for the browser tests where possible (Debian, as root); otherwise those tests are skipped.
 browsers:

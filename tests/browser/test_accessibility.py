@@ -17,7 +17,7 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 RUN = """async (tags) => (await axe.run(document, { runOnly: tags })).violations.map(
   ({ id, impact, nodes }) => [id, impact, nodes.map((node) => node.html.slice(0, 120) + " " + node.failureSummary)])"""
 
-SETTLED = """async () => { await Promise.all(document.getAnimations()
+SETTLED = """async () => { await Promise.allSettled(document.getAnimations()
   .filter(({ effect }) => effect.getTiming().iterations !== Infinity).map(({ finished }) => finished)); }"""
 
 

@@ -22,6 +22,8 @@ class DemoEvent:
     status: str = "ACTIVE"
 
 
+#: the organizer, who is told when a live stream has ended
+HOST_ID = "demo-host"
 #: ids are fixed, so that the documentation can name the event in a command; the highest one is listed first
 EVENT_ID = "019aa8f0-0000-7000-8000-000000000004"
 
@@ -87,7 +89,7 @@ def event_row(event: DemoEvent, now: datetime) -> dict[str, object]:
         "venue": event.venue,
         "address": event.address,
         "city": event.city,
-        "host_id": "demo-host",
+        "host_id": HOST_ID,
         "status": event.status,
         "first_published_at": now if event.status == "ACTIVE" else None,
         "version": 1,

@@ -36,6 +36,11 @@ def build_email(user_id: str) -> str:
     return f"{user_id}@encore.example"
 
 
+def build_host(user_id: str) -> User:
+    """Return the organizer of the demo's events."""
+    return User(user_id, email=build_email(user_id), locale="en", timezone="Europe/Zurich", attributes={"demo": True})
+
+
 def build_users() -> Iterator[User]:
     """Yield every demo user."""
     for number in range(1, USER_COUNT + 1):

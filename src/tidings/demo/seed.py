@@ -13,7 +13,7 @@ from sqlalchemy import Table
 
 from tidings.channels.webpush.settings import load_webpush_settings
 from tidings.demo import devices, people
-from tidings.demo.events import EVENTS, event_row
+from tidings.demo.events import EVENTS, HOST_ID, event_row
 from tidings.packs.events.tables import events, tickets
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
@@ -37,6 +37,8 @@ async def seed(runtime: AppContainer) -> None:
     now = runtime.clock.now()
     async with runtime.store.transaction() as tx:
         await _insert_missing(tx, events, [event_row(event, now) for event in EVENTS])
+        if await runtime.store.users.get(tx, HOST_ID) is None:
+            await runtime.store.users.upsert(tx, [people.build_host(HOST_ID)], now)
         last_user = await runtime.store.users.get(tx, people.demo_user_id(people.USER_COUNT))
     if last_user is not None:
         return

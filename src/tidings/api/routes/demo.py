@@ -40,8 +40,8 @@ _CHANGE_RATE = RateLimit(120, 60)
 #: a page polls the progress of a notification
 _POLL_RATE = RateLimit(600, 60)
 _MAX_EVENTS = 20
-#: ids of demo users
-_USER_ID = "^(visitor|demo)-[0-9a-f]{4,16}$"
+#: ids of demo users, and of the organizer
+_USER_ID = "^((visitor|demo)-[0-9a-f]{4,16}|demo-host)$"
 
 
 class SignUpBody(RequestModel):

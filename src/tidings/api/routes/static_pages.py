@@ -96,4 +96,8 @@ def _router(demo: bool) -> APIRouter:
         async def demo_page() -> Response:
             return FileResponse(WEB / "demo" / "index.html", headers={"Cache-Control": "no-cache"})
 
+        @routes.get("/demo/live")
+        async def stream_page() -> Response:
+            return FileResponse(WEB / "demo" / "live.html", headers={"Cache-Control": "no-cache"})
+
     return routes

@@ -15,6 +15,9 @@
 /** @typedef {{ userId: string, notificationId: string, verdict: string, sentences: string[], deliveries: Delivery[],
  *   skips: { reason: string }[] }} Explanation `sentences` are written for operators */
 
+/** @typedef {{ eventId: string, state: "empty" | "live" | "grace" | "ended", epoch: number, viewers: number,
+ *   graceSeconds: number, endedAt: string | null }} Stream a live room */
+
 /** The server rejected the request, or could not be reached (status 0). */
 export class ApiProblem extends Error {
   /** @param {number} status @param {string} detail @param {{ field: string, message: string }[]} errors */
@@ -68,8 +71,24 @@ export class DemoApi {
     return /** @type {Explanation} */ (await this.#call("GET", `/explain?${query}`));
   }
 
-  /** @param {string} method @param {string} path @param {unknown} [body] @returns {Promise<unknown>} */
-  async #call(method, path, body) {
+  /** @param {string} eventId @returns {Promise<Stream>} */
+  async stream(eventId) {
+    return /** @type {Stream} */ (await this.#call("GET", `/api/streams/${encodeURIComponent(eventId)}`, undefined, ""));
+  }
+
+  /** @returns {Promise<string>} a ticket for one WebSocket */
+  async ticket() {
+    return /** @type {{ ticket: string }} */ (await this.#call("POST", "/api/tickets", {}, "")).ticket;
+  }
+
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {unknown} [body]
+   * @param {string} [base] before the path; empty = a route of the API itself
+   * @returns {Promise<unknown>}
+   */
+  async #call(method, path, body, base = "/demo/api") {
     /** @type {Record<string, string>} */
     const headers = { Accept: "application/json" };
     const token = this.getToken();
@@ -78,7 +97,7 @@ export class DemoApi {
     let answer;
     try {
       const text = body === undefined ? undefined : JSON.stringify(body);
-      answer = await fetch(`/demo/api${path}`, { method, headers, body: text });
+      answer = await fetch(`${base}${path}`, { method, headers, body: text });
     } catch {
       throw new ApiProblem(0, "The demo server cannot be reached. Is it still running?");
     }
