@@ -152,7 +152,9 @@ AUDIENCES = [
     ),
     Case(
         "people by name",
-        lambda store, tx: store.audiences.load_recipients(tx, [("user-000001", "NEWS-1"), ("user-000007", "NEWS-2")]),
+        lambda store, tx: store.audiences.load_recipients(
+            tx, [("user-000001", "NEWS-1", "event:7"), ("user-000007", "NEWS-2", None)]
+        ),
         "sqlite_autoindex_users_1 (id=?)",
     ),
 ]

@@ -14,16 +14,13 @@ from tidings.schemas.field_types import Label, SubjectKey
 from tidings.schemas.json_body import RequestModel
 from tidings.schemas.response_models import ResponseModel
 
-#: without booleans, which Python counts among the numbers
-FiniteNumber = Annotated[int | float, Field(strict=True, allow_inf_nan=False)]
-
 
 class ConditionBody(RequestModel):
     """A comparison with a variable of the notification."""
 
     variable: Label
-    operator: Operator
-    value: FiniteNumber | Label = Field(description="a number, or a text")
+    operator: Annotated[Operator, Field(strict=False)]
+    value: int | Annotated[float, Field(allow_inf_nan=False)] | Label = Field(description="a number, or a text")
 
 
 class _EntryBody(RequestModel):
@@ -61,6 +58,14 @@ class PreferencesPatch(RequestModel):
     preferences: list[PreferenceChange] = Field(min_length=1, max_length=MAX_ENTRIES)
 
 
+class ConditionResponse(ResponseModel):
+    """A comparison with a variable of the notification."""
+
+    variable: str
+    operator: Annotated[Operator, Field(strict=False)]
+    value: int | float | str
+
+
 class PreferenceResponse(ResponseModel):
     """One stored entry. category, channel, object: null = all."""
 
@@ -68,7 +73,7 @@ class PreferenceResponse(ResponseModel):
     channel: str | None
     object: str | None = None
     enabled: bool
-    condition: Condition | None = None
+    condition: ConditionResponse | None = None
 
     @classmethod
     def from_preference(cls, entry: Preference) -> Self:
@@ -78,7 +83,7 @@ class PreferenceResponse(ResponseModel):
             channel=entry.channel or None,
             object=entry.subject or None,
             enabled=entry.enabled,
-            condition=entry.condition,
+            condition=entry.condition and ConditionResponse.model_validate(entry.condition),
         )
 
 

@@ -130,10 +130,12 @@ class PlannedNotification:
             )
 
 
-async def create_planned_notification(store: Store, *user_ids: str, lane: Lane = Lane.HIGH) -> PlannedNotification:
+async def create_planned_notification(
+    store: Store, *user_ids: str, lane: Lane = Lane.HIGH, notification: Notification | None = None
+) -> PlannedNotification:
     """Store users (default: `ana` and `ben`), their devices, a notification and its deliveries."""
     user_ids = user_ids or ("ana", "ben")
-    notification, batch_id = make_notification(), new_id(NOW)
+    notification, batch_id = notification or make_notification(), new_id(NOW)
     devices = [make_subscription(user_id, new_id(NOW)) for user_id in user_ids]
     planned = [
         make_planned_delivery(notification, device.user_id, device.id, batch_id=batch_id, lane=lane)

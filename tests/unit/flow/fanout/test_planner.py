@@ -12,6 +12,7 @@ from tidings.flow.fanout.dry_run import MAX_EXAMINED_USERS, DryRunEstimate
 from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.template import Category
 from tidings.testing.clock import START as NOW
 from tidings.testing.contracts.samples import make_notification
@@ -39,7 +40,8 @@ def planned(
 
 
 def make_recipient(user_id: str, **choices: bool) -> Recipient:
-    return Recipient(user_id, "en", "UTC", choices, targets={})
+    entries = tuple(Preference("NEWS", channel, enabled) for channel, enabled in choices.items())
+    return Recipient(user_id, "en", "UTC", entries, targets={})
 
 
 def test_every_device_gets_a_delivery() -> None:
@@ -89,8 +91,8 @@ def test_a_recipient_without_deliveries_gets_a_skip_with_the_reason(
     assert made.planned == []
     [skip] = made.skipped
     assert (skip.notification_id, skip.user_id, skip.channel) == (notification.id, recipient.user_id, "webpush")
-    inputs = {"expiresAt": NOW.isoformat()} if reason is SkipReason.EXPIRED else {"category": "NEWS"}
-    assert (skip.reason, skip.detail) == (reason, inputs)
+    name, value = ("expiresAt", NOW.isoformat()) if reason is SkipReason.EXPIRED else ("category", "NEWS")
+    assert (skip.reason, skip.detail[name]) == (reason, value)
 
 
 def test_a_channel_that_is_not_set_up_is_skipped_and_the_others_are_used() -> None:
