@@ -26,7 +26,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(tuple[Preference, ...])
 
 
-def version_of(preferences: Sequence[Preference]) -> str:
+def compute_version(preferences: Sequence[Preference]) -> str:
     """Return what identifies a state of a user's entries, in the order of the store."""
     return sha256(_encode(tuple(preferences))).hexdigest()[:16]
 
@@ -72,7 +72,7 @@ class PreferenceService:
     ) -> Sequence[Preference] | None:
         """Replace all entries of a user. Returns those stored now, None for an unknown user.
 
-        if_version: see `version_of`. Raises PreconditionFailed if the stored entries have another version.
+        if_version: see `compute_version`. Raises PreconditionFailed if the stored entries have another version.
         """
         async with self.edit(user_id) as tx:
             stored = await self._load_locked(tx, user_id, if_version)
@@ -110,7 +110,7 @@ class PreferenceService:
         if not await self._store.users.lock_preferences(tx, user_id):
             return None
         stored = await self._store.users.get_preferences(tx, user_id)
-        if if_version is not None and if_version != version_of(stored):
+        if if_version is not None and if_version != compute_version(stored):
             raise PreconditionFailed("The preferences were changed in the meantime. Read them again, then change them.")
         return stored
 

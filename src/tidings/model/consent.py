@@ -130,14 +130,14 @@ def _rank(
     variables: Mapping[str, object] | None,
 ) -> list[ConsentEntry]:
     """Return the entries of one source that apply, the strongest first."""
-    applying = [entry for entry in preferences if entry.applies_to(category, channel, subject)]
+    applying = [entry for entry in preferences if entry.is_for(category, channel, subject)]
     if len(applying) > 1:
         applying.sort(key=_strength, reverse=True)
     ranked = []
     for entry in applying:
         if entry.condition is None:
             ranked.append(ConsentEntry(source, entry.enabled, entry))
-        elif (is_met := entry.condition.is_met(variables or {})) is not None:
+        elif (is_met := entry.condition.evaluate(variables or {})) is not None:
             actual = (variables or {})[entry.condition.variable]
             ranked.append(ConsentEntry(source, entry.enabled and is_met, entry, actual))
     return ranked

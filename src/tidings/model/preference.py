@@ -55,7 +55,7 @@ class Condition(msgspec.Struct, frozen=True):
         """Return the stored form."""
         return msgspec.to_builtins(self)  # type: ignore[no-any-return]  # a struct becomes a dict
 
-    def is_met(self, variables: Mapping[str, object]) -> bool | None:
+    def evaluate(self, variables: Mapping[str, object]) -> bool | None:
         """Return the result, None if there is no such variable, or it is of another type than the value."""
         actual = variables.get(self.variable)
         kind = str if isinstance(self.value, str) else (int, float)
@@ -80,7 +80,7 @@ class Preference(msgspec.Struct, frozen=True):
         """Category, channel and subject: a user has one entry of each."""
         return (self.category, self.channel, self.subject)
 
-    def applies_to(self, category: str, channel: str, subject: str | None) -> bool:
+    def is_for(self, category: str, channel: str, subject: str | None) -> bool:
         """Return whether the entry says something of a category on a channel, for a notification on a subject."""
         return (
             (self.channel in (ANY, channel))

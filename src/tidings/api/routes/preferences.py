@@ -17,7 +17,7 @@ from tidings.api.schemas.preferences import (
 )
 from tidings.model.preference import Preference
 from tidings.ports.rate_limits import READ_RATE, RateLimit
-from tidings.preferences import version_of
+from tidings.preferences import compute_version
 from tidings.schemas.json_route import JsonRoute
 
 #: per user; a page that saves each click stays far below
@@ -115,7 +115,7 @@ def _respond(
     """Return the overview, with the version of the entries as its `ETag`. Raises NotFound for an unknown user."""
     if preferences is None:
         raise user_not_found(user_id)
-    response.headers["ETag"] = f'"{version_of(preferences)}"'
+    response.headers["ETag"] = f'"{compute_version(preferences)}"'
     return build_overview(context.runtime.catalog, preferences)
 
 

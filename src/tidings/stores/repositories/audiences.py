@@ -14,7 +14,7 @@ from tidings.stores.engine.transaction import connection_of
 from tidings.stores.schema.tables import contact_points, preferences, users
 from tidings.stores.sql.audience_query import AudienceKinds, membership_condition, select_user_ids
 from tidings.stores.sql.json_params import encode_rows, rowset, text_array
-from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, applying_to, to_preference
+from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, find_preferences, to_preference
 
 _c = contact_points.c
 _ACTIVE_STATE = SubscriptionState.ACTIVE.value
@@ -40,7 +40,7 @@ _SELECT_RECIPIENTS = (
     )
     .select_from(
         _requested.outerjoin(users, users.c.id == _requested.c.user_id)
-        .outerjoin(preferences, applying_to(_requested.c.user_id, _requested.c.category, _requested.c.subject))
+        .outerjoin(preferences, find_preferences(_requested.c.user_id, _requested.c.category, _requested.c.subject))
         .outerjoin(contact_points, and_(_c.user_id == _requested.c.user_id, _c.state == _ACTIVE_STATE))
     )
     .where(users.c.id.is_not(None))
@@ -77,7 +77,10 @@ class SqlAudiences:
             )
             .select_from(
                 ids.outerjoin(users, users.c.id == ids.c.user_id)
-                .outerjoin(preferences, applying_to(ids.c.user_id, literal(category), literal(subject, type_=Text())))
+                .outerjoin(
+                    preferences,
+                    find_preferences(ids.c.user_id, literal(category), literal(subject, type_=Text())),
+                )
                 .outerjoin(contact_points, and_(_c.user_id == ids.c.user_id, _c.state == _ACTIVE_STATE))
             )
             .order_by(ids.c.user_id)

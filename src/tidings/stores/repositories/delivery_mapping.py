@@ -53,7 +53,7 @@ from tidings.stores.schema.tables import (
 )
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import encode_instant, rowset
-from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, applying_to, to_preference
+from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, find_preferences, to_preference
 from tidings.stores.sql.upsert import upsert_for_dialect
 
 log = structlog.get_logger(__name__)
@@ -96,7 +96,7 @@ def _select_claimed(source: FromClause) -> Select[*tuple[Any, ...]]:
             .outerjoin(contact_points, (contact_points.c.id == it.target_id) & (contact_points.c.user_id == it.user_id))
             .outerjoin(
                 preferences,
-                applying_to(it.user_id, notifications.c.category, notifications.c.subject)
+                find_preferences(it.user_id, notifications.c.category, notifications.c.subject)
                 & preferences.c.channel.in_([literal(ANY), it.channel]),
             )
         )

@@ -11,7 +11,7 @@ _p = preferences.c
 PREFERENCE_COLUMNS = (_p.category, _p.channel, _p.subject, _p.enabled, _p.condition)
 
 
-def applying_to(
+def find_preferences(
     user_id: ColumnElement[str], category: ColumnElement[str], subject: ColumnElement[str | None]
 ) -> ColumnElement[bool]:
     """Return the condition that an entry is of a user, and may apply to a category and a subject.
