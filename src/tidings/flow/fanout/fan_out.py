@@ -254,6 +254,7 @@ class FanOut:
             informed=informed,
             get_traits=self._catalog.get_traits,
             preference_defaults=self._catalog.preference_defaults,
+            pack_rules=self._catalog.rules,
         )
 
     async def _load_progress(self, notification_ids: Sequence[str]) -> list[Notification]:
