@@ -29,6 +29,19 @@ class ConsentEntry:
     #: the variable that the entry's condition was compared with
     actual: object = None
 
+    def describe(self) -> str:
+        """Return what it says, in words."""
+        choice = "on" if self.enabled else "off"
+        match self.source:
+            case ConsentSource.MANDATORY:
+                return "mandatory"
+            case ConsentSource.CATEGORY:
+                return f"{choice} by default of the category"
+            case ConsentSource.USER | ConsentSource.INSTALLATION:
+                assert self.preference is not None, "of both sources"
+                who = "the user" if self.source is ConsentSource.USER else "the installation"
+                return f"{choice} by {who} for {self.preference.describe()}"
+
     def to_json(self) -> dict[str, object]:
         """Return the entry for responses and recorded decisions."""
         stated: dict[str, object] = {"source": self.source.value}

@@ -1,6 +1,6 @@
 """Preferences: the entries with which a user turns categories and channels on and off."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any
@@ -88,6 +88,15 @@ class Preference(msgspec.Struct, frozen=True):
             and (not self.subject or is_at_or_below(subject, self.subject))
         )
 
+    def describe(self) -> str:
+        """Return what the entry is for, in words."""
+        scope = " on ".join(filter(None, (self.category, self.channel))) or "everything"
+        about = f" about {self.subject}" if self.subject else ""
+        condition = self.condition
+        if condition is None:
+            return scope + about
+        return f"{scope}{about} if {condition.variable} {condition.operator} {condition.value!r}"
+
     def to_json(self) -> dict[str, object]:
         """Return the entry for responses and recorded decisions. What applies to all is left out."""
         named = {"category": self.category, "channel": self.channel, "object": self.subject}
@@ -111,6 +120,19 @@ def parse_default(text: str) -> Preference:
         )
     names = [ANY if name == "*" else name for name in (category, channel)]
     return Preference(names[0], names[1], _CHOICES[choice.strip()])
+
+
+def build_opt_out(category: str, channel: str, entries: Sequence[Preference]) -> list[Preference]:
+    """Return the entries that turn a category off on a channel, also for the subjects for which it is on now.
+
+    entries: those of the user. What is mandatory is not affected, because no entry is stronger.
+    """
+    subjects = {
+        entry.subject
+        for entry in entries
+        if entry.subject and entry.enabled and entry.is_for(category, channel, entry.subject)
+    }
+    return [Preference(category, channel, False, subject) for subject in (ANY, *sorted(subjects))]
 
 
 def is_at_or_below(subject: str | None, key: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from tidings.model.consent import ConsentSource, evaluate_consent
 from tidings.model.delivery import SkipReason
-from tidings.model.preference import ANY, Condition, Operator, Preference, parse_default
+from tidings.model.preference import ANY, Condition, Operator, Preference, build_opt_out, parse_default
 from tidings.model.template import Category
 
 NEWS = Category("NEWS", "News")
@@ -186,6 +186,29 @@ def test_c17_the_recorded_decision_names_entry_condition_and_value() -> None:
             {"source": "category", "enabled": True},
         ],
     }
+
+
+def test_c25_an_unsubscription_stops_all_optional_mail_of_the_category_and_no_mandatory_mail() -> None:
+    stored = [
+        Preference("NEWS", "email", True),
+        Preference("NEWS", ANY, True, "event:9"),
+        Preference(ANY, "email", True, "event:9/message:1"),
+        Preference("NEWS", "webpush", True, "event:8"),
+        Preference("OTHER", "email", True, "event:7"),
+    ]
+    off = build_opt_out("NEWS", "email", stored)
+    assert off == [
+        Preference("NEWS", "email", False),
+        Preference("NEWS", "email", False, "event:9"),
+        Preference("NEWS", "email", False, "event:9/message:1"),
+    ]
+    by_key = {entry.key: entry for entry in (*stored, *off)}
+    after = list(by_key.values())
+    for subject in (None, "event:7", "event:8", "event:9", "event:9/message:1"):
+        assert not evaluate_consent(NEWS, "email", after, subject=subject).is_granted
+        for category in (Category("RESET", "Reset", mandatory=True), Category("NEWS", "News", mandatory=("email",))):
+            assert evaluate_consent(category, "email", after, subject=subject).is_granted
+    assert evaluate_consent(NEWS, "webpush", after, subject="event:9").is_granted
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,10 @@ async def test_a_notification_is_accepted_planned_and_explained(call: Any, brows
     why_not = (await call("GET", f"/api/explain?userId=u2&notificationId={id_}")).json
     assert why_not["verdict"] == "skipped"
     assert why_not["audience"]["holds"] is True
+    shown = {one["channel"]: one for one in why_not["channels"]}["webpush"]
+    assert (shown["decision"], shown["rule"], shown["reason"]) == ("skipped", "contact_point", "no_device")
+    assert shown["inputs"] == {"category": "MESSAGE"}
+    assert shown["preference"] == {"enabled": True, "entry": {"source": "category", "enabled": True}, "beaten": []}
     stranger = (await call("GET", f"/api/explain?userId=stranger&notificationId={id_}")).json
     assert stranger["verdict"] == "unknown_user"
 
