@@ -45,11 +45,13 @@ NEW_COLUMNS = {
         "superseded_by",
         "superseded_unsent",
         "plan",
+        "collected",
     },
 }
 #: tables added by the newest migration
 NEW_TABLES = {
     "quotas",
+    *("digests", "digest_items"),
     *("user_limits", "processes", "schedules", "alerts", "contact_points"),
     *("inbox_items", "inbox_counters", "inbox_recalls"),
     *("contact_point_health", "status_events"),
@@ -132,7 +134,7 @@ async def test_a_downgrade_keeps_only_the_preferences_that_the_previous_version_
         condition
     ]
     await filled.rollback()
-    await filled.run_sync(migrate.downgrade, "0017")
+    await filled.run_sync(migrate.downgrade, "0018")
     kept = select(preferences.c.category, preferences.c.channel, preferences.c.enabled).order_by(preferences.c.channel)
     assert (await filled.execute(kept)).all() == [("NEWS", "email", True), ("NEWS", "webpush", False)]
 

@@ -86,7 +86,9 @@ def decide(
         ),
     ],
 )
-def test_a_delivery_shows_its_rule_and_until_when_it_waits(delivery: DeliveryTrace, expected: tuple[object, ...]) -> None:
+def test_a_delivery_shows_its_rule_and_until_when_it_waits(
+    delivery: DeliveryTrace, expected: tuple[object, ...]
+) -> None:
     email, webpush = decide(delivery)
     assert (email.outcome, email.rule, email.reason, email.until) == expected
     assert email.delivery_id == "d1"
