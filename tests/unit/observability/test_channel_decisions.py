@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tidings.model.consent import ConsentSource
+from tidings.model.decision import find_rule
 from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.preference import ANY, Condition, Operator, Preference
 from tidings.model.template import Category
@@ -15,7 +16,6 @@ from tidings.observability.channel_decisions import (
     ChannelDecision,
     ChannelOutcome,
     describe_consent,
-    find_rule,
     list_channel_decisions,
 )
 from tidings.testing.clock import START as NOW
