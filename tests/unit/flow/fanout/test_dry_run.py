@@ -63,20 +63,21 @@ def test_a_bounded_number_of_people_is_examined_and_shown() -> None:
     estimate = DryRunEstimate(10**6, NOW)
     page = [make_recipient(f"user-{number:05}") for number in range(MAX_EXAMINED_USERS - 1)]
     estimate.add_page(page, Plan())
+    assert list(estimate.result().decisions) == [one.user_id for one in page[:MAX_SHOWN_USERS]]
     assert not estimate.is_complete
     estimate.add_page([make_recipient("zoe")], Plan())
     assert estimate.is_complete
-    assert list(estimate.result().decisions) == [one.user_id for one in page[:MAX_SHOWN_USERS]]
 
 
 def test_each_channel_has_its_decision_with_rule_and_inputs() -> None:
     muted = Preference(ANY, "email", False)
     recipient = make_recipient("ana", muted, webpush=("1", "2"), email=("3",))
-    push, mail = decide(recipient, make_plan(recipient))
+    push, skipped = decide(recipient, make_plan(recipient))
     assert push == DryRunDecision("webpush", Outcome.SEND, NOW, "on by default", contact_points=2)
-    assert (mail.channel, mail.decision, mail.rule) == ("email", Outcome.SKIP, "consent")
-    assert (mail.at, mail.reason) == (None, SkipReason.PREFERENCE_OFF)
-    assert mail.inputs["entry"] == {"source": "user", "channel": "email", "enabled": False}
+    entry = {"source": "user", "channel": "email", "enabled": False}
+    default = {"source": "category", "enabled": True}
+    inputs = {"category": "NEWS", "entry": entry, "beaten": [default]}
+    assert skipped == DryRunDecision("email", Outcome.SKIP, None, "consent", SkipReason.PREFERENCE_OFF, inputs)
 
 
 def test_a_held_message_shows_until_when_and_by_which_rule() -> None:
