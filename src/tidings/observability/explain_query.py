@@ -50,4 +50,5 @@ async def load_explain_input(
         now=now,
         channels=catalog.channels,
         preference_defaults=catalog.preference_defaults,
+        steps=await store.steps.list_of(tx, notification_id, user_ids=[user_id], limit=_MAX_ROWS),
     )

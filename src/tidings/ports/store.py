@@ -30,6 +30,7 @@ from tidings.ports.personal_data import PersonalData
 from tidings.ports.provider_events import Receipts, Suppressions
 from tidings.ports.quotas import Quotas
 from tidings.ports.status_events import StatusEvents
+from tidings.ports.steps import Steps
 from tidings.ports.transaction import Transaction as Transaction  # part of this protocol
 from tidings.ports.users import Users
 from tidings.ports.vapid_keys import VapidKeys
@@ -67,6 +68,8 @@ class Notifications(Protocol):
         """
         ...
 
+    # counts of later steps: notification id → (deliveries, skips)
+    async def add_counts(self, tx: Transaction, counts: Mapping[str, tuple[int, int]]) -> None: ...
     async def cancel(self, tx: Transaction, notification_id: str) -> bool:
         """Compare-and-set the state to cancelled. Returns False if it was cancelled already."""
         ...
@@ -522,6 +525,8 @@ class Store(Protocol):
     def receipts(self) -> Receipts: ...
     @property
     def suppressions(self) -> Suppressions: ...
+    @property
+    def steps(self) -> Steps: ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a transaction for writing. It commits at the end of the block and rolls back if the block raises."""

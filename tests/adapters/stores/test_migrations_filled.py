@@ -55,6 +55,7 @@ NEW_TABLES = {
     *("user_limits", "processes", "schedules", "alerts", "contact_points"),
     *("inbox_items", "inbox_counters", "inbox_recalls"),
     *("contact_point_health", "status_events"),
+    "waiting_steps",
     *("stream_settings", "stream_epochs", "websocket_tickets"),
     *("receipts", "suppressions", "provider_activity"),
 }
@@ -134,7 +135,7 @@ async def test_a_downgrade_keeps_only_the_preferences_that_the_previous_version_
         condition
     ]
     await filled.rollback()
-    await filled.run_sync(migrate.downgrade, "0018")
+    await filled.run_sync(migrate.downgrade, "0019")
     kept = select(preferences.c.category, preferences.c.channel, preferences.c.enabled).order_by(preferences.c.channel)
     assert (await filled.execute(kept)).all() == [("NEWS", "email", True), ("NEWS", "webpush", False)]
 
