@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -49,6 +50,32 @@ TraceCursor = Annotated[str | None, Query(max_length=200)]
 UserFilter = Annotated[str | None, Query(alias="userId")]
 
 
+class DryRunDecisionResponse(ResponseModel):
+    """What would happen on one channel of one user."""
+
+    #: null: all channels that the digest collects
+    channel: str | None
+    #: send, hold, digest or skip
+    decision: str
+    #: when it is sent or released, or the digest closes; null: never
+    at: datetime | None
+    #: the rule that holds or skips it, or what permits the category
+    rule: str | None
+    #: of a skip
+    reason: str | None
+    #: the inputs of the rule
+    inputs: dict[str, JsonValue]
+    #: number of contact points that would receive it
+    contact_points: int
+
+
+class DryRunRecipientResponse(ResponseModel):
+    """What would happen to one user."""
+
+    user_id: str
+    channels: list[DryRunDecisionResponse]
+
+
 class DryRunResponse(ResponseModel):
     """The estimated effect of a notification (`dryRun`). Nothing was stored."""
 
@@ -62,6 +89,10 @@ class DryRunResponse(ResponseModel):
     skipped: dict[str, int]
     #: some of the users' ids
     sample: list[str]
+    #: the time for which it was planned: now, or when the notification is due
+    planned_at: datetime
+    #: the first 100 recipients
+    decisions: list[DryRunRecipientResponse]
     #: channel → what the message looks like in English: its text, size and encoding
     previews: dict[str, dict[str, JsonValue]]
 
@@ -324,6 +355,10 @@ def _dry_run_response(estimate: DryRunResult, previews: Mapping[str, Mapping[str
             "byChannel": dict(estimate.by_channel),
             "skipped": _count_by_reason(estimate.skipped),
             "sample": list(estimate.sample),
+            "plannedAt": estimate.planned_at,
+            "decisions": [
+                {"userId": user_id, "channels": decisions} for user_id, decisions in estimate.decisions.items()
+            ],
             "previews": {name: dict(preview) for name, preview in previews.items()},
         }
     )

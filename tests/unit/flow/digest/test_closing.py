@@ -15,9 +15,9 @@ from tidings.model.delivery import SkipReason
 from tidings.model.digest import Digest, DigestItem, DigestItemState, DigestState
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.plan_options import DigestOptions
+from tidings.model.preference import Preference
 from tidings.model.priority import Priority
 from tidings.model.subject import SubjectRequest
-from tidings.model.user import Preference
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Process
