@@ -334,7 +334,7 @@ class Pipeline:
         while not estimate.is_complete:
             page, has_more = await self.fan_out.load_page(tx, notification, cursor)
             plan = self.fan_out.build_plan(notification, page, now)
-            estimate.add_page(page, plan.planned, plan.skipped)
+            estimate.add_page(page, plan.planned, plan.skipped, len(plan.collected))
             if not has_more:
                 break
             cursor = page[-1].user_id

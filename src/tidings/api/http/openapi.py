@@ -19,6 +19,7 @@ _LAST_TAGS = (
     "domain events",
     "templates",
     "explain",
+    "digests",
     "channels",
     "providers",
     "suppressions",

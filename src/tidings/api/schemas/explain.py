@@ -2,6 +2,7 @@
 
 from pydantic import JsonValue
 
+from tidings.api.schemas.digests import CollectedResponse, list_collected_responses
 from tidings.api.schemas.notifications import DeliveryResponse, SkipResponse
 from tidings.observability.explain import Explanation
 from tidings.schemas.response_models import ResponseModel
@@ -27,6 +28,8 @@ class ExplanationResponse(ResponseModel):
     category: CategoryRule | None
     deliveries: list[DeliveryResponse]
     skips: list[SkipResponse]
+    #: the digest that collected it, or null
+    collected: CollectedResponse | None
     #: the audience as of now, with true or false at each leaf
     audience: dict[str, JsonValue]
 
@@ -35,6 +38,7 @@ def explanation_response(explanation: Explanation) -> ExplanationResponse:
     """Return the response for an explanation."""
     facts = explanation.facts
     category = facts.category
+    collected = () if facts.digests.collected is None else (facts.digests.collected,)
     return ExplanationResponse.model_validate(
         {
             "userId": facts.user_id,
@@ -50,6 +54,7 @@ def explanation_response(explanation: Explanation) -> ExplanationResponse:
             },
             "deliveries": facts.deliveries,
             "skips": facts.skips,
+            "collected": next(iter(list_collected_responses(collected)), None),
             "audience": facts.membership.to_json(),
         }
     )

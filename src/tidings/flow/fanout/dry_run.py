@@ -25,6 +25,8 @@ class DryRunResult:
     skipped: Mapping[SkipReason, int]
     #: ids of the first ten recipients
     sample: Sequence[str]
+    #: recipients for whom a digest would collect it
+    collected: int = 0
 
 
 class DryRunEstimate:
@@ -36,6 +38,7 @@ class DryRunEstimate:
         self._by_channel: Counter[str] = Counter()
         self._skipped: Counter[SkipReason] = Counter()
         self._sample: list[str] = []
+        self._collected = 0
 
     @property
     def is_complete(self) -> bool:
@@ -43,12 +46,17 @@ class DryRunEstimate:
         return self._examined >= MAX_EXAMINED_USERS
 
     def add_page(
-        self, page: Sequence[Recipient], planned: Sequence[PlannedDelivery], skipped: Sequence[SkipRecord]
+        self,
+        page: Sequence[Recipient],
+        planned: Sequence[PlannedDelivery],
+        skipped: Sequence[SkipRecord],
+        collected: int = 0,
     ) -> None:
+        self._collected += collected
         self._examined += len(page)
         self._by_channel.update(delivery.channel for delivery in planned)
         self._skipped.update(skip.reason for skip in skipped)
         self._sample.extend(recipient.user_id for recipient in page[: _SAMPLE_SIZE - len(self._sample)])
 
     def result(self) -> DryRunResult:
-        return DryRunResult(self._total, self._examined, self._by_channel, self._skipped, self._sample)
+        return DryRunResult(self._total, self._examined, self._by_channel, self._skipped, self._sample, self._collected)
