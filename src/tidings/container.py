@@ -138,6 +138,7 @@ class Core:
             config=config,
             rate_limits=rate_limits,
             on_outcomes=metrics.count_outcomes,
+            on_digests_closed=metrics.count_digests,
             is_exclusive=settings.is_exclusive,
             alerts=alerts,
             channels_with_hooks=hooks.keys() & set(catalog.channels),

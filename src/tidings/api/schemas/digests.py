@@ -86,3 +86,26 @@ def list_collected_responses(items: Sequence[tuple[DigestItem, Digest]]) -> list
         )
         for item, digest in items
     ]
+
+
+class DigestItemExport(ResponseModel):
+    """One item of a digest."""
+
+    notification_id: str
+    accepted_at: datetime
+    #: `collected`, `digested` or `left_out`
+    state: str
+    #: why it was left out
+    reason: str | None
+
+
+class DigestExport(DigestResponse):
+    """A digest with its items."""
+
+    items: list[DigestItemExport]
+
+    @classmethod
+    def from_digest_and_items(cls, digest: Digest, items: Sequence[DigestItem]) -> "DigestExport":
+        """Return the export of a digest."""
+        exported = [DigestItemExport.model_validate(item) for item in items]
+        return cls(**DigestResponse.from_digest(digest).model_dump(), items=exported)
