@@ -15,7 +15,7 @@ from tidings.model.template import Category
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import Preference
 from tidings.observability.audience_membership import MembershipNode
-from tidings.observability.explain_digests import NO_DIGESTS, DigestFacts, iter_digest_sentences
+from tidings.observability.explain_digests import NO_DIGESTS, DigestHistory, iter_digest_sentences
 
 
 class Verdict(StrEnum):
@@ -55,7 +55,7 @@ class ExplainInput:
     #: the audience as evaluated now
     membership: MembershipNode
     now: datetime
-    digests: DigestFacts = NO_DIGESTS
+    digests: DigestHistory = NO_DIGESTS
 
 
 @dataclass(frozen=True, slots=True)

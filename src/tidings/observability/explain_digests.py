@@ -12,7 +12,7 @@ from tidings.model.notification import Notification
 FormatReason = Callable[[SkipReason, str, datetime, Mapping[str, object]], str]
 
 
-class DigestFacts(NamedTuple):
+class DigestHistory(NamedTuple):
     """What digests have to do with a notification and a user."""
 
     #: the item that the notification became, with its digest; None = it was not collected
@@ -23,11 +23,11 @@ class DigestFacts(NamedTuple):
     items: Sequence[DigestItem] = ()
 
 
-NO_DIGESTS = DigestFacts()
+NO_DIGESTS = DigestHistory()
 
 
 def iter_digest_sentences(
-    facts: DigestFacts,
+    facts: DigestHistory,
     notification: Notification,
     format_reason: FormatReason,
     format_instant: Callable[[datetime], str],

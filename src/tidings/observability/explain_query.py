@@ -6,7 +6,7 @@ from tidings.flow.catalog import Catalog
 from tidings.flow.notifications import get_notification
 from tidings.observability.audience_membership import evaluate_membership, iter_leaves
 from tidings.observability.explain import ExplainInput, Explanation, explain
-from tidings.observability.explain_digests import DigestFacts
+from tidings.observability.explain_digests import DigestHistory
 from tidings.ports.store import Store, Transaction
 
 #: maximum number of deliveries and of skips that are loaded
@@ -52,10 +52,10 @@ async def load_explain_input(
     )
 
 
-async def _load_digests(store: Store, tx: Transaction, *, user_id: str, notification_id: str) -> DigestFacts:
+async def _load_digests(store: Store, tx: Transaction, *, user_id: str, notification_id: str) -> DigestHistory:
     items = await store.digests.list_of_notification(tx, notification_id, user_id=user_id, after=None, limit=1)
     origin = await store.digests.find_by_notification(tx, notification_id)
-    return DigestFacts(
+    return DigestHistory(
         collected=items[0] if items else None,
         origin=origin,
         items=await store.digests.list_items(tx, [origin.id]) if origin is not None else (),
