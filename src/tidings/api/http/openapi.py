@@ -22,6 +22,7 @@ _LAST_TAGS = (
     "domain events",
     "templates",
     "explain",
+    "digests",
     "channels",
     "providers",
     "suppressions",
