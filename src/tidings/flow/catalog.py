@@ -77,7 +77,7 @@ class Catalog:
         for template in versions.values():
             if template.category not in catalog.categories:
                 raise ConfigError("packs", f"template {template.code} has the unknown category {template.category}")
-            if (digest := template.plan.digest) is not None and (fault := digest.find_fault()) is not None:
+            if (digest := template.plan.digest) is not None and (fault := digest.find_error()) is not None:
                 raise ConfigError("packs", f"template {template.code} has a digest that cannot work: {fault}")
             if "en" not in template.texts:
                 raise ConfigError("packs", f"template {template.code} has no English text (locale en)")

@@ -48,7 +48,7 @@ class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     #: what `key` is for the notification; None before it is accepted
     key_value: str | None = None
 
-    def find_fault(self) -> str | None:
+    def find_error(self) -> str | None:
         """Return what is wrong with the window, None if nothing is."""
         if (self.window_seconds is None) == (self.at is None):
             return "give windowSeconds or at, and not both"

@@ -59,7 +59,7 @@ class DigestBody(RequestModel):
 
     @model_validator(mode="after")
     def _check_window(self) -> Self:
-        if (fault := self.to_options().find_fault()) is not None:
+        if (fault := self.to_options().find_error()) is not None:
             raise ValueError(fault)
         return self
 
