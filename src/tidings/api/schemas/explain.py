@@ -4,6 +4,7 @@ from pydantic import JsonValue
 
 from tidings.api.schemas.digests import CollectedResponse, list_collected_responses
 from tidings.api.schemas.notifications import DeliveryResponse, SkipResponse
+from tidings.api.schemas.steps import StepResponse
 from tidings.observability.explain import Explanation
 from tidings.schemas.response_models import ResponseModel
 
@@ -30,6 +31,8 @@ class ExplanationResponse(ResponseModel):
     skips: list[SkipResponse]
     #: the digest that collected it, or null
     collected: CollectedResponse | None
+    #: the later steps of the notification for the user
+    steps: list[StepResponse]
     #: the audience as of now, with true or false at each leaf
     audience: dict[str, JsonValue]
 
@@ -55,6 +58,7 @@ def explanation_response(explanation: Explanation) -> ExplanationResponse:
             "deliveries": facts.deliveries,
             "skips": facts.skips,
             "collected": next(iter(list_collected_responses(collected)), None),
+            "steps": [StepResponse.from_step(step) for step in facts.steps],
             "audience": facts.membership.to_json(),
         }
     )
