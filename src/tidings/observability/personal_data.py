@@ -13,11 +13,12 @@ from tidings.model.contact_point import ContactPoint
 from tidings.model.digest import Digest, DigestItem
 from tidings.model.inbox import InboxCounts, InboxItem
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.receipt import Receipt
 from tidings.model.subscription import PushSubscription
 from tidings.model.suppression import Suppression
 from tidings.model.trace import DeliveryTrace, SkipTrace
-from tidings.model.user import Preference, User
+from tidings.model.user import User
 from tidings.model.waiting_step import WaitingStep
 from tidings.ports.pack import Pack
 from tidings.ports.personal_data import KeyedCall, LimitCounter

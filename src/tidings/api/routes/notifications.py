@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Literal, NamedTuple
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -50,6 +51,32 @@ TraceCursor = Annotated[str | None, Query(max_length=1_200)]
 UserFilter = Annotated[str | None, Query(alias="userId")]
 
 
+class DryRunDecisionResponse(ResponseModel):
+    """What would happen on one channel of one user."""
+
+    #: null: all channels that the digest collects
+    channel: str | None
+    #: send, hold, digest or skip
+    decision: str
+    #: when it is sent or released, or the digest closes; null: never
+    at: datetime | None
+    #: the rule that holds or skips it, or what permits the category
+    rule: str | None
+    #: of a skip
+    reason: str | None
+    #: the inputs of the rule
+    inputs: dict[str, JsonValue]
+    #: number of contact points that would receive it
+    contact_points: int
+
+
+class DryRunRecipientResponse(ResponseModel):
+    """What would happen to one user."""
+
+    user_id: str
+    channels: list[DryRunDecisionResponse]
+
+
 class DryRunResponse(ResponseModel):
     """The estimated effect of a notification (`dryRun`). Nothing was stored."""
 
@@ -65,6 +92,10 @@ class DryRunResponse(ResponseModel):
     collected: int
     #: some of the users' ids
     sample: list[str]
+    #: the time for which it was planned: now, or when the notification is due
+    planned_at: datetime
+    #: the first 100 recipients
+    decisions: list[DryRunRecipientResponse]
     #: channel → what the message looks like in English: its text, size and encoding
     previews: dict[str, dict[str, JsonValue]]
 
@@ -97,10 +128,10 @@ class TraceResponse(ResponseModel):
     notification: NotificationStatusResponse
     deliveries: list[DeliveryResponse]
     skips: list[SkipResponse]
-    #: recipients for whom a digest collected it
-    collected: list[CollectedResponse]
     #: the later steps of the users on this page
     steps: list[StepResponse]
+    #: recipients for whom a digest collected it
+    collected: list[CollectedResponse]
     next_cursor: str | None
 
 
@@ -267,8 +298,8 @@ def _add_tracing(routes: APIRouter, context: RouteContext) -> None:
             notification=status,
             deliveries=[DeliveryResponse.model_validate(delivery) for delivery in deliveries],
             skips=[SkipResponse.model_validate(skip) for skip in skips],
-            collected=list_collected_responses(collected),
             steps=[StepResponse.from_step(step) for step in steps],
+            collected=list_collected_responses(collected),
             next_cursor=last.encode() if has_more else None,
         )
 
@@ -337,6 +368,10 @@ def _dry_run_response(estimate: DryRunResult, previews: Mapping[str, Mapping[str
             "skipped": _count_by_reason(estimate.skipped),
             "collected": estimate.collected,
             "sample": list(estimate.sample),
+            "plannedAt": estimate.planned_at,
+            "decisions": [
+                {"userId": user_id, "channels": decisions} for user_id, decisions in estimate.decisions.items()
+            ],
             "previews": {name: dict(preview) for name, preview in previews.items()},
         }
     )

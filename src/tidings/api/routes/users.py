@@ -11,11 +11,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from tidings.api.context import RouteContext
 from tidings.api.http.lookups import get_user_or_404, user_not_found
 from tidings.api.routes.contact_points import ContactPointResponse, contact_point_response
-from tidings.api.routes.preferences import PreferenceResponse
 from tidings.api.routes.suppressions import ProviderEventResponse, SuppressionResponse
 from tidings.api.schemas.digests import DigestExport
 from tidings.api.schemas.inbox import InboxCountsResponse, InboxItemResponse
 from tidings.api.schemas.notifications import DeliveryResponse, SkipResponse
+from tidings.api.schemas.preferences import PreferenceResponse
 from tidings.api.schemas.steps import StepResponse
 from tidings.channels.plugin import ChannelPlugin
 from tidings.channels.webpush.routes import DeviceResponse, device_response
@@ -242,7 +242,7 @@ async def _stream_export(
 def _profile_export(profile: personal_data.Profile, plugins: Mapping[str, ChannelPlugin]) -> ProfileExport:
     return ProfileExport(
         **UserResponse.model_validate(profile.user).model_dump(),
-        preferences=[PreferenceResponse.model_validate(preference) for preference in profile.preferences],
+        preferences=[PreferenceResponse.from_preference(entry) for entry in profile.preferences],
         devices=[device_response(device) for device in profile.devices],
         contact_points=[contact_point_response(point, plugins) for point in profile.contact_points],
         limits=[LimitExport.model_validate(limit) for limit in profile.limits],

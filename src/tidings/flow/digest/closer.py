@@ -138,6 +138,7 @@ class DigestCloser:
             self._catalog.channels,
             now,
             get_traits=self._catalog.get_traits,
+            preference_defaults=self._catalog.preference_defaults,
             pack_rules=self._catalog.rules,
         )
         return check_item(facts, context)
@@ -149,15 +150,17 @@ class DigestCloser:
             one.id: one
             for one in await self._store.notifications.get_many(tx, {item.notification_id for item in items})
         }
-        pairs = [(digest.key.user_id, digest.category) for digest in due.digests]
-        recipients = dict(zip(pairs, await self._store.audiences.load_recipients(tx, pairs), strict=True))
+        requests = [
+            _build_request(item, digest, notifications) for digest in due.digests for item in due.items[digest.id]
+        ]
+        recipients = dict(zip(requests, await self._store.audiences.load_recipients(tx, requests), strict=True))
         former = await self._find_former_members(tx, items, notifications)
         return {
             digest.id: [
                 ItemContext(
                     item,
                     notifications.get(item.notification_id),
-                    recipients[digest.key.user_id, digest.category],
+                    recipients[_build_request(item, digest, notifications)],
                     self._catalog.channels,
                     is_in_audience=item.user_id not in former.get(item.notification_id, ()),
                 )
@@ -179,6 +182,15 @@ class DigestCloser:
             key: user_ids - await self._store.audiences.filter_members(tx, notifications[key].audience, user_ids)
             for key, user_ids in to_check.items()
         }
+
+
+def _build_request(
+    item: DigestItem, digest: Digest, notifications: Mapping[str, Notification]
+) -> tuple[str, str, str | None]:
+    """Return whose preferences for what an item needs: its user may have muted what it is about."""
+    notification = notifications.get(item.notification_id)
+    subject = None if notification is None else notification.subject
+    return digest.key.user_id, digest.category, subject
 
 
 def _settle(item: DigestItem, skip: Skip | None) -> DigestItem:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.unit.conftest import NEWS, FakeChannel, Process
@@ -16,10 +16,10 @@ from tidings.model.digest import Digest, DigestItem, DigestItemState, DigestStat
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.outcome import Accepted, PermanentFailure, RetryLater
 from tidings.model.plan_options import DigestOptions
+from tidings.model.preference import Preference
 from tidings.model.priority import Priority
 from tidings.model.subject import SubjectRequest
 from tidings.model.template import TemplateText
-from tidings.model.user import Preference
 from tidings.observability.explain import Explanation, Verdict, explain
 from tidings.observability.explain_query import explain_notification, load_explain_input
 from tidings.packs import core
@@ -27,6 +27,9 @@ from tidings.ports.operations import DeadLetterFilter
 from tidings.stores.store import SqlStore
 from tidings.testing.clock import FrozenClock
 from tidings.testing.contracts.inbox_contract import make_item
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import Process
 
 MINUTE = timedelta(minutes=1)
 TEN_MINUTES = DigestOptions(window_seconds=600)
