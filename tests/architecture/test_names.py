@@ -33,7 +33,7 @@ VERBS = words_of(
     discard downgrade drain drip drop edit encode encrypt end enqueue ensure erase escape estimate evaluate evict
     exceed execute expire explain export extend extract fail fetch filter find finish flush format forward freeze
     generate get give group handle hang has hash heartbeat identify import insert install invalidate is issue
-    iter join kill leave lend lift limit list load lock log lookup make map mark match measure merge migrate mint
+    iter join kill leave lend lift limit lint list load lock log lookup make map mark match measure merge migrate mint
     mock move mute nack normalize notify open order pad page paginate parse pause peek ping plan poll pop post
     prefetch preflight prepare preview prime print probe process publish purge push put query quiesce raise read
     reap recall receive reconcile record recover redact redeem redeliver refresh register reject relay release
@@ -51,7 +51,7 @@ BOOLEAN_PREFIXES = {"can", "has", "is"}
 
 #: functions that are not named by a verb, and why
 EXCEPTIONS = {
-    "called by a framework under this name": """connection_lost connection_made data_received
+    "called by a framework under this name": """connection_lost connection_made data_received empty
         settings_customise_sources startup""",
     "the language in which a pack describes audiences": """becomes being_informed city everyone favourited
         favourited_host informed informed_before opted_in targets_only ticket_holders users""",

@@ -379,13 +379,11 @@ class Subscriptions(Protocol):
         """Set the state of subscriptions that were not registered again since they were tried. Returns how many."""
         ...
 
-    async def lock_versions(self, tx: Transaction, ids: Collection[str]) -> Mapping[str, int]:
-        """Return id → version of the subscriptions that exist, and lock them until this transaction ends."""
-        ...
+    # returns id → version of the subscriptions that exist, and lock them until this transaction ends
+    async def lock_versions(self, tx: Transaction, ids: Collection[str]) -> Mapping[str, int]: ...
 
-    async def purge(self, tx: Transaction, gone_before: datetime) -> int:
-        """Delete subscriptions that were marked gone before an instant. Returns how many."""
-        ...
+    # deletes subscriptions that were marked gone before an instant, and returns how many
+    async def purge(self, tx: Transaction, gone_before: datetime) -> int: ...
 
     async def record_results(
         self, tx: Transaction, changes: Sequence[TargetChange], now: datetime
@@ -400,9 +398,8 @@ class Subscriptions(Protocol):
         """Return the ids of active subscriptions that were neither seen nor reached since an instant."""
         ...
 
-    async def purge_unused(self, tx: Transaction, *, before: datetime) -> int:
-        """Delete subscriptions that were suspended or marked rebind before an instant. Returns how many."""
-        ...
+    # deletes subscriptions that were suspended or marked rebind before an instant, and returns how many
+    async def purge_unused(self, tx: Transaction, *, before: datetime) -> int: ...
 
     async def count_gone(self, tx: Transaction, *, since: datetime) -> tuple[int, int]:
         """Return how many were marked gone since an instant, and the total number of subscriptions."""
@@ -467,9 +464,8 @@ class IdempotencyKeys(Protocol):
         """Reserve the key for this request. If it is taken, return the stored response of the first use."""
         ...
 
-    async def complete(self, tx: Transaction, *, caller: str, key: str, status: int, body: bytes) -> None:
-        """Store the response of a reserved key."""
-        ...
+    # stores the response of a reserved key
+    async def complete(self, tx: Transaction, *, caller: str, key: str, status: int, body: bytes) -> None: ...
 
     async def purge(self, tx: Transaction, before: datetime) -> int: ...
 

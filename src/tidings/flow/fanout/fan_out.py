@@ -424,6 +424,10 @@ class FanOut:
     async def _publish(self, stored: Sequence[PagePlan], on_tasks_ready: OnTasksReady) -> None:
         tasks = build_delivery_tasks(stored, self._clock.now())
         on_tasks_ready(tasks)
+        await self.publish_batches(tasks)
+
+    async def publish_batches(self, tasks: Sequence[Task]) -> None:
+        """Publish the tasks of deliveries that are stored. An outage of the queue is logged."""
         try:
             await self._queue.publish(tasks)
         except BackendError as error:

@@ -8,9 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
-import structlog
-
-from tidings.errors import BackendError
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.planner import Plan, batch_id_allocator
 from tidings.flow.tasks import deliver_tasks
@@ -21,23 +18,17 @@ from tidings.model.priority import Lane
 from tidings.model.task import Task
 from tidings.model.waiting_step import StepEnd, WaitingStep, apply_fulfilled, end_steps, start_step
 from tidings.ports.clock import Clock
-from tidings.ports.queue import Queue
 from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
 from tidings.ports.transaction import retry_on_conflict
-
-log = structlog.get_logger(__name__)
 
 
 class StepRunner:
     """Plans the later steps that are due. One per process."""
 
-    def __init__(
-        self, store: Store, queue: Queue, clock: Clock, fan_out: FanOut, *, page_size: int, batch_size: int
-    ) -> None:
+    def __init__(self, store: Store, clock: Clock, fan_out: FanOut, *, page_size: int, batch_size: int) -> None:
         """page_size: steps per transaction. batch_size: deliveries per batch."""
         self._store = store
-        self._queue = queue
         self._clock = clock
         self._fan_out = fan_out
         self._page_size = page_size
@@ -51,11 +42,7 @@ class StepRunner:
                 return 0
         # an erasure of a user locks notifications before their steps
         count, tasks = await retry_on_conflict(lambda: self._start_page(now))
-        try:
-            await self._queue.publish(tasks)
-        except BackendError as error:
-            # the deliveries are committed; `Reconciler.requeue_stuck` publishes their tasks later
-            log.warning("batches_not_published", batches=len(tasks), error=error.message)
+        await self._fan_out.publish_batches(tasks)
         return count
 
     async def _start_page(self, now: datetime) -> tuple[int, Sequence[Task]]:
