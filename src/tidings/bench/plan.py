@@ -46,7 +46,7 @@ _ENTRIES: Final[dict[int, tuple[Preference, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class PlanFigures:
+class PlanRate:
     """How fast recipients were planned."""
 
     seconds: float
@@ -62,11 +62,11 @@ class PlanBenchResult:
     recipients: int
     channels: int
     #: the rules alone, on one core
-    rules: PlanFigures
+    rules: PlanRate
     #: pages are read and planned, nothing is stored
-    read: PlanFigures
+    read: PlanRate
     #: pages are read, planned and stored
-    stored: PlanFigures
+    stored: PlanRate
     database: str
 
     def json_object(self) -> dict[str, object]:
@@ -103,7 +103,7 @@ async def run(*, recipients: int, folder: Path | None = None) -> PlanBenchResult
                 )
 
 
-def measure_rules(fan_out: FanOut, notification: Notification, recipients: int) -> PlanFigures:
+def measure_rules(fan_out: FanOut, notification: Notification, recipients: int) -> PlanRate:
     """Plan recipients that are in memory, and return the figures in CPU time of one core."""
     page = [_build_recipient(number) for number in range(min(recipients, _PAGE_SIZE))]
     now, plans, seconds = notification.created_at, _Totals(), 0.0
@@ -116,7 +116,7 @@ def measure_rules(fan_out: FanOut, notification: Notification, recipients: int) 
     return plans.summarize(seconds)
 
 
-async def _measure_reading(runtime: AppContainer, notification: Notification) -> PlanFigures:
+async def _measure_reading(runtime: AppContainer, notification: Notification) -> PlanRate:
     fan_out, plans, after = runtime.pipeline.fan_out, _Totals(), None
     started = time.perf_counter()
     has_more = True
@@ -128,7 +128,7 @@ async def _measure_reading(runtime: AppContainer, notification: Notification) ->
     return plans.summarize(time.perf_counter() - started)
 
 
-async def _measure_storing(runtime: AppContainer, notification: Notification) -> PlanFigures:
+async def _measure_storing(runtime: AppContainer, notification: Notification) -> PlanRate:
     started = time.perf_counter()
     while await runtime.pipeline.fan_out.plan_next_pages([notification.id]):
         pass
@@ -149,9 +149,9 @@ class _Totals:
         self.deliveries += len(plan.planned)
         self.skips += len(plan.skipped)
 
-    def summarize(self, seconds: float) -> PlanFigures:
+    def summarize(self, seconds: float) -> PlanRate:
         per_second = round(self.recipients / max(seconds, 1e-9), 1)
-        return PlanFigures(round(seconds, 3), per_second, self.deliveries, self.skips)
+        return PlanRate(round(seconds, 3), per_second, self.deliveries, self.skips)
 
 
 def _build_recipient(number: int) -> Recipient:
