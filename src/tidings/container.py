@@ -140,6 +140,7 @@ class Core:
             config=config,
             rate_limits=rate_limits,
             on_outcomes=metrics.count_outcomes,
+            on_digests_closed=metrics.count_digests,
             is_exclusive=settings.is_exclusive,
             alerts=alerts,
             channels_with_hooks=[name for name in catalog.channels if name in hooks and hooks[name].providers],
@@ -382,9 +383,8 @@ def build_catalog(
 ) -> tuple[Catalog, RateLimitPolicy]:
     """Return the catalog of packs and channels, and the rate limits.
 
-    Raises ConfigError if a limit or a preference default names an unknown category or channel, a channel's settings or
-    the file of triggers are wrong.
-    Raises ConfigError if the category of a setting is unknown, a channel's settings or the file of triggers are wrong.
+    Raises ConfigError if a setting names an unknown category or channel, or if a channel's settings or the file of
+    triggers are wrong.
     """
     catalog = load_catalog(
         packs,

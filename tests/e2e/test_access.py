@@ -89,6 +89,7 @@ ROUTES = {
     ("DELETE", "/api/suppressions/{suppression_id}"): "admin",
     ("GET", "/api/provider-events"): "read",
     ("GET", "/api/explain"): "read",
+    ("GET", "/api/digests"): "read",
     ("GET", "/api/events"): "read",
     ("POST", "/api/events"): "notify",
     ("GET", "/api/events/{event_id}"): "read",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from tidings.model.delivery import DeliveryState, SkipReason
+from tidings.model.digest import DigestItem, DigestItemState
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.preference import Preference
 from tidings.model.receipt import FAILED_STATUSES, ReceiptStatus, select_receipt
@@ -16,6 +17,7 @@ from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.waiting_step import StepEnd, WaitingStep
 from tidings.observability.audience_membership import MembershipNode
 from tidings.observability.channel_decisions import ChannelDecision, describe_consent, list_channel_decisions
+from tidings.observability.explain_digests import NO_DIGESTS, DigestHistory, iter_digest_sentences
 from tidings.observability.step_sentences import STEP_END_TEXTS, build_step_sentences
 
 
@@ -27,6 +29,8 @@ class Verdict(StrEnum):
     #: not planned yet, not due yet, or waiting for a retry
     WAITING = "waiting"
     SKIPPED = "skipped"
+    #: sent as a part of a digest
+    DIGESTED = "digested"
     NOT_IN_AUDIENCE = "not_in_audience"
     #: in the audience now, but not when the notification was planned
     JOINED_LATER = "joined_later"
@@ -60,6 +64,7 @@ class ExplainInput:
     preference_defaults: Sequence[Preference] = ()
     #: the later steps of the notification for the user
     steps: Sequence[WaitingStep] = ()
+    digests: DigestHistory = NO_DIGESTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,8 @@ def _decide_verdict(facts: ExplainInput) -> Verdict:
     cancelled = facts.notification.state is NotificationState.CANCELLED
     if states:
         return _decide_undelivered(states, cancelled)
+    if facts.digests.collected is not None:
+        return _decide_collected(facts.digests.collected[0])
     if facts.skips:
         all_cancelled = all(skip.reason is SkipReason.CANCELLED for skip in facts.skips)
         return Verdict.CANCELLED if all_cancelled else Verdict.SKIPPED
@@ -169,6 +176,16 @@ def _decide_verdict(facts: ExplainInput) -> Verdict:
     if _is_not_planned_yet(facts):
         return Verdict.WAITING if facts.membership.is_member else Verdict.NOT_IN_AUDIENCE
     return Verdict.JOINED_LATER if facts.membership.is_member else Verdict.NOT_IN_AUDIENCE
+
+
+def _decide_collected(item: DigestItem) -> Verdict:
+    match item.state:
+        case DigestItemState.COLLECTED:
+            return Verdict.WAITING
+        case DigestItemState.DIGESTED:
+            return Verdict.DIGESTED
+        case DigestItemState.LEFT_OUT:
+            return Verdict.CANCELLED if item.reason is SkipReason.CANCELLED else Verdict.SKIPPED
 
 
 def _decide_undelivered(states: Sequence[DeliveryState], is_cancelled: bool) -> Verdict:
@@ -203,7 +220,13 @@ def _build_sentences(facts: ExplainInput, verdict: Verdict) -> Iterator[str]:
         if (skip.channel, skip.reason.value) not in skipped:
             yield _format_skip(skip, facts)
     yield from build_step_sentences(facts.steps)
-    if not facts.deliveries and not facts.skips:
+    yield from iter_digest_sentences(
+        facts.digests,
+        facts.notification,
+        lambda reason, channel, moment, detail: _format_reason(reason, channel, moment, facts, detail),
+        _format_instant,
+    )
+    if not facts.deliveries and not facts.skips and facts.digests.collected is None:
         yield _format_no_record(facts, verdict)
         if verdict in {Verdict.NOT_IN_AUDIENCE, Verdict.JOINED_LATER}:
             yield from facts.membership.iter_sentences(user)

@@ -7,6 +7,7 @@ from tidings.flow.notifications import get_notification
 from tidings.model.preference import ANY
 from tidings.observability.audience_membership import evaluate_membership, iter_leaves
 from tidings.observability.explain import ExplainInput, Explanation, explain
+from tidings.observability.explain_digests import DigestHistory
 from tidings.ports.store import Store, Transaction
 
 #: maximum number of deliveries and of skips that are loaded
@@ -51,4 +52,15 @@ async def load_explain_input(
         channels=catalog.channels,
         preference_defaults=catalog.preference_defaults,
         steps=await store.steps.list_of(tx, notification_id, user_ids=[user_id], limit=_MAX_ROWS),
+        digests=await _load_digests(store, tx, user_id=user_id, notification_id=notification_id),
+    )
+
+
+async def _load_digests(store: Store, tx: Transaction, *, user_id: str, notification_id: str) -> DigestHistory:
+    items = await store.digests.list_of_notification(tx, notification_id, user_id=user_id, after=None, limit=1)
+    origin = await store.digests.find_by_notification(tx, notification_id)
+    return DigestHistory(
+        collected=items[0] if items else None,
+        origin=origin,
+        items=await store.digests.list_items(tx, [origin.id]) if origin is not None else (),
     )

@@ -12,6 +12,7 @@ from tidings.api.context import RouteContext
 from tidings.api.http.lookups import get_user_or_404, user_not_found
 from tidings.api.routes.contact_points import ContactPointResponse, contact_point_response
 from tidings.api.routes.suppressions import ProviderEventResponse, SuppressionResponse
+from tidings.api.schemas.digests import DigestExport
 from tidings.api.schemas.inbox import InboxCountsResponse, InboxItemResponse
 from tidings.api.schemas.notifications import DeliveryResponse, SkipResponse
 from tidings.api.schemas.preferences import PreferenceResponse
@@ -132,6 +133,7 @@ class UserExport(ProfileExport):
 
     deliveries: list[DeliveryExport]
     skips: list[SkipExport]
+    digests: list[DigestExport]
     #: the items of the feed, those that are not shown any more included
     inbox: list[InboxItemResponse]
     #: the later steps of notifications
@@ -218,6 +220,11 @@ async def _stream_export(
     separator = b""
     async for skip, notification in personal_data.iter_skips(store, user_id):
         yield separator + _encode_export_item(SkipResponse.model_validate(skip), notification)
+        separator = b","
+    yield b'],"digests":['
+    separator = b""
+    async for digest, items in personal_data.iter_digests(store, user_id):
+        yield separator + msgspec.json.encode(DigestExport.from_digest_and_items(digest, items).json_object())
         separator = b","
     yield b'],"inbox":['
     separator = b""

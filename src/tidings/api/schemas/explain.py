@@ -4,6 +4,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
+from tidings.api.schemas.digests import CollectedResponse, list_collected_responses
 from tidings.api.schemas.notifications import DeliveryResponse, SkipResponse
 from tidings.api.schemas.steps import StepResponse
 from tidings.observability.channel_decisions import ChannelDecision
@@ -62,6 +63,8 @@ class ExplanationResponse(ResponseModel):
     skips: list[SkipResponse]
     #: the later steps of the notification for the user
     steps: list[StepResponse]
+    #: the digest that collected it, or null
+    collected: CollectedResponse | None
     #: the audience as of now, with true or false at each leaf
     audience: dict[str, JsonValue]
 
@@ -70,6 +73,7 @@ def explanation_response(explanation: Explanation) -> ExplanationResponse:
     """Return the response for an explanation."""
     facts = explanation.facts
     category = facts.category
+    collected = () if facts.digests.collected is None else (facts.digests.collected,)
     return ExplanationResponse.model_validate(
         {
             "userId": facts.user_id,
@@ -91,6 +95,7 @@ def explanation_response(explanation: Explanation) -> ExplanationResponse:
             "deliveries": facts.deliveries,
             "skips": facts.skips,
             "steps": [StepResponse.from_step(step) for step in facts.steps],
+            "collected": next(iter(list_collected_responses(collected)), None),
             "audience": facts.membership.to_json(),
         }
     )

@@ -66,6 +66,8 @@ class DryRunResult:
     planned_at: datetime
     #: user id → decisions of the first recipients, at most `MAX_SHOWN_USERS`
     decisions: Mapping[str, Sequence[DryRunDecision]]
+    #: recipients for whom a digest would collect it
+    collected: int = 0
 
 
 class DryRunEstimate:
@@ -79,6 +81,7 @@ class DryRunEstimate:
         self._skipped: Counter[SkipReason] = Counter()
         self._sample: list[str] = []
         self._decisions: dict[str, list[DryRunDecision]] = {}
+        self._collected = 0
 
     @property
     def is_complete(self) -> bool:
@@ -86,6 +89,7 @@ class DryRunEstimate:
         return self._examined >= MAX_EXAMINED_USERS
 
     def add_page(self, page: Sequence[Recipient], plan: Plan) -> None:
+        self._collected += len(plan.collected)
         self._examined += len(page)
         self._by_channel.update(delivery.channel for delivery in plan.planned)
         self._skipped.update(skip.reason for skip in plan.skipped)
@@ -102,6 +106,7 @@ class DryRunEstimate:
             self._sample,
             self._planned_at,
             self._decisions,
+            self._collected,
         )
 
     def _add_decisions(self, shown: Sequence[Recipient], plan: Plan) -> None:

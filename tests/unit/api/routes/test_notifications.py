@@ -88,6 +88,7 @@ async def test_a_dry_run_counts_and_stores_nothing(call: Any, browser: Browser) 
         "examined": 2,
         "byChannel": {"webpush": 1},
         "skipped": {"no_device": 1},
+        "collected": 0,
         "sample": ["u1", "u2"],
         "previews": {},
         "plannedAt": "2026-11-22T12:00:00Z",
