@@ -125,6 +125,7 @@ class Core:
             page_size=settings.page_size,
             batch_size=settings.batch_size,
             lease_duration=timedelta(seconds=settings.lease_seconds),
+            schedule_defaults=settings.schedule_defaults,
         )
         pipeline = Pipeline(
             store,

@@ -12,6 +12,7 @@ from tidings.model.outcome import Outcome
 from tidings.model.priority import Lane, Priority
 from tidings.model.subscription import PushSubscription
 from tidings.model.suppression import Suppression
+from tidings.model.user_schedule import NO_SCHEDULE, UserSchedule
 
 #: where a message is sent
 Target: TypeAlias = PushSubscription | ContactPoint
@@ -77,6 +78,9 @@ class Recipient(msgspec.Struct, frozen=True):
     preferences: Mapping[str, bool]
     #: ids of the user's targets, per channel
     targets: Mapping[str, Sequence[str]]
+    schedule: UserSchedule = NO_SCHEDULE
+    #: id of a target → the time zone that the device reported, of those that did
+    target_timezones: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class PlannedDelivery(msgspec.Struct, frozen=True):
@@ -156,6 +160,11 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     superseded_by: str | None = None
     #: of the address of its target; those that were lifted are left out
     suppressions: Sequence[Suppression] = ()
+    schedule: UserSchedule = NO_SCHEDULE
+    #: IANA name that the device reported; None = none
+    device_timezone: str | None = None
+    #: the rule of the plan that has held it
+    held_by: str | None = None
 
 
 class OutboundMessage(msgspec.Struct, frozen=True):

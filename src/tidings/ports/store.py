@@ -30,6 +30,7 @@ from tidings.ports.provider_events import Receipts, Suppressions
 from tidings.ports.quotas import Quotas
 from tidings.ports.status_events import StatusEvents
 from tidings.ports.transaction import Transaction as Transaction  # part of this protocol
+from tidings.ports.user_schedules import UserSchedules
 from tidings.ports.vapid_keys import VapidKeys
 
 _T = TypeVar("_T")
@@ -523,6 +524,8 @@ class Store(Protocol):
     def idempotency_keys(self) -> IdempotencyKeys: ...
     @property
     def personal_data(self) -> PersonalData: ...
+    @property
+    def user_schedules(self) -> UserSchedules: ...
     @property
     def user_rate_limits(self) -> UserRateLimits: ...
     @property

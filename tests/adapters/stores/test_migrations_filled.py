@@ -34,7 +34,7 @@ OLD, NEW = "00000000-0000-7000-8000-000000000001", "01a20320-a200-7000-8000-0000
 #: columns added by the newest migration
 NEW_COLUMNS = {
     "attempts": {"provider", "message_id", "parts"},
-    "deliveries": {"crashes", "detail"},
+    "deliveries": {"crashes", "detail", "held_by"},
     "notifications": {
         "subject",
         "subject_version",
@@ -42,6 +42,7 @@ NEW_COLUMNS = {
         "subject_previous_state",
         "superseded_by",
         "superseded_unsent",
+        "plan",
     },
 }
 #: tables added by the newest migration
@@ -52,6 +53,7 @@ NEW_TABLES = {
     *("contact_point_health", "status_events"),
     *("stream_settings", "stream_epochs", "websocket_tickets"),
     *("receipts", "suppressions", "provider_activity"),
+    "user_schedules",
 }
 #: the former table of devices, as it was created; and where its columns are now
 push_subscriptions = Table(

@@ -12,6 +12,7 @@ from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import ClaimedDelivery
 from tidings.model.notification import Notification
 from tidings.model.template import Category
+from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 
 #: A delivery planned longer ago than this is checked against its audience again. Every retry waits longer, so a ticket
 #: that is returned in the meantime stops the message. In a long broadcast this costs one query per claim.
@@ -48,10 +49,12 @@ def preflight(
     channels: Collection[str],
     traits: ChannelTraits = DEFAULT_TRAITS,
     senders: Collection[str] = (),
+    schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
 ) -> Skip | Defer | None:
     """Ask the rules of the plan again, with the data of now. Returns what stops this delivery, None if it may be sent.
 
-    channels: those that are configured. traits, senders: of the delivery's channel.
+    channels: those that are configured. traits, senders: of the delivery's channel. schedule_defaults: of users
+    without a schedule.
     """
     candidate = Candidate(
         delivery.user_id,
@@ -59,11 +62,14 @@ def preflight(
         delivery.preference,
         has_contact_point=delivery.target is not None and delivery.target.is_usable,
         timezone=delivery.timezone or "UTC",
+        device_timezone=delivery.device_timezone,
+        schedule=delivery.schedule,
         user_exists=delivery.locale is not None,
         is_in_audience=is_in_audience,
         is_cancelled=delivery.is_cancelled,
         superseded_by=delivery.superseded_by,
         suppressions=delivery.suppressions,
+        held_by=delivery.held_by,
     )
     context = PlanContext(
         notification,
@@ -73,5 +79,6 @@ def preflight(
         min_lifetime=MIN_LIFETIME,
         get_traits=lambda _channel: traits,
         get_senders=lambda _channel: senders,
+        schedule_defaults=schedule_defaults,
     )
     return decide(candidate, context).decision

@@ -23,6 +23,7 @@ from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import AttemptResult, HoldRecord, OutboundMessage, SkipReason, SkipRecord
 from tidings.model.notification import StopReason
 from tidings.model.outcome import Outcome, RetryLater
+from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.ports.channel import Channel, ComposeContext, Destination, HasDestinations, HasSenders
 from tidings.ports.clock import Clock
 
@@ -57,11 +58,13 @@ class DeliverySender:
         clock: Clock,
         on_outcome: Callable[[AttemptResult], Awaitable[None]],
         on_idle: Callable[[], None] = lambda: None,
+        *,
+        schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
     ) -> None:
         """Create a sender.
 
         on_outcome: awaited with each outcome; while it blocks, the send keeps its slot. on_idle: called when a batch
-        has ended and nothing else is in flight.
+        has ended and nothing else is in flight. schedule_defaults: of users without a schedule.
         """
         self._channels = channels
         self._render_cache = render_cache
@@ -69,6 +72,7 @@ class DeliverySender:
         self._clock = clock
         self._on_outcome = on_outcome
         self._on_idle = on_idle
+        self._schedule_defaults = schedule_defaults
         self._channels_with_destinations = {
             name: channel for name, channel in channels.items() if isinstance(channel, HasDestinations)
         }
@@ -240,6 +244,7 @@ class DeliverySender:
             channels=self._channels,
             traits=job.traits,
             senders=self._senders.get(delivery.channel, ()),
+            schedule_defaults=self._schedule_defaults,
         )
         match decision:
             case None:

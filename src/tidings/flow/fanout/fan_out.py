@@ -27,6 +27,7 @@ from tidings.model.notification import Notification, NotificationState
 from tidings.model.priority import Lane, Priority
 from tidings.model.subject import find_informed_users
 from tidings.model.task import Task
+from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
 from tidings.ports.store import Store, Transaction
@@ -99,13 +100,15 @@ class FanOut:
         page_size: int,
         batch_size: int,
         rate_limits: RateLimitPolicy,
+        schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
         notification_cache: NotificationCache,
         bulk_lock: asyncio.Lock,
     ) -> None:
         """Create the fan-out stage.
 
-        page_size: users per page. batch_size: deliveries per batch. notification_cache: filled with planned
-        notifications, which are sent next. bulk_lock: held for each page that is not urgent.
+        page_size: users per page. batch_size: deliveries per batch. schedule_defaults: of users without a schedule.
+        notification_cache: filled with planned notifications, which are sent next. bulk_lock: held for each page that
+        is not urgent.
         """
         self._store = store
         self._queue = queue
@@ -114,6 +117,7 @@ class FanOut:
         self._page_size = page_size
         self._batch_size = batch_size
         self._rate_limits = rate_limits
+        self._schedule_defaults = schedule_defaults
         self._notification_cache = notification_cache
         self._bulk_lock = bulk_lock
         #: notifications with their current cursor, so that they are not read again for each page
@@ -246,6 +250,7 @@ class FanOut:
             now=now,
             informed=informed,
             get_traits=self._catalog.get_traits,
+            schedule_defaults=self._schedule_defaults,
         )
 
     async def _load_progress(self, notification_ids: Sequence[str]) -> list[Notification]:

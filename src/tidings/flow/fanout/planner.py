@@ -7,15 +7,18 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from msgspec import structs
+
 from tidings.flow.plan.candidate import Candidate, PlanContext
 from tidings.flow.plan.chain import decide
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.contact_point import NO_CONTACT_POINT
-from tidings.model.decision import Skip
+from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.template import Category
+from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 
 
 @dataclass(slots=True)
@@ -36,54 +39,65 @@ def plan_page(
     now: datetime,
     informed: Collection[str] = (),
     get_traits: Callable[[str], ChannelTraits] = lambda _channel: DEFAULT_TRAITS,
+    schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
 ) -> Plan:
     """Plan a page of recipients.
 
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
-    of the notification's subject. get_traits: channel → traits.
+    of the notification's subject. get_traits: channel → traits. schedule_defaults: of users without a schedule.
     """
     plan = Plan()
-    context = PlanContext(notification, category, channels, now, get_traits=get_traits)
+    context = PlanContext(
+        notification, category, channels, now, get_traits=get_traits, schedule_defaults=schedule_defaults
+    )
     requested_channels = notification.channels or channels
     for recipient in page:
         for channel in requested_channels:
             target_ids = recipient.targets.get(channel, ())
-            verdict = decide(
-                Candidate(
-                    recipient.user_id,
-                    channel,
-                    recipient.preferences.get(channel),
-                    has_contact_point=bool(target_ids),
-                    timezone=recipient.timezone,
-                    is_informed=recipient.user_id in informed,
-                ),
-                context,
+            candidate = Candidate(
+                recipient.user_id,
+                channel,
+                recipient.preferences.get(channel),
+                has_contact_point=bool(target_ids),
+                timezone=recipient.timezone,
+                schedule=recipient.schedule,
+                is_informed=recipient.user_id in informed,
             )
+            verdict = decide(candidate, context)
             if isinstance(verdict.decision, Skip):
                 reason, detail = verdict.decision.reason, verdict.decision.detail
                 plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
                 continue
             if not get_traits(channel).needs_contact_point:
                 target_ids = (NO_CONTACT_POINT,)
-            held = verdict.decision
-            plan.planned.extend(
-                PlannedDelivery(
-                    id=new_id(now),
-                    notification_id=notification.id,
-                    user_id=recipient.user_id,
-                    channel=channel,
-                    target_id=target_id,
-                    batch_id=next(batch_ids) if held is None else None,
-                    lane=notification.priority,
-                    due_at=now if held is None else held.until,
-                    rule=verdict.consent,
-                    held_by=None if held is None else held.rule,
-                    detail=None if held is None else held.detail,
+            for target_id in target_ids:
+                held = verdict.decision
+                if (device_timezone := recipient.target_timezones.get(target_id)) is not None:
+                    held = _decide_for_device(candidate, device_timezone, context)
+                plan.planned.append(
+                    PlannedDelivery(
+                        id=new_id(now),
+                        notification_id=notification.id,
+                        user_id=recipient.user_id,
+                        channel=channel,
+                        target_id=target_id,
+                        batch_id=next(batch_ids) if held is None else None,
+                        lane=notification.priority,
+                        due_at=now if held is None else held.until,
+                        rule=verdict.consent,
+                        held_by=None if held is None else held.rule,
+                        detail=None if held is None else held.detail,
+                    )
                 )
-                for target_id in target_ids
-            )
     return plan
+
+
+def _decide_for_device(candidate: Candidate, device_timezone: str, context: PlanContext) -> Defer | None:
+    """Return what holds a candidate that is not skipped, on a device that reported its time zone."""
+    decision = decide(structs.replace(candidate, device_timezone=device_timezone), context).decision
+    assert not isinstance(decision, Skip), "no rule skips for the time zone of a device"
+    return decision
 
 
 def batch_id_allocator(size: int, now: datetime) -> Iterator[str]:

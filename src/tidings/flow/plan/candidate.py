@@ -12,6 +12,7 @@ from tidings.model.decision import Defer, Skip
 from tidings.model.notification import Notification
 from tidings.model.suppression import Suppression
 from tidings.model.template import Category
+from tidings.model.user_schedule import NO_SCHEDULE, NO_SCHEDULE_DEFAULTS, ScheduleDefaults, UserSchedule
 
 
 def _get_default_traits(_channel: str) -> ChannelTraits:
@@ -29,6 +30,9 @@ class Candidate(msgspec.Struct, frozen=True):
     has_contact_point: bool
     #: IANA name
     timezone: str = "UTC"
+    #: IANA name that the device reported, as it is stored; None = it reported none
+    device_timezone: str | None = None
+    schedule: UserSchedule = NO_SCHEDULE
     #: the user last heard the same of the notification's subject
     is_informed: bool = False
     # the following can change between planning and sending only
@@ -39,6 +43,8 @@ class Candidate(msgspec.Struct, frozen=True):
     superseded_by: str | None = None
     #: of the address of the delivery
     suppressions: Sequence[Suppression] = ()
+    #: the rule that has held it until now
+    held_by: str | None = None
 
 
 class PlanContext(msgspec.Struct, frozen=True):
@@ -54,6 +60,7 @@ class PlanContext(msgspec.Struct, frozen=True):
     get_traits: Callable[[str], ChannelTraits] = _get_default_traits
     #: channel → its senders, such as phone numbers
     get_senders: Callable[[str], Collection[str]] = lambda _channel: ()
+    schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS
 
 
 #: Returns None to leave the decision to the next rule. `ConsentGranted` does so too, and records why the user receives

@@ -10,6 +10,7 @@ from tidings.flow.plan.rules.consent import check_category_consent
 from tidings.flow.plan.rules.contact_point import check_contact_point
 from tidings.flow.plan.rules.erasure import check_erasure
 from tidings.flow.plan.rules.expiry import check_expiry
+from tidings.flow.plan.rules.quiet_hours import check_quiet_hours
 from tidings.flow.plan.rules.repetition import check_repetition
 from tidings.flow.plan.rules.supersession import check_supersession
 from tidings.flow.plan.rules.suppression import check_suppression
@@ -27,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     check_category_consent,
     check_contact_point,
     check_suppression,
+    check_quiet_hours,
 )
 
 

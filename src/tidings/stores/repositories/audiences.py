@@ -1,15 +1,18 @@
 """Audiences: pages of recipients, membership and size."""
 
 from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Integer, Text, and_, column, func, select
 
 from tidings.model.audience import Audience
 from tidings.model.delivery import Recipient
 from tidings.model.subscription import SubscriptionState
+from tidings.model.user_schedule import UserSchedule
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
-from tidings.stores.schema.tables import contact_points, preferences, users
+from tidings.stores.repositories.user_schedules import SCHEDULE_COLUMNS, to_schedule
+from tidings.stores.schema.tables import contact_points, preferences, user_schedules, users
 from tidings.stores.sql.audience_query import AudienceKinds, membership_condition, select_user_ids
 from tidings.stores.sql.json_params import encode_rows, rowset, text_array
 
@@ -27,6 +30,8 @@ _SELECT_RECIPIENTS = (
         preferences.c.enabled,
         _c.channel.label("contact_channel"),
         _c.id.label("contact_point_id"),
+        _c.timezone.label("device_timezone"),
+        *SCHEDULE_COLUMNS,
     )
     .select_from(
         _requested_pairs.outerjoin(users, users.c.id == _requested_pairs.c.user_id)
@@ -38,6 +43,7 @@ _SELECT_RECIPIENTS = (
             ),
         )
         .outerjoin(contact_points, and_(_c.user_id == _requested_pairs.c.user_id, _c.state == _ACTIVE_STATE))
+        .outerjoin(user_schedules, user_schedules.c.user_id == _requested_pairs.c.user_id)
     )
     .where(users.c.id.is_not(None))
 )
@@ -64,6 +70,8 @@ class SqlAudiences:
                 preferences.c.enabled,
                 _c.channel.label("contact_channel"),
                 _c.id.label("contact_point_id"),
+                _c.timezone.label("device_timezone"),
+                *SCHEDULE_COLUMNS,
             )
             .select_from(
                 ids.outerjoin(users, users.c.id == ids.c.user_id)
@@ -71,6 +79,7 @@ class SqlAudiences:
                     preferences, and_(preferences.c.user_id == ids.c.user_id, preferences.c.category == category)
                 )
                 .outerjoin(contact_points, and_(_c.user_id == ids.c.user_id, _c.state == _ACTIVE_STATE))
+                .outerjoin(user_schedules, user_schedules.c.user_id == ids.c.user_id)
             )
             .order_by(ids.c.user_id)
         )
@@ -102,11 +111,22 @@ class SqlAudiences:
         return (await connection_of(tx).scalar(select(func.count(ids.c.user_id.distinct())))) or 0
 
 
+class _RecipientRow(NamedTuple):
+    user_id: str
+    locale: str
+    timezone: str
+    schedule: UserSchedule
+    preferences: dict[str, bool]
+    #: channel → ids of contact points, in the order of the rows
+    targets: dict[str, dict[str, None]]
+    target_timezones: dict[str, str]
+
+
 class _RecipientBuilder:
     """Builds recipients from joined rows: a user with two preferences and two contact points has four."""
 
     def __init__(self) -> None:
-        self._by_key: dict[int | str, tuple[str, str, str, dict[str, bool], dict[str, dict[str, None]]]] = {}
+        self._by_key: dict[int | str, _RecipientRow] = {}
 
     def add_row(
         self,
@@ -118,19 +138,30 @@ class _RecipientBuilder:
         enabled: bool | None,
         contact_channel: str | None,
         contact_point_id: str | None,
+        device_timezone: str | None,
+        *schedule: Any,
     ) -> None:
         if (entry := self._by_key.get(key)) is None:
-            entry = self._by_key[key] = (user_id, locale or "en", timezone or "UTC", {}, {})
-        *_, preferences, targets = entry
+            entry = self._by_key[key] = _RecipientRow(
+                user_id, locale or "en", timezone or "UTC", to_schedule(*schedule), {}, {}, {}
+            )
         if channel is not None and enabled is not None:
-            preferences[channel] = enabled
+            entry.preferences[channel] = enabled
         if contact_channel is not None and contact_point_id is not None:
-            targets.setdefault(contact_channel, {})[contact_point_id] = None
+            entry.targets.setdefault(contact_channel, {})[contact_point_id] = None
+            if device_timezone is not None:
+                entry.target_timezones[contact_point_id] = device_timezone
 
     def build(self) -> dict[int | str, Recipient]:
         return {
             key: Recipient(
-                user_id, locale, timezone, preferences, {channel: tuple(ids) for channel, ids in targets.items()}
+                entry.user_id,
+                entry.locale,
+                entry.timezone,
+                entry.preferences,
+                {channel: tuple(ids) for channel, ids in entry.targets.items()},
+                entry.schedule,
+                entry.target_timezones,
             )
-            for key, (user_id, locale, timezone, preferences, targets) in self._by_key.items()
+            for key, entry in self._by_key.items()
         }

@@ -38,6 +38,7 @@ from tidings.model.outcome import Accepted, InvalidTarget, Outcome, PermanentFai
 from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.repositories.contact_points import CONTACT_POINT_COLUMNS, PUSH_CHANNEL, to_contact_point
 from tidings.stores.repositories.push_subscriptions import to_subscription
+from tidings.stores.repositories.user_schedules import SCHEDULE_COLUMNS, to_schedule
 from tidings.stores.schema.tables import (
     Instant,
     Json,
@@ -47,6 +48,7 @@ from tidings.stores.schema.tables import (
     notifications,
     preferences,
     skips,
+    user_schedules,
     users,
 )
 from tidings.stores.sql.ids import Id
@@ -73,11 +75,14 @@ def _select_claimed(source: FromClause) -> Select[*tuple[Any, ...]]:
             it.channel,
             it.attempts,
             it.created_at,
+            it.held_by,
             notifications.c.state.label("notification_state"),
             notifications.c.superseded_by,
             users.c.locale,
             users.c.timezone,
             preferences.c.enabled,
+            *SCHEDULE_COLUMNS,
+            contact_points.c.timezone.label("device_timezone"),
             *CONTACT_POINT_COLUMNS,
             contact_points.c.key_id,
             contact_points.c.last_seen_at,
@@ -85,6 +90,7 @@ def _select_claimed(source: FromClause) -> Select[*tuple[Any, ...]]:
         .select_from(
             source.join(notifications, notifications.c.id == it.notification_id)
             .outerjoin(users, users.c.id == it.user_id)
+            .outerjoin(user_schedules, user_schedules.c.user_id == it.user_id)
             .outerjoin(contact_points, (contact_points.c.id == it.target_id) & (contact_points.c.user_id == it.user_id))
             .outerjoin(
                 preferences,
@@ -101,7 +107,7 @@ _claimed_keys = rowset("rows", _d.id, _d.notification_id)
 # Materialized, because in a single query PostgreSQL may join the given rows with their notification first, and that
 # with all of its deliveries. With an estimate of one delivery per notification it would read a broadcast once per row.
 _claimed_by_key = (
-    select(_d.id, _d.notification_id, _d.user_id, _d.channel, _d.target_id, _d.attempts, _d.created_at)
+    select(_d.id, _d.notification_id, _d.user_id, _d.channel, _d.target_id, _d.attempts, _d.created_at, _d.held_by)
     .where(tuple_(_d.id, _d.notification_id).in_(select(_claimed_keys.c.id, _claimed_keys.c.notification_id)))
     .cte("claimed")
     .prefix_with("MATERIALIZED")
@@ -220,11 +226,16 @@ def to_claimed(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, ci
         channel,
         attempt_count,
         created_at,
+        held_by,
         notification_state,
         superseded_by,
         locale,
         timezone,
         is_enabled,
+        schedule_timezone,
+        quiet_hours,
+        digest_at,
+        device_timezone,
         *targets,
     ) = row
     return ClaimedDelivery(
@@ -242,6 +253,9 @@ def to_claimed(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, ci
         created_at=created_at,
         is_cancelled=notification_state == NotificationState.CANCELLED.value,
         superseded_by=superseded_by,
+        schedule=to_schedule(schedule_timezone, quiet_hours, digest_at),
+        device_timezone=device_timezone,
+        held_by=held_by,
     )
 
 
