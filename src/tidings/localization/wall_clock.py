@@ -8,7 +8,7 @@ from tidings.localization.locale_and_zone import MAX_NAME_LENGTH
 
 
 @lru_cache(maxsize=1024)
-def find_known_zone(name: str) -> ZoneInfo | None:
+def lookup_zone(name: str) -> ZoneInfo | None:
     """Return the time zone of an IANA name, None if this machine's data has none of this name."""
     if len(name) > MAX_NAME_LENGTH or not name.isascii():
         return None

@@ -33,11 +33,11 @@ class QuietHours(msgspec.Struct, frozen=True, omit_defaults=True):
         """Length in minutes, on a day without a clock change."""
         return (to_minutes(self.end) - to_minutes(self.start)) % MINUTES_PER_DAY
 
-    def starts_on(self, weekday: int) -> bool:
+    def has_weekday(self, weekday: int) -> bool:
         """Return whether it starts on a weekday, 0 = Monday."""
         return not self.days or WEEKDAYS[weekday] in self.days
 
-    def holds(self, channel: str) -> bool:
+    def has_channel(self, channel: str) -> bool:
         """Return whether it holds messages of a channel."""
         return not self.channels or channel in self.channels
 
@@ -73,12 +73,12 @@ def to_minutes(time_of_day: str) -> int:
     return int(hours) * 60 + int(minutes)
 
 
-def quiet_hours_to_json(windows: tuple[QuietHours, ...] | None) -> list[Mapping[str, object]] | None:
+def encode_quiet_hours(windows: tuple[QuietHours, ...] | None) -> list[Mapping[str, object]] | None:
     """Return the stored form of quiet hours."""
     return None if windows is None else [msgspec.to_builtins(window) for window in windows]
 
 
-def quiet_hours_from_json(stored: Any) -> tuple[QuietHours, ...] | None:
+def decode_quiet_hours(stored: Any) -> tuple[QuietHours, ...] | None:
     """Return the quiet hours of the stored form."""
     return None if stored is None else msgspec.convert(stored, tuple[QuietHours, ...])
 
@@ -87,10 +87,10 @@ def has_free_time(windows: tuple[QuietHours, ...], channel: str) -> bool:
     """Return whether some minute of the week is outside all quiet hours of a channel."""
     covered = bytearray(_MINUTES_PER_WEEK)
     for window in windows:
-        if not window.holds(channel):
+        if not window.has_channel(channel):
             continue
         for weekday in range(7):
-            if window.starts_on(weekday):
+            if window.has_weekday(weekday):
                 first = weekday * MINUTES_PER_DAY + window.start_minutes
                 for minute in range(first, first + window.duration):
                     covered[minute % _MINUTES_PER_WEEK] = 1

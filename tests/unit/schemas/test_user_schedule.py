@@ -1,4 +1,4 @@
-"""Schedules as callers give them (C27), and the quiet hours of the settings."""
+"""Schedules as callers give them, and the quiet hours of the settings."""
 
 import pytest
 from pydantic import ValidationError

@@ -24,7 +24,7 @@ def find_quiet_end(windows: tuple[QuietHours, ...], channel: str, zone: ZoneInfo
 
     Windows that adjoin or overlap count as one.
     """
-    held = tuple(window for window in windows if window.holds(channel))
+    held = tuple(window for window in windows if window.has_channel(channel))
     if not held:
         return None
     end = now
@@ -55,5 +55,5 @@ def _list_periods(windows: tuple[QuietHours, ...], zone: ZoneInfo, day: date) ->
             resolve_wall_time(day, window.start_minutes + window.duration, zone, last=True).astimezone(UTC),
         )
         for window in windows
-        if window.starts_on(day.weekday())
+        if window.has_weekday(day.weekday())
     )

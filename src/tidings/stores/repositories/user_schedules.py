@@ -9,8 +9,8 @@ from sqlalchemy import select, update
 from tidings.model.user_schedule import (
     NO_SCHEDULE,
     UserSchedule,
-    quiet_hours_from_json,
-    quiet_hours_to_json,
+    decode_quiet_hours,
+    encode_quiet_hours,
 )
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
@@ -42,7 +42,7 @@ class SqlUserSchedules:
         statement = upsert(tx, user_schedules).values(
             user_id=user_id,
             timezone=schedule.timezone,
-            quiet_hours=quiet_hours_to_json(schedule.quiet_hours),
+            quiet_hours=encode_quiet_hours(schedule.quiet_hours),
             digest_at=schedule.digest_at,
             updated_at=now,
         )
@@ -80,4 +80,4 @@ def to_schedule(timezone: str | None, quiet_hours: Any, digest_at: str | None) -
     """Return the schedule of the joined columns, which are None for a user without one."""
     if timezone is None and quiet_hours is None and digest_at is None:
         return NO_SCHEDULE
-    return UserSchedule(timezone, quiet_hours_from_json(quiet_hours), digest_at)
+    return UserSchedule(timezone, decode_quiet_hours(quiet_hours), digest_at)

@@ -1,4 +1,4 @@
-"""Quiet hours defer to their end and never drop (C26 to C28, C30, C31)."""
+"""Quiet hours defer to their end and never drop."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -282,7 +282,7 @@ def is_quiet_by_the_clock(several: Sequence[QuietHours], local: datetime) -> boo
     for window in several:
         for day in (local.date() - timedelta(days=1), local.date()):
             begins = datetime(day.year, day.month, day.day) + timedelta(minutes=window.start_minutes)  # noqa: DTZ001
-            if window.starts_on(day.weekday()) and begins <= local < begins + timedelta(minutes=window.duration):
+            if window.has_weekday(day.weekday()) and begins <= local < begins + timedelta(minutes=window.duration):
                 return True
     return False
 

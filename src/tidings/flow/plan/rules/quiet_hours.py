@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from tidings.flow.plan.candidate import Candidate, PlanContext
 from tidings.flow.plan.quiet_periods import find_quiet_end
-from tidings.localization.wall_clock import find_known_zone
+from tidings.localization.wall_clock import lookup_zone
 from tidings.model.decision import Defer
 from tidings.model.priority import Priority
 from tidings.model.user_schedule import QuietHours, ScheduleDefaults
@@ -68,7 +68,7 @@ def choose_zone(candidate: Candidate, defaults: ScheduleDefaults) -> tuple[ZoneI
     ):
         if name is None or (name == _UNSET_ZONE and not is_chosen):
             continue
-        if (zone := find_known_zone(name)) is not None:
+        if (zone := lookup_zone(name)) is not None:
             return zone, source
     return _UTC, "default"
 
