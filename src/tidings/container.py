@@ -26,7 +26,7 @@ from tidings.channels.webhook import StatusEventSender, create_status_event_send
 from tidings.config.settings import Role, Settings
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.render_cache import RenderCache
-from tidings.flow.fanout.user_rate_limit import WINDOW, RateLimitPolicy
+from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.flow.recover.reconciler import Reconciler
 from tidings.inbox_service import InboxService
@@ -335,7 +335,7 @@ class AppContainer:
         await self.reconciler.purge()
         await self.queue.purge()
         async with self.store.transaction() as tx:
-            await self.store.user_rate_limits.purge(tx, now - WINDOW)
+            await self.store.user_rate_limits.purge(tx, now)
             await self.store.quotas.purge(tx, (now - QUOTA_RETENTION).date())
             await self.store.processes.purge(tx, now - HEARTBEAT_RETENTION)
             await self.store.status_events.purge(tx, now - STATUS_EVENT_RETENTION)
@@ -386,7 +386,9 @@ def build_catalog(
         traits={name: plugin.traits for name, plugin in plugins.items()},
         triggers=load_trigger_file(settings.triggers_file),
     )
-    rate_limits = RateLimitPolicy.parse(settings.user_limit, settings.category_limits)
+    rate_limits = RateLimitPolicy.parse(
+        settings.user_limit, settings.category_limits, settings.frequency_caps, settings.installation_cap
+    )
     catalog.check_limits(rate_limits.per_category)
     return catalog, rate_limits
 

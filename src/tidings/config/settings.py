@@ -19,6 +19,7 @@ from tidings.config.quiet_hours import parse_quiet_hours
 from tidings.config.secret_files import create_private_file, ensure_secret, read_secret
 from tidings.config.sources import SecretFinder, read_layers, to_config_error, variable_name
 from tidings.errors import ConfigError
+from tidings.model.frequency_cap import parse_frequency_caps
 from tidings.model.template import MAX_HOURLY_LIMIT
 from tidings.model.user_schedule import ScheduleDefaults
 
@@ -146,6 +147,10 @@ class Settings(BaseSettings):
     user_limit: int = Field(20, ge=0, le=MAX_HOURLY_LIMIT)
     #: categories with their own limit, `CATEGORY=20`, separated by commas; 0 = no limit
     category_limits: CommaList = ()
+    #: notifications per user of all categories together, `3/day,10/week`; per hour, day, week or month
+    frequency_caps: CommaList = ()
+    #: messages of this installation per hour, except urgent and mandatory ones; 0 = no cap
+    installation_cap: int = Field(0, ge=0, le=1_000_000_000)
     #: time zone of users whose profile names none
     timezone: str = "UTC"
     #: quiet hours of users without their own, `22:00-07:00` or `webpush=22:00-07:00`, separated by commas
@@ -356,6 +361,12 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{category}={number:.20} is more than {MAX_HOURLY_LIMIT}, the highest limit; 0 = no limit"
                 )
+        return value
+
+    @field_validator("frequency_caps")
+    @classmethod
+    def _check_frequency_caps(cls, value: Sequence[str]) -> Sequence[str]:
+        parse_frequency_caps(value)
         return value
 
     @field_validator("timezone")

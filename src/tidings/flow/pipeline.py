@@ -166,6 +166,7 @@ class Pipeline:
             page_size=config.page_size,
             batch_size=config.batch_size,
             rate_limits=rate_limits,
+            alerts=self._alerts,
             schedule_defaults=config.schedule_defaults,
             notification_cache=self._notification_cache,
             bulk_lock=self._bulk_lock,

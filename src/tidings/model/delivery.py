@@ -54,6 +54,8 @@ class SkipReason(StrEnum):
     RENDER_FAILED = "render_failed"
     CANCELLED = "cancelled"
     RATE_LIMITED = "rate_limited"
+    #: over the throttle of the notification or its template
+    THROTTLED = "throttled"
     #: a newer notification on the same subject was accepted
     SUPERSEDED = "superseded"
     #: the user last heard the same of the subject

@@ -100,6 +100,10 @@ def _resolve_plan(request: NotifyRequest, template: Template, renderer: Renderer
 
     digest = template.plan.digest if request.digest is None else request.digest or None
     throttle = template.plan.throttle if request.throttle is None else request.throttle or None
+    if throttle is not None and throttle.instead == "digest" and digest is None:
+        raise ValidationFailed.for_field(
+            "options.throttle.instead", "needs a digest: set options.digest, or use skip, because the template has none"
+        )
     return PlanOptions(
         steps=template.plan.steps if request.steps is None else request.steps,
         digest=resolve_key(digest, "digest"),

@@ -9,7 +9,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
@@ -17,8 +16,10 @@ import structlog
 
 from tidings.errors import BackendError
 from tidings.flow.catalog import Catalog
+from tidings.flow.fanout.limit_stage import LimitStage
+from tidings.flow.fanout.page_plan import PagePlan
 from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
-from tidings.flow.fanout.user_rate_limit import WINDOW, RateLimitPolicy, apply_limit, limit_scope, recipients_of
+from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.tasks import deliver_tasks, next_page_task
 from tidings.model.audience import explicit_users_or_none
@@ -28,6 +29,7 @@ from tidings.model.priority import Lane, Priority
 from tidings.model.subject import find_informed_users
 from tidings.model.task import Task
 from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
+from tidings.ports.alerts import AlertSink, NoAlerts
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
 from tidings.ports.store import Store, Transaction
@@ -51,29 +53,6 @@ _OPEN_STATES = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
 
 def _ignore_tasks(_tasks: Sequence[Task]) -> None:
     """Do nothing; the queue delivers the tasks."""
-
-
-@dataclass(frozen=True, slots=True)
-class PagePlan:
-    """The plan of one page of one notification, not stored yet."""
-
-    before: Notification
-    plan: Plan
-    recipients: int
-    #: the last user of the page
-    cursor: str | None
-    is_last: bool
-
-    @property
-    def after(self) -> Notification:
-        """The notification after this page is stored."""
-        return self.before.with_progress(
-            cursor=self.cursor,
-            recipients=self.recipients,
-            deliveries=len(self.plan.planned),
-            skipped=len(self.plan.skipped),
-            is_complete=self.is_last,
-        )
 
 
 def build_delivery_tasks(page_plans: Sequence[PagePlan], now: datetime) -> list[Task]:
@@ -100,6 +79,7 @@ class FanOut:
         page_size: int,
         batch_size: int,
         rate_limits: RateLimitPolicy,
+        alerts: AlertSink | None = None,
         schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
         notification_cache: NotificationCache,
         bulk_lock: asyncio.Lock,
@@ -116,7 +96,7 @@ class FanOut:
         self._clock = clock
         self._page_size = page_size
         self._batch_size = batch_size
-        self._rate_limits = rate_limits
+        self._limits = LimitStage(store, catalog, rate_limits, alerts or NoAlerts())
         self._schedule_defaults = schedule_defaults
         self._notification_cache = notification_cache
         self._bulk_lock = bulk_lock
@@ -212,7 +192,7 @@ class FanOut:
             )
             for notification in notifications
         }
-        return await self._apply_limits(tx, self._build_page_plans(notifications, resolved, informed, now), now)
+        return await self._limits.apply(tx, self._build_page_plans(notifications, resolved, informed, now), now)
 
     async def add_deliveries(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> None:
         """Store the deliveries and skips of page plans."""
@@ -276,8 +256,7 @@ class FanOut:
         return user_ids if user_ids is not None and len(user_ids) <= self._max_small_audience else None
 
     def _is_rate_limited(self, notification: Notification) -> bool:
-        category = self._catalog.get_category(notification.category)
-        return limit_scope(notification, category, self._rate_limits) is not None
+        return self._limits.is_limited(notification)
 
     @property
     def _max_small_audience(self) -> int:
@@ -381,7 +360,7 @@ class FanOut:
                 tx, [(page_plan.before, page_plan.after) for page_plan in page_plans]
             )
             unlimited = [page_plan for page_plan in page_plans if page_plan.before.id in advanced]
-            stored = await self._apply_limits(tx, unlimited, now)
+            stored = await self._limits.apply(tx, unlimited, now)
             # Correct the counts, which were written without rate limits. The row is locked, so this cannot fail.
             corrections = [
                 (first.after, limited.after)
@@ -413,55 +392,3 @@ class FanOut:
         except BackendError as error:
             # the deliveries are committed; `Reconciler.requeue_stuck` publishes their tasks later
             log.warning("batches_not_published", batches=len(tasks), error=error.message)
-
-    async def _apply_limits(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
-        """Count each notification for its recipients, and skip the recipients over the limit. Keeps the order.
-
-        Plans that lost the compare-and-set must not be passed: the worker that stored their page counts the users.
-        """
-        by_scope: defaultdict[tuple[str, int], list[PagePlan]] = defaultdict(list)
-        for page_plan in page_plans:
-            category = self._catalog.get_category(page_plan.before.category)
-            if page_plan.plan.planned and (scope := limit_scope(page_plan.before, category, self._rate_limits)):
-                by_scope[scope].append(page_plan)
-        limited = {page_plan.before.id: page_plan for page_plan in page_plans}
-        for (scope_name, limit), group in sorted(by_scope.items(), key=lambda item: item[0]):
-            recipients = {
-                page_plan.before.id: recipients_of(page_plan.plan, page_plan.before.id) for page_plan in group
-            }
-            allowed = await self._consume_limits(tx, scope_name, limit, recipients, now)
-            for page_plan in group:
-                notification = page_plan.before
-                plan = apply_limit(
-                    page_plan.plan,
-                    notification.id,
-                    allowed[notification.id],
-                    scope_name,
-                    limit,
-                    category=notification.category,
-                )
-                if plan is not page_plan.plan:
-                    limited[notification.id] = replace(page_plan, plan=plan)
-        return list(limited.values())
-
-    async def _consume_limits(
-        self, tx: Transaction, scope: str, limit: int, recipients: Mapping[str, Collection[str]], now: datetime
-    ) -> dict[str, set[str]]:
-        """Return notification id → users within the limit. recipients: notification id → users, in counting order.
-
-        Each round counts one notification per user, so a user of several notifications takes several rounds.
-        """
-        pending: dict[str, list[str]] = {}
-        for notification_id, user_ids in recipients.items():
-            for user_id in user_ids:
-                pending.setdefault(user_id, []).append(notification_id)
-        allowed: dict[str, set[str]] = {notification_id: set() for notification_id in recipients}
-        while pending:
-            within_limit = await self._store.user_rate_limits.consume(
-                tx, scope, list(pending), limit=limit, window=WINDOW, now=now
-            )
-            for user_id in within_limit:
-                allowed[pending[user_id].pop(0)].add(user_id)
-            # a user over the limit receives none of the later notifications either
-            pending = {user_id: pending[user_id] for user_id in within_limit if pending[user_id]}
-        return allowed
