@@ -32,6 +32,7 @@ async def start_worker(container: AppContainer) -> AsyncIterator[Worker]:
         outcome_buffer.add,
         outcome_buffer.flush_soon,
         schedule_defaults=container.pipeline.config.schedule_defaults,
+        pack_rules=container.catalog.rules,
     )
     metrics.register_gauge(metrics.SENDS_IN_FLIGHT, lambda: limiter.in_flight)
     metrics.register_gauge(metrics.UNWRITTEN_OUTCOMES, lambda: outcome_buffer.pending_count)

@@ -1,11 +1,11 @@
 """The preflight check: whether a planned delivery may still be sent. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
 
-from tidings.flow.plan.candidate import Candidate, PlanContext
+from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import decide
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.decision import Defer, Skip
@@ -13,6 +13,7 @@ from tidings.model.delivery import ClaimedDelivery
 from tidings.model.notification import Notification
 from tidings.model.template import Category
 from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
+from tidings.ports.pack import PackRule
 
 #: A delivery planned longer ago than this is checked against its audience again. Every retry waits longer, so a ticket
 #: that is returned in the meantime stops the message. In a long broadcast this costs one query per claim.
@@ -50,11 +51,12 @@ def preflight(
     traits: ChannelTraits = DEFAULT_TRAITS,
     senders: Collection[str] = (),
     schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
+    pack_rules: Mapping[str, PackRule] = NO_RULES,
 ) -> Skip | Defer | None:
     """Ask the rules of the plan again, with the data of now. Returns what stops this delivery, None if it may be sent.
 
     channels: those that are configured. traits, senders: of the delivery's channel. schedule_defaults: of users
-    without a schedule.
+    without a schedule. pack_rules: name → rule.
     """
     candidate = Candidate(
         delivery.user_id,
@@ -80,5 +82,6 @@ def preflight(
         get_traits=lambda _channel: traits,
         get_senders=lambda _channel: senders,
         schedule_defaults=schedule_defaults,
+        pack_rules=pack_rules,
     )
     return decide(candidate, context).decision

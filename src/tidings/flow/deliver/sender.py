@@ -18,6 +18,7 @@ from tidings.flow.deliver.freshness import JobRefresher, Reload
 from tidings.flow.deliver.preflight import DeliveryJob, preflight
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.slow_sends import SendTask, SlowSendWaiter
+from tidings.flow.plan.candidate import NO_RULES
 from tidings.model.contact_point import NO_CONTACT_POINT, ContactPoint
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import AttemptResult, HoldRecord, OutboundMessage, SkipReason, SkipRecord
@@ -26,6 +27,7 @@ from tidings.model.outcome import Outcome, RetryLater
 from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.ports.channel import Channel, ComposeContext, Destination, HasDestinations, HasSenders
 from tidings.ports.clock import Clock
+from tidings.ports.pack import PackRule
 
 log = structlog.get_logger(__name__)
 
@@ -60,11 +62,13 @@ class DeliverySender:
         on_idle: Callable[[], None] = lambda: None,
         *,
         schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
+        pack_rules: Mapping[str, PackRule] = NO_RULES,
     ) -> None:
         """Create a sender.
 
         on_outcome: awaited with each outcome; while it blocks, the send keeps its slot. on_idle: called when a batch
-        has ended and nothing else is in flight. schedule_defaults: of users without a schedule.
+        has ended and nothing else is in flight. schedule_defaults: of users without a schedule. pack_rules: name →
+        rule, of all packs.
         """
         self._channels = channels
         self._render_cache = render_cache
@@ -73,6 +77,7 @@ class DeliverySender:
         self._on_outcome = on_outcome
         self._on_idle = on_idle
         self._schedule_defaults = schedule_defaults
+        self._pack_rules = pack_rules
         self._channels_with_destinations = {
             name: channel for name, channel in channels.items() if isinstance(channel, HasDestinations)
         }
@@ -245,6 +250,7 @@ class DeliverySender:
             traits=job.traits,
             senders=self._senders.get(delivery.channel, ()),
             schedule_defaults=self._schedule_defaults,
+            pack_rules=self._pack_rules,
         )
         match decision:
             case None:

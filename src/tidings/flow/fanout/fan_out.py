@@ -231,6 +231,7 @@ class FanOut:
             informed=informed,
             get_traits=self._catalog.get_traits,
             schedule_defaults=self._schedule_defaults,
+            pack_rules=self._catalog.rules,
         )
 
     async def _load_progress(self, notification_ids: Sequence[str]) -> list[Notification]:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from tidings.flow.plan.candidate import Candidate, PlanContext, Rule
+from tidings.flow.plan.pack_rules import apply_pack_rules
 from tidings.flow.plan.rules.audience_membership import check_audience_membership
 from tidings.flow.plan.rules.cancellation import check_cancellation
 from tidings.flow.plan.rules.channel_setup import check_channel_setup
@@ -28,7 +29,6 @@ RULES: tuple[Rule, ...] = (
     check_category_consent,
     check_contact_point,
     check_suppression,
-    check_quiet_hours,
 )
 
 
@@ -52,4 +52,5 @@ def decide(candidate: Candidate, context: PlanContext) -> Verdict:
             consent = outcome.rule
             continue
         return Verdict(outcome, consent)
-    return Verdict(None, consent)
+    # quiet hours last, so that a message is held only if everything else permits it
+    return Verdict(apply_pack_rules(candidate, context) or check_quiet_hours(candidate, context), consent)
