@@ -43,11 +43,13 @@ NEW_COLUMNS = {
         "superseded_by",
         "superseded_unsent",
         "plan",
+        "collected",
     },
 }
 #: tables added by the newest migration
 NEW_TABLES = {
     "quotas",
+    *("digests", "digest_items"),
     *("user_limits", "processes", "schedules", "alerts", "contact_points"),
     *("inbox_items", "inbox_counters", "inbox_recalls"),
     *("contact_point_health", "status_events"),

@@ -25,5 +25,6 @@ class PagePlan:
             recipients=self.recipients,
             deliveries=len(self.plan.planned),
             skipped=len(self.plan.skipped),
+            collected=len(self.plan.collected),
             is_complete=self.is_last,
         )

@@ -11,10 +11,12 @@ from msgspec import structs
 
 from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import decide
+from tidings.flow.plan.collection import DigestCollection
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.contact_point import NO_CONTACT_POINT
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
+from tidings.model.digest import CollectedItem
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.template import Category
@@ -24,10 +26,12 @@ from tidings.ports.pack import PackRule
 
 @dataclass(slots=True)
 class Plan:
-    """The deliveries and skips of a page of recipients."""
+    """The deliveries, skips and collected items of a page of recipients."""
 
     planned: list[PlannedDelivery] = field(default_factory=list)
     skipped: list[SkipRecord] = field(default_factory=list)
+    #: recipients for whom a digest collects the notification
+    collected: list[CollectedItem] = field(default_factory=list)
 
 
 def plan_page(
@@ -61,9 +65,13 @@ def plan_page(
         pack_rules=pack_rules,
     )
     requested_channels = notification.channels or channels
+    collection = DigestCollection.for_notification(notification)
     for recipient in page:
+        #: on the channels that are collected
+        at_once = plan if collection is None else Plan()
         for channel in requested_channels:
             target_ids = recipient.targets.get(channel, ())
+            channel_plan = at_once if collection is not None and collection.has_channel(channel) else plan
             candidate = Candidate(
                 recipient.user_id,
                 channel,
@@ -76,7 +84,7 @@ def plan_page(
             verdict = decide(candidate, context)
             if isinstance(verdict.decision, Skip):
                 reason, detail = verdict.decision.reason, verdict.decision.detail
-                plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
+                channel_plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
                 continue
             if not get_traits(channel).needs_contact_point:
                 target_ids = (NO_CONTACT_POINT,)
@@ -84,7 +92,7 @@ def plan_page(
                 held = verdict.decision
                 if (device_timezone := recipient.target_timezones.get(target_id)) is not None:
                     held = _decide_for_device(candidate, device_timezone, context)
-                plan.planned.append(
+                channel_plan.planned.append(
                     PlannedDelivery(
                         id=new_id(now),
                         notification_id=notification.id,
@@ -99,6 +107,14 @@ def plan_page(
                         detail=None if held is None else held.detail,
                     )
                 )
+        if collection is None:
+            continue
+        if at_once.planned:
+            timezone = recipient.schedule.timezone or recipient.timezone
+            item = collection.collect(recipient.user_id, timezone, now, at_once.planned, at_once.skipped)
+            plan.collected.append(item)
+        else:
+            plan.skipped.extend(at_once.skipped)
     return plan
 
 
