@@ -81,32 +81,7 @@ def plan_page(
                 schedule=recipient.schedule,
                 is_informed=recipient.user_id in informed,
             )
-            verdict = decide(candidate, context)
-            if isinstance(verdict.decision, Skip):
-                reason, detail = verdict.decision.reason, verdict.decision.detail
-                channel_plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
-                continue
-            if not get_traits(channel).needs_contact_point:
-                target_ids = (NO_CONTACT_POINT,)
-            for target_id in target_ids:
-                held = verdict.decision
-                if (device_timezone := recipient.target_timezones.get(target_id)) is not None:
-                    held = _decide_for_device(candidate, device_timezone, context)
-                channel_plan.planned.append(
-                    PlannedDelivery(
-                        id=new_id(now),
-                        notification_id=notification.id,
-                        user_id=recipient.user_id,
-                        channel=channel,
-                        target_id=target_id,
-                        batch_id=next(batch_ids) if held is None else None,
-                        lane=notification.priority,
-                        due_at=now if held is None else held.until,
-                        rule=verdict.consent,
-                        held_by=None if held is None else held.rule,
-                        detail=None if held is None else held.detail,
-                    )
-                )
+            _plan_channel(channel_plan, candidate, target_ids, recipient.target_timezones, context, batch_ids)
         if collection is None:
             continue
         if at_once.planned:
@@ -116,6 +91,44 @@ def plan_page(
         else:
             plan.skipped.extend(at_once.skipped)
     return plan
+
+
+def _plan_channel(
+    plan: Plan,
+    candidate: Candidate,
+    target_ids: Sequence[str],
+    target_timezones: Mapping[str, str],
+    context: PlanContext,
+    batch_ids: Iterator[str],
+) -> None:
+    """Add the deliveries to the targets of a candidate, or the skip, to the plan."""
+    notification = context.notification
+    verdict = decide(candidate, context)
+    if isinstance(verdict.decision, Skip):
+        reason, detail = verdict.decision.reason, verdict.decision.detail
+        plan.skipped.append(SkipRecord(notification.id, candidate.user_id, candidate.channel, reason, detail))
+        return
+    if not context.get_traits(candidate.channel).needs_contact_point:
+        target_ids = (NO_CONTACT_POINT,)
+    for target_id in target_ids:
+        held = verdict.decision
+        if (device_timezone := target_timezones.get(target_id)) is not None:
+            held = _decide_for_device(candidate, device_timezone, context)
+        plan.planned.append(
+            PlannedDelivery(
+                id=new_id(context.now),
+                notification_id=notification.id,
+                user_id=candidate.user_id,
+                channel=candidate.channel,
+                target_id=target_id,
+                batch_id=next(batch_ids) if held is None else None,
+                lane=notification.priority,
+                due_at=context.now if held is None else held.until,
+                rule=verdict.consent,
+                held_by=None if held is None else held.rule,
+                detail=None if held is None else held.detail,
+            )
+        )
 
 
 def _decide_for_device(candidate: Candidate, device_timezone: str, context: PlanContext) -> Defer | None:
