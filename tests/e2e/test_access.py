@@ -87,6 +87,7 @@ ROUTES = {
     ("POST", "/api/channels/{channel}/test"): "admin",
     ("GET", "/api/suppressions"): "read",
     ("POST", "/api/suppressions"): "admin",
+    ("DELETE", "/api/suppressions"): "admin",
     ("DELETE", "/api/suppressions/{suppression_id}"): "admin",
     ("GET", "/api/provider-events"): "read",
     ("GET", "/api/explain"): "read",
