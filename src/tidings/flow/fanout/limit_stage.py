@@ -16,10 +16,12 @@ from tidings.flow.fanout.user_rate_limit import (
     RateLimitPolicy,
     UserLimit,
     apply_limit,
+    build_throttle,
     describe_limit,
     is_exempt,
     list_user_limits,
     recipients_of,
+    send_collected,
 )
 from tidings.model.alert import AlertName
 from tidings.model.delivery import SkipReason
@@ -44,6 +46,31 @@ class LimitStage:
     def is_limited(self, notification: Notification) -> bool:
         """Return whether a limit of a user can stop a notification."""
         return any(limit is not None and limit.is_enforced for limit in self._list_limits(notification))
+
+    async def send_within_throttles(
+        self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime
+    ) -> list[PagePlan]:
+        """Send what a throttle permits instead of collecting it, where a digest is to collect the excess.
+
+        Call it before the collected items are assigned to digests. Keeps the order. As for `apply`, only plans that won
+        the compare-and-set may be passed.
+        """
+        result = {page_plan.before.id: page_plan for page_plan in page_plans}
+        throttled: defaultdict[UserLimit, list[PagePlan]] = defaultdict(list)
+        for page_plan in page_plans:
+            notification = page_plan.before
+            if page_plan.plan.collected and notification.plan.has_digest_of_excess:
+                category = self._catalog.get_category(notification.category)
+                limit = build_throttle(notification, is_enforced=not is_exempt(notification, category))
+                if limit is not None:
+                    throttled[limit].append(page_plan)
+        # in the same order in all processes, which lock the counters
+        for limit, group in sorted(throttled.items(), key=lambda pair: pair[0]):
+            recipients = {one.before.id: sorted(item.key.user_id for item in one.plan.collected) for one in group}
+            allowed = await self._consume(tx, limit, recipients, now)
+            for one in group:
+                result[one.before.id] = replace(one, plan=send_collected(one.plan, allowed[one.before.id]))
+        return list(result.values())
 
     async def apply(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
         """Count each notification for its recipients, and skip those over a limit. Keeps the order.

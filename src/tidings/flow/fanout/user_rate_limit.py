@@ -9,6 +9,7 @@ from typing import Self
 
 from tidings.flow.fanout.planner import Plan
 from tidings.model.delivery import PlannedDelivery, SkipReason, SkipRecord
+from tidings.model.digest import CollectedItem
 from tidings.model.frequency_cap import FrequencyCap, parse_frequency_caps
 from tidings.model.notification import Notification
 from tidings.model.priority import Priority
@@ -80,9 +81,11 @@ def list_user_limits(
     does not.
     """
     is_enforced = not is_exempt(notification, category)
+    # with a digest of the excess, the throttle was asked before the digest collected the excess
+    has_throttle = not notification.plan.has_digest_of_excess or notification.priority is Priority.URGENT
     hourly = limit_scope(notification, category, policy)
     return (
-        build_throttle(notification, is_enforced=is_enforced),
+        build_throttle(notification, is_enforced=is_enforced) if has_throttle else None,
         None if hourly is None else UserLimit(*hourly, WINDOW, True, SkipReason.RATE_LIMITED),
         *(
             UserLimit(f"cap:{cap.period}", cap.limit, cap.window, is_enforced, SkipReason.RATE_LIMITED)
@@ -169,3 +172,15 @@ def apply_limit(
         for user_id, channel in dict.fromkeys((delivery.user_id, delivery.channel) for delivery in over_limit)
     ]
     return replace(plan, planned=kept, skipped=[*plan.skipped, *skipped])
+
+
+def send_collected(plan: Plan, allowed: Collection[str]) -> Plan:
+    """Return the plan in which the collected items of the users in `allowed` are sent at once."""
+    planned, skipped, collected = list(plan.planned), list(plan.skipped), list[CollectedItem]()
+    for item in plan.collected:
+        if item.key.user_id in allowed:
+            planned.extend(item.deliveries)
+            skipped.extend(item.skips)
+        else:
+            collected.append(item)
+    return replace(plan, planned=planned, skipped=skipped, collected=collected)

@@ -43,6 +43,7 @@ class DigestCollection(msgspec.Struct, frozen=True):
     ) -> CollectedItem:
         """Return the item for a user. deliveries, skips: what is planned on the collected channels otherwise."""
         first_at_once = self.options.first_at_once
+        is_sent_first = first_at_once or self.notification.plan.has_digest_of_excess
         return CollectedItem(
             self.notification.id,
             DigestKey(user_id, self.notification.template_code, self.rule_id, self.options.key_value or ""),
@@ -51,8 +52,8 @@ class DigestCollection(msgspec.Struct, frozen=True):
             open_window(self.options, now, timezone),
             self.options.max_items,
             first_at_once,
-            tuple(deliveries) if first_at_once else (),
-            tuple(skips) if first_at_once else (),
+            tuple(deliveries) if is_sent_first else (),
+            tuple(skips) if is_sent_first else (),
         )
 
 

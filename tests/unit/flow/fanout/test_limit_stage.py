@@ -13,7 +13,7 @@ from tidings.model.audience import users
 from tidings.model.delivery import SkipReason
 from tidings.model.frequency_cap import parse_frequency_caps
 from tidings.model.notification import Notification
-from tidings.model.plan_options import ThrottleOptions
+from tidings.model.plan_options import DigestOptions, ThrottleOptions
 from tidings.model.priority import Priority
 
 MINUTE = 60.0
@@ -26,13 +26,16 @@ async def submit(
     process: Process,
     *names: str,
     throttle: ThrottleOptions | None = None,
+    digest: DigestOptions | None = None,
     title: str = "Hello",
     priority: Priority = Priority.NORMAL,
     template: str = "NEWS",
 ) -> Notification:
     """Accept and plan a notification."""
     request = process.build_request(users(*names), template)
-    request = replace(request, variables={**request.variables, "title": title}, throttle=throttle, priority=priority)
+    request = replace(
+        request, variables={**request.variables, "title": title}, throttle=throttle, digest=digest, priority=priority
+    )
     notification = await process.pipeline.submit(request)
     await process.plan(notification)
     return notification
@@ -88,6 +91,23 @@ async def test_c33_each_key_has_a_count_of_its_own(start: Start) -> None:
         for title in ("one", "two", "one", "two")
     ]
     assert sent == [True, True, False, False]
+
+
+async def test_c33_the_excess_is_collected_into_a_digest_instead(start: Start) -> None:
+    process = start()
+    await process.add_users("ana", "ben")
+    throttle = ThrottleOptions(2, 600, key="title", instead="digest")
+    digest = DigestOptions(window_seconds=600)
+    sent = [await submit(process, "ana", throttle=throttle, digest=digest) for _ in range(4)]
+    assert [await process.count_by_state(one) for one in sent] == [{"pending": 1}, {"pending": 1}, {}, {}]
+    async with process.store.read_snapshot() as tx:
+        stored = await process.store.notifications.get_many(tx, [one.id for one in sent])
+    assert sorted(one.collected for one in stored) == [0, 0, 1, 1]
+    both = await submit(process, "ana", "ben", throttle=throttle, digest=digest)
+    assert await process.count_by_state(both) == {"pending": 1}
+    assert await list_skips(process, both) == {}
+    urgent = await submit(process, "ana", throttle=throttle, digest=digest, priority=Priority.URGENT)
+    assert await is_sent(process, urgent)
 
 
 async def test_c34_what_another_limit_stops_does_not_count_for_a_throttle(start: Start) -> None:
