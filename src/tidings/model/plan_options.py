@@ -71,7 +71,7 @@ class PlanOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     throttle: ThrottleOptions | None = None
 
     @property
-    def has_digest_of_excess(self) -> bool:
+    def has_overflow_digest(self) -> bool:
         """Whether only what is over the throttle is collected into the digest."""
         return self.throttle is not None and self.throttle.instead == "digest" and self.digest is not None
 

@@ -403,7 +403,7 @@ class FanOut:
 
         As for limits, only plans that won the compare-and-set may be passed.
         """
-        page_plans = await self._limits.send_within_throttles(tx, page_plans, now)
+        page_plans = await self._limits.send_allowed(tx, page_plans, now)
         items = [item for page_plan in page_plans for item in page_plan.plan.collected]
         if not items:
             return list(page_plans)

@@ -47,9 +47,7 @@ class LimitStage:
         """Return whether a limit of a user can stop a notification."""
         return any(limit is not None and limit.is_enforced for limit in self._list_limits(notification))
 
-    async def send_within_throttles(
-        self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime
-    ) -> list[PagePlan]:
+    async def send_allowed(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
         """Send what a throttle permits instead of collecting it, where a digest is to collect the excess.
 
         Call it before the collected items are assigned to digests. Keeps the order. As for `apply`, only plans that won
@@ -59,7 +57,7 @@ class LimitStage:
         throttled: defaultdict[UserLimit, list[PagePlan]] = defaultdict(list)
         for page_plan in page_plans:
             notification = page_plan.before
-            if page_plan.plan.collected and notification.plan.has_digest_of_excess:
+            if page_plan.plan.collected and notification.plan.has_overflow_digest:
                 category = self._catalog.get_category(notification.category)
                 limit = build_throttle(notification, is_enforced=not is_exempt(notification, category))
                 if limit is not None:

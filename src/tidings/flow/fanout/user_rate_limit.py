@@ -82,7 +82,7 @@ def list_user_limits(
     """
     is_enforced = not is_exempt(notification, category)
     # with a digest of the excess, the throttle was asked before the digest collected the excess
-    has_throttle = not notification.plan.has_digest_of_excess or notification.priority is Priority.URGENT
+    has_throttle = not notification.plan.has_overflow_digest or notification.priority is Priority.URGENT
     hourly = limit_scope(notification, category, policy)
     return (
         build_throttle(notification, is_enforced=is_enforced) if has_throttle else None,

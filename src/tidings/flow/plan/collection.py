@@ -43,7 +43,7 @@ class DigestCollection(msgspec.Struct, frozen=True):
     ) -> CollectedItem:
         """Return the item for a user. deliveries, skips: what is planned on the collected channels otherwise."""
         first_at_once = self.options.first_at_once
-        is_sent_first = first_at_once or self.notification.plan.has_digest_of_excess
+        is_sent_first = first_at_once or self.notification.plan.has_overflow_digest
         return CollectedItem(
             self.notification.id,
             DigestKey(user_id, self.notification.template_code, self.rule_id, self.options.key_value or ""),
