@@ -86,8 +86,16 @@ def plan_page(
             continue
         if at_once.planned:
             timezone = recipient.schedule.timezone or recipient.timezone
-            item = collection.collect(recipient.user_id, timezone, now, at_once.planned, at_once.skipped)
-            plan.collected.append(item)
+            plan.collected.append(
+                collection.collect(
+                    recipient.user_id,
+                    timezone,
+                    now,
+                    at_once.planned,
+                    at_once.skipped,
+                    digest_at=recipient.schedule.digest_at,
+                )
+            )
         else:
             plan.skipped.extend(at_once.skipped)
     return plan
