@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.limit_stage import LimitStage
@@ -36,15 +37,19 @@ CATALOG = Catalog.from_packs([core.pack], channels=("webpush",), known_channels=
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def many(request: pytest.FixtureRequest, upgraded_database: Path, tmp_path: Path) -> AsyncIterator[SqlStore]:
-    """A store with a connection per concurrent caller, and the users."""
-    cipher = FieldCipher("a secret for the tests")
+def engines(request: pytest.FixtureRequest, upgraded_database: Path, tmp_path: Path) -> tuple[AsyncEngine, AsyncEngine]:
+    """The engines of an empty database of each kind."""
     if request.param == "postgresql":
-        opened = SqlStore(*postgres.create_engines(request.getfixturevalue("upgraded_url"), pool_size=20), cipher, {})
-    else:
-        path = tmp_path / "limits.db"
-        path.write_bytes(upgraded_database.read_bytes())
-        opened = SqlStore(*sqlite.create_engines(path), cipher, {})
+        return postgres.create_engines(request.getfixturevalue("upgraded_url"), pool_size=20)
+    path = tmp_path / "limits.db"
+    path.write_bytes(upgraded_database.read_bytes())
+    return sqlite.create_engines(path)
+
+
+@pytest.fixture
+async def many(engines: tuple[AsyncEngine, AsyncEngine]) -> AsyncIterator[SqlStore]:
+    """A store with a connection per concurrent caller, and the users."""
+    opened = SqlStore(*engines, FieldCipher("a secret for the tests"), {})
     async with opened.transaction() as tx:
         await opened.users.upsert(tx, [User(user_id) for user_id in USERS], NOW)
     yield opened
