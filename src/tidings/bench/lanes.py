@@ -120,7 +120,7 @@ async def _measure(
         await sink.control.wait_for(timeout=_ARRIVAL_TIMEOUT, accepted=max(1, int(broadcast * _UNDERWAY_SHARE)))
     except TimeoutError:
         raise TidingsError(f"the broadcast did not begin within {_ARRIVAL_TIMEOUT:.0f} s") from None
-    async with watch_broadcast(sink, broadcast) as ended:
+    async with watch_messages(sink, broadcast) as ended:
         accepted_before, started = (await sink.control.stats()).accepted, time.perf_counter()
         urgent_result = await sender.send(urgent, "During the broadcast", ended)
         seconds = time.perf_counter() - started
@@ -140,7 +140,7 @@ async def _measure(
 
 
 @asynccontextmanager
-async def watch_broadcast(sink: SpawnedMockPush, broadcast: int) -> AsyncIterator[asyncio.Event]:
+async def watch_messages(sink: SpawnedMockPush, broadcast: int) -> AsyncIterator[asyncio.Event]:
     """Set the yielded event once all messages of the broadcast have been received."""
     ended = asyncio.Event()
 

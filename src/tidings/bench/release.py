@@ -23,7 +23,7 @@ from tidings.bench.lanes import (
     WARM_UP_PER_SECOND,
     TimedSendsResult,
     UrgentSender,
-    watch_broadcast,
+    watch_messages,
 )
 from tidings.bench.push import default_workers
 from tidings.bench.report import to_camel_case
@@ -140,7 +140,7 @@ async def _measure(
 ) -> ReleaseBenchResult:
     server, sink = sender.server, sender.sink
     started = time.perf_counter()
-    async with watch_broadcast(sink, messages) as ended:
+    async with watch_messages(sink, messages) as ended:
         urgent_result = await sender.send(urgent, "During the release", ended)
     await _wait_for_all(sink, messages + urgent_result.sent)
     seconds = time.perf_counter() - started
