@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 from tidings.errors import ConfigError, ValidationFailed
+from tidings.flow.step_checks import check_steps
 from tidings.model.audience import Audience, Complement, Intersection, NamedSet, Union, from_json, to_json
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.template import DIGEST_CODE, DIGEST_SUFFIX, MAX_HOURLY_LIMIT, Category, Template
@@ -77,6 +78,8 @@ class Catalog:
         for template in versions.values():
             if template.category not in catalog.categories:
                 raise ConfigError("packs", f"template {template.code} has the unknown category {template.category}")
+            if errors := check_steps(template.plan.steps, catalog.known_channels, "steps"):
+                raise ConfigError("packs", f"template {template.code}: {errors[0].field} {errors[0].message}")
             if "en" not in template.texts:
                 raise ConfigError("packs", f"template {template.code} has no English text (locale en)")
         return catalog
