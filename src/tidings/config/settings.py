@@ -20,6 +20,7 @@ from tidings.config.secret_files import create_private_file, ensure_secret, read
 from tidings.config.sources import SecretFinder, read_layers, to_config_error, variable_name
 from tidings.errors import ConfigError
 from tidings.model.frequency_cap import parse_frequency_caps
+from tidings.model.preference import parse_default
 from tidings.model.template import MAX_HOURLY_LIMIT
 from tidings.model.user_schedule import ScheduleDefaults
 
@@ -157,6 +158,8 @@ class Settings(BaseSettings):
     quiet_hours: CommaList = ()
     #: the messages that quiet hours held are released over this many seconds
     quiet_hours_spread: float = Field(300, ge=0, le=86_400)
+    #: what users receive who have not chosen, `CATEGORY:channel=on` or `off`, `*` = all, separated by commas
+    preference_defaults: CommaList = ()
     #: TOML file with the triggers of domain events, besides those of packs; unset = none
     triggers_file: Path | None = None
     #: seconds between runs of the scheduled task that enqueues due work; 0 = off
@@ -384,6 +387,13 @@ class Settings(BaseSettings):
     @classmethod
     def _check_quiet_hours(cls, value: Sequence[str]) -> Sequence[str]:
         parse_quiet_hours(value)
+        return value
+
+    @field_validator("preference_defaults")
+    @classmethod
+    def _check_preference_defaults(cls, value: Sequence[str]) -> Sequence[str]:
+        for item in value:
+            parse_default(item)
         return value
 
     @field_validator("frontend_url")

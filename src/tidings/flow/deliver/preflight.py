@@ -1,6 +1,6 @@
 """The preflight check: whether a planned delivery may still be sent. Pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -11,6 +11,7 @@ from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import ClaimedDelivery
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.template import Category
 from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.ports.pack import PackRule
@@ -33,6 +34,8 @@ class DeliveryJob(msgspec.Struct, frozen=True):
     #: when its data was read from the database
     read_at: datetime
     traits: ChannelTraits = DEFAULT_TRAITS
+    #: entries of the installation
+    preference_defaults: Sequence[Preference] = ()
 
 
 def is_stale(delivery: ClaimedDelivery, trusted_since: datetime) -> bool:
@@ -51,17 +54,18 @@ def preflight(
     traits: ChannelTraits = DEFAULT_TRAITS,
     senders: Collection[str] = (),
     schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
+    preference_defaults: Sequence[Preference] = (),
     pack_rules: Mapping[str, PackRule] = NO_RULES,
 ) -> Skip | Defer | None:
     """Ask the rules of the plan again, with the data of now. Returns what stops this delivery, None if it may be sent.
 
     channels: those that are configured. traits, senders: of the delivery's channel. schedule_defaults: of users
-    without a schedule. pack_rules: name → rule.
+    without a schedule. preference_defaults: of the installation. pack_rules: name → rule.
     """
     candidate = Candidate(
         delivery.user_id,
         delivery.channel,
-        delivery.preference,
+        delivery.preferences,
         has_contact_point=delivery.target is not None and delivery.target.is_usable,
         timezone=delivery.timezone or "UTC",
         device_timezone=delivery.device_timezone,
@@ -81,6 +85,7 @@ def preflight(
         now,
         min_lifetime=MIN_LIFETIME,
         get_traits=lambda _channel: traits,
+        preference_defaults=preference_defaults,
         get_senders=lambda _channel: senders,
         schedule_defaults=schedule_defaults,
         pack_rules=pack_rules,

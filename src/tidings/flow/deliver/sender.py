@@ -293,6 +293,7 @@ class DeliverySender:
             traits=job.traits,
             senders=self._senders.get(delivery.channel, ()),
             schedule_defaults=self._schedule_defaults,
+            preference_defaults=job.preference_defaults,
             pack_rules=self._pack_rules,
         )
         match decision:

@@ -19,6 +19,7 @@ from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
 from tidings.model.digest import CollectedItem
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.template import Category
 from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.model.waiting_step import WaitingStep, build_waiting_steps, select_channels
@@ -48,6 +49,7 @@ def plan_page(
     informed: Collection[str] = (),
     get_traits: Callable[[str], ChannelTraits] = lambda _channel: DEFAULT_TRAITS,
     schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
+    preference_defaults: Sequence[Preference] = (),
     pack_rules: Mapping[str, PackRule] = NO_RULES,
     step_channels: Sequence[str] | None = None,
 ) -> Plan:
@@ -58,7 +60,7 @@ def plan_page(
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
     of the notification's subject. get_traits: channel → traits. schedule_defaults: of users without a schedule.
-    pack_rules: name → rule. step_channels: of the later step that is planned.
+    preference_defaults: of the installation. pack_rules: name → rule. step_channels: of the later step that is planned.
     """
     plan = Plan()
     context = PlanContext(
@@ -68,6 +70,7 @@ def plan_page(
         now,
         get_traits=get_traits,
         schedule_defaults=schedule_defaults,
+        preference_defaults=preference_defaults,
         pack_rules=pack_rules,
     )
     if step_channels is not None:
@@ -116,7 +119,7 @@ def _plan_recipient(
         candidate = Candidate(
             recipient.user_id,
             channel,
-            recipient.preferences.get(channel),
+            recipient.preferences,
             has_contact_point=bool(target_ids),
             timezone=recipient.timezone,
             schedule=recipient.schedule,

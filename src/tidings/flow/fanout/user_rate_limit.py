@@ -96,7 +96,7 @@ def list_user_limits(
 
 def is_exempt(notification: Notification, category: Category) -> bool:
     """Return whether limits never stop a notification: it is urgent, or its category is mandatory."""
-    return notification.priority is Priority.URGENT or category.mandatory
+    return notification.priority is Priority.URGENT or bool(category.mandatory)
 
 
 def build_throttle(notification: Notification, *, is_enforced: bool) -> UserLimit | None:

@@ -11,6 +11,7 @@ from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.consent import ConsentGranted
 from tidings.model.decision import Defer, Skip
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.suppression import Suppression
 from tidings.model.template import Category
 from tidings.model.user_schedule import NO_SCHEDULE, NO_SCHEDULE_DEFAULTS, ScheduleDefaults, UserSchedule
@@ -29,8 +30,8 @@ class Candidate(msgspec.Struct, frozen=True):
 
     user_id: str
     channel: str
-    #: the user's choice for the category and the channel; None = not set
-    preference: bool | None
+    #: those of the user that may apply
+    preferences: Sequence[Preference]
     #: whether the user can be reached on the channel
     has_contact_point: bool
     #: IANA name
@@ -65,6 +66,8 @@ class PlanContext(msgspec.Struct, frozen=True):
     #: a message with less time left than this is not sent
     min_lifetime: timedelta = timedelta(0)
     get_traits: Callable[[str], ChannelTraits] = _get_default_traits
+    #: entries of the installation, which users override
+    preference_defaults: Sequence[Preference] = ()
     #: channel → its senders, such as phone numbers
     get_senders: Callable[[str], Collection[str]] = lambda _channel: ()
     schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS

@@ -1,12 +1,13 @@
 """Audiences: pages of recipients, membership and size."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import Integer, Text, and_, column, func, select
+from sqlalchemy import Integer, Text, and_, column, func, literal, select
 
 from tidings.model.audience import Audience
 from tidings.model.delivery import Recipient
+from tidings.model.preference import Preference
 from tidings.model.subscription import SubscriptionState
 from tidings.model.user_schedule import UserSchedule
 from tidings.ports.store import Transaction
@@ -15,35 +16,37 @@ from tidings.stores.repositories.user_schedules import SCHEDULE_COLUMNS, to_sche
 from tidings.stores.schema.tables import contact_points, preferences, user_schedules, users
 from tidings.stores.sql.audience_query import AudienceKinds, membership_condition, select_user_ids
 from tidings.stores.sql.json_params import encode_rows, rowset, text_array
+from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, find_preferences, to_preference
 
 _c = contact_points.c
 _ACTIVE_STATE = SubscriptionState.ACTIVE.value
+#: (category, channel, subject) → entry
+_Entries: TypeAlias = dict[tuple[str, str, str], Preference]
 
-_requested_pairs = rowset("rows", column("position", Integer), column("user_id", Text), column("category", Text))
+_requested = rowset(
+    "rows",
+    column("position", Integer),
+    column("user_id", Text),
+    column("category", Text),
+    column("subject", Text),
+)
 _SELECT_RECIPIENTS = (
     select(
-        _requested_pairs.c.position,
+        _requested.c.position,
         users.c.id,
         users.c.locale,
         users.c.timezone,
-        preferences.c.channel,
-        preferences.c.enabled,
+        *PREFERENCE_COLUMNS,
         _c.channel.label("contact_channel"),
         _c.id.label("contact_point_id"),
         _c.timezone.label("device_timezone"),
         *SCHEDULE_COLUMNS,
     )
     .select_from(
-        _requested_pairs.outerjoin(users, users.c.id == _requested_pairs.c.user_id)
-        .outerjoin(
-            preferences,
-            and_(
-                preferences.c.user_id == _requested_pairs.c.user_id,
-                preferences.c.category == _requested_pairs.c.category,
-            ),
-        )
-        .outerjoin(contact_points, and_(_c.user_id == _requested_pairs.c.user_id, _c.state == _ACTIVE_STATE))
-        .outerjoin(user_schedules, user_schedules.c.user_id == _requested_pairs.c.user_id)
+        _requested.outerjoin(users, users.c.id == _requested.c.user_id)
+        .outerjoin(preferences, find_preferences(_requested.c.user_id, _requested.c.category, _requested.c.subject))
+        .outerjoin(contact_points, and_(_c.user_id == _requested.c.user_id, _c.state == _ACTIVE_STATE))
+        .outerjoin(user_schedules, user_schedules.c.user_id == _requested.c.user_id)
     )
     .where(users.c.id.is_not(None))
 )
@@ -56,7 +59,14 @@ class SqlAudiences:
         self._audience_kinds = audience_kinds
 
     async def page(
-        self, tx: Transaction, audience: Audience, *, category: str, after: str | None, limit: int
+        self,
+        tx: Transaction,
+        audience: Audience,
+        *,
+        category: str,
+        after: str | None,
+        limit: int,
+        subject: str | None = None,
     ) -> Sequence[Recipient]:
         ids = select_user_ids(audience, self._audience_kinds, after=after, limit=limit).subquery()
         # One statement returns everything that planning needs. The outer joins make SQLite read the page first and then
@@ -66,8 +76,7 @@ class SqlAudiences:
                 ids.c.user_id,
                 users.c.locale,
                 users.c.timezone,
-                preferences.c.channel,
-                preferences.c.enabled,
+                *PREFERENCE_COLUMNS,
                 _c.channel.label("contact_channel"),
                 _c.id.label("contact_point_id"),
                 _c.timezone.label("device_timezone"),
@@ -76,7 +85,8 @@ class SqlAudiences:
             .select_from(
                 ids.outerjoin(users, users.c.id == ids.c.user_id)
                 .outerjoin(
-                    preferences, and_(preferences.c.user_id == ids.c.user_id, preferences.c.category == category)
+                    preferences,
+                    find_preferences(ids.c.user_id, literal(category), literal(subject, type_=Text())),
                 )
                 .outerjoin(contact_points, and_(_c.user_id == ids.c.user_id, _c.state == _ACTIVE_STATE))
                 .outerjoin(user_schedules, user_schedules.c.user_id == ids.c.user_id)
@@ -89,16 +99,18 @@ class SqlAudiences:
             builder.add_row(user_id, user_id, *row)
         return list(builder.build().values())
 
-    async def load_recipients(self, tx: Transaction, pairs: Sequence[tuple[str, str]]) -> Sequence[Recipient | None]:
-        if not pairs:
+    async def load_recipients(
+        self, tx: Transaction, requests: Sequence[tuple[str, str, str | None]]
+    ) -> Sequence[Recipient | None]:
+        if not requests:
             return []
-        positions = {pair: position for position, pair in enumerate(dict.fromkeys(pairs))}
-        rows = encode_rows([(position, *pair) for pair, position in positions.items()])
+        positions = {request: position for position, request in enumerate(dict.fromkeys(requests))}
+        rows = encode_rows([(position, *request) for request, position in positions.items()])
         builder = _RecipientBuilder()
         for position, *row in await connection_of(tx).execute(_SELECT_RECIPIENTS, {"rows": rows}):
             builder.add_row(position, *row)
         recipients = builder.build()
-        return [recipients.get(positions[pair]) for pair in pairs]
+        return [recipients.get(positions[request]) for request in requests]
 
     async def filter_members(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:
         query = select(users.c.id).where(
@@ -116,7 +128,7 @@ class _RecipientRow(NamedTuple):
     locale: str
     timezone: str
     schedule: UserSchedule
-    preferences: dict[str, bool]
+    preferences: _Entries
     #: channel → ids of contact points, in the order of the rows
     targets: dict[str, dict[str, None]]
     target_timezones: dict[str, str]
@@ -134,8 +146,11 @@ class _RecipientBuilder:
         user_id: str,
         locale: str | None,
         timezone: str | None,
+        category: str | None,
         channel: str | None,
+        entry_subject: str | None,
         enabled: bool | None,
+        condition: dict[str, object] | None,
         contact_channel: str | None,
         contact_point_id: str | None,
         device_timezone: str | None,
@@ -145,8 +160,10 @@ class _RecipientBuilder:
             entry = self._by_key[key] = _RecipientRow(
                 user_id, locale or "en", timezone or "UTC", to_schedule(*schedule), {}, {}, {}
             )
-        if channel is not None and enabled is not None:
-            entry.preferences[channel] = enabled
+        if category is not None and channel is not None and entry_subject is not None and enabled is not None:
+            entry_key = (category, channel, entry_subject)
+            if entry_key not in entry.preferences:
+                entry.preferences[entry_key] = to_preference(*entry_key, enabled, condition)
         if contact_channel is not None and contact_point_id is not None:
             entry.targets.setdefault(contact_channel, {})[contact_point_id] = None
             if device_timezone is not None:
@@ -158,7 +175,7 @@ class _RecipientBuilder:
                 entry.user_id,
                 entry.locale,
                 entry.timezone,
-                entry.preferences,
+                tuple(entry.preferences.values()),
                 {channel: tuple(ids) for channel, ids in entry.targets.items()},
                 entry.schedule,
                 entry.target_timezones,

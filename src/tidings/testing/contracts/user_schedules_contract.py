@@ -42,7 +42,7 @@ class UserSchedulesContract:
             abroad = structs.replace(device, timezone="Asia/Tokyo")
             await store.subscriptions.register(tx, abroad, replaces=None, now=NOW)
             page = await store.audiences.page(tx, scene.notification.audience, category="NEWS", after=None, limit=9)
-            named = await store.audiences.load_recipients(tx, [("ana", "NEWS"), ("ben", "NEWS")])
+            named = await store.audiences.load_recipients(tx, [("ana", "NEWS", None), ("ben", "NEWS", None)])
         for ana, ben in (page, named):
             assert ana is not None
             assert ben is not None

@@ -20,6 +20,7 @@ from tidings.model.channel import ChannelTraits
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import SkipReason
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.priority import Priority
 from tidings.model.template import Category
 from tidings.model.user_schedule import WEEKDAYS, QuietHours, ScheduleDefaults, UserSchedule, has_free_time
@@ -31,7 +32,7 @@ TONIGHT = datetime(2026, 11, 24, 23, tzinfo=UTC)
 MORNING = datetime(2026, 11, 25, 7, tzinfo=UTC)
 NEWS = Category("NEWS", "News")
 NOTIFICATION = replace(make_notification(), priority=Priority.NORMAL, expires_at=TONIGHT + timedelta(days=5))
-ANA = Candidate("ana", "webpush", None, has_contact_point=True, schedule=UserSchedule("UTC", (NIGHT,)))
+ANA = Candidate("ana", "webpush", (), has_contact_point=True, schedule=UserSchedule("UTC", (NIGHT,)))
 NO_DEFAULTS = ScheduleDefaults()
 
 
@@ -82,7 +83,7 @@ def test_c26_a_channel_that_does_not_interrupt_is_never_held() -> None:
 
 def test_c26_the_chain_asks_them_last_so_that_other_reasons_are_recorded_at_once() -> None:
     context = PlanContext(NOTIFICATION, NEWS, ("webpush",), TONIGHT)
-    turned_off = decide(structs.replace(ANA, preference=False), context).decision
+    turned_off = decide(structs.replace(ANA, preferences=(Preference("NEWS", "webpush", False),)), context).decision
     assert isinstance(turned_off, Skip)
     assert turned_off.reason is SkipReason.PREFERENCE_OFF
     assert isinstance(decide(ANA, context).decision, Defer)

@@ -6,8 +6,8 @@ from sqlalchemy.dialects import postgresql
 
 from tidings.stores.migrations.indexes import create_index
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
