@@ -139,6 +139,7 @@ class Core:
             config=config,
             rate_limits=rate_limits,
             on_outcomes=metrics.count_outcomes,
+            on_steps=metrics.count_steps,
             is_exclusive=settings.is_exclusive,
             alerts=alerts,
             channels_with_hooks=[name for name in catalog.channels if name in hooks and hooks[name].providers],
