@@ -1,4 +1,4 @@
-"""Users, their preferences and their contact addresses."""
+"""Users and their contact addresses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,15 +27,6 @@ class User:
     attributes: Mapping[str, object] = field(default_factory=dict)
     created_at: datetime | None = None
     updated_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """A user's choice to receive a category on a channel or not. Without one, the category's default applies."""
-
-    category: str
-    channel: str
-    enabled: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from prometheus_client import Counter, Gauge, Histogram
 
 from tidings.model.delivery import AttemptResult, HoldRecord, SkipRecord
+from tidings.model.digest import ClosedDigest, DigestItemState, DigestState
 from tidings.model.outcome import Accepted, InvalidTarget, PermanentFailure, RetryLater
 from tidings.model.provider import ProviderStatus
 from tidings.model.waiting_step import StepResult
@@ -50,6 +51,12 @@ PROVIDER_OUTAGES = Counter(
 STEPS = Counter("tidings_steps", "Later steps of notifications that were due, by what became of them", ("result",))
 CACHE_LOOKUPS = Counter("tidings_cache_lookups", "Look-ups in caches", ("cache", "result"))
 
+DIGESTS = Counter("tidings_digests", "Digests that were closed", ("state",))
+DIGEST_ITEMS = Counter("tidings_digest_items", "Items of closed digests", ("state",))
+#: the values of the labels `state`
+DIGEST_STATES = (DigestState.CLOSED.value, DigestState.EMPTY.value)
+DIGEST_ITEM_STATES = (DigestItemState.DIGESTED.value, DigestItemState.LEFT_OUT.value)
+
 ROOM_CONNECTIONS = Gauge(
     "tidings_room_connections", "Connections of viewers to live rooms", multiprocess_mode="livesum"
 )
@@ -72,6 +79,10 @@ def create_series(channels: Sequence[str], caches: Sequence[str]) -> None:
             ATTEMPTS.labels(channel, outcome)
     for step_result in StepResult:
         STEPS.labels(step_result.value)
+    for state in DIGEST_STATES:
+        DIGESTS.labels(state)
+    for state in DIGEST_ITEM_STATES:
+        DIGEST_ITEMS.labels(state)
     for cache in caches:
         for result in ("hit", "miss"):
             CACHE_LOOKUPS.labels(cache, result)
@@ -89,6 +100,14 @@ def count_steps(results: Mapping[StepResult, int]) -> None:
     """Count later steps that were due."""
     for result, count in results.items():
         STEPS.labels(result.value).inc(count)
+
+
+def count_digests(closed: Sequence[ClosedDigest]) -> None:
+    """Count closed digests and their items."""
+    for digest in closed:
+        DIGESTS.labels((DigestState.EMPTY if digest.notification_id is None else DigestState.CLOSED).value).inc()
+    for state, count in Tally(item.state for digest in closed for item in digest.items).items():
+        DIGEST_ITEMS.labels(state.value).inc(count)
 
 
 def register_gauge(gauge: Gauge, read_value: Callable[[], float]) -> None:

@@ -23,6 +23,7 @@ _LAST_TAGS = (
     "domain events",
     "templates",
     "explain",
+    "digests",
     "channels",
     "providers",
     "suppressions",

@@ -96,6 +96,7 @@ def test_sections_and_routes_are_in_the_order_of_their_use(document: Json) -> No
         "domain events",
         "templates",
         "explain",
+        "digests",
         "channels",
         "providers",
         "suppressions",
