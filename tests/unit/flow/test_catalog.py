@@ -7,6 +7,7 @@ import pytest
 from tidings.errors import ConfigError, ValidationFailed
 from tidings.flow.catalog import MAX_EXPLICIT_USERS, Catalog
 from tidings.model.audience import Audience, Complement, NamedSet, Union, city, everyone, ticket_holders, users
+from tidings.model.plan_options import DigestOptions, PlanOptions
 from tidings.model.template import Category, Template
 from tidings.packs.core import pack
 from tidings.ports.pack import Pack
@@ -39,6 +40,10 @@ def of(*packs: Pack) -> Catalog:
         (
             Pack("x", templates=(Template("X", "MESSAGE", TEMPLATE.priority, {"de": TEMPLATE.texts["en"]}),)),
             "template X has no English text",
+        ),
+        (
+            Pack("x", templates=(replace(TEMPLATE, code="X", plan=PlanOptions(digest=DigestOptions())),)),
+            "template X has a digest that cannot work: give windowSeconds or at",
         ),
     ],
 )
@@ -95,3 +100,10 @@ def test_the_newest_version_of_a_template_is_current_and_older_ones_are_found_by
     assert catalog.templates["X"] is catalog.get_template("X") is catalog.get_template("X", 2) is new
     assert catalog.get_template("X", 1) is old
     assert catalog.get_template("X", 3) is new, "what is not declared is the current one"
+
+
+def test_c4_a_maximum_below_the_window_is_refused_when_a_template_is_declared() -> None:
+    digest = DigestOptions(window_seconds=60, sliding=True, max_seconds=30)
+    declared = replace(TEMPLATE, code="X", plan=PlanOptions(digest=digest))
+    with pytest.raises(ConfigError, match="maxSeconds must not be less than windowSeconds"):
+        of(pack, Pack("x", templates=(declared,)))
