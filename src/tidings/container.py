@@ -140,6 +140,7 @@ class Core:
             config=config,
             rate_limits=rate_limits,
             on_outcomes=metrics.count_outcomes,
+            on_steps=metrics.count_steps,
             on_digests_closed=metrics.count_digests,
             is_exclusive=settings.is_exclusive,
             alerts=alerts,

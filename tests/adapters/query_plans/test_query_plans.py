@@ -492,16 +492,16 @@ STEPS = [
     Case(
         "steps that were seen",
         lambda store, tx: store.steps.cancel(tx, [PAIR], StepEnd.SEEN, NOW),
-        "PRIMARY KEY (notification_id=? AND user_id=?)|PRIMARY KEY (notification_id=?",
+        "ix_waiting_steps_user (user_id=? AND notification_id=?)|PRIMARY KEY (notification_id=? AND user_id=?)",
         sorts=1,
-        postgresql="waiting_steps_pkey",
+        postgresql="waiting_steps_pkey|ix_waiting_steps_user",
     ),
     Case(
         "steps after what was handed over",
         lambda store, tx: store.steps.record_outcomes(tx, [PAIR], NOW, is_delivered_when_sent=()),
-        "PRIMARY KEY (notification_id=? AND user_id=?)|PRIMARY KEY (notification_id=?",
+        "ix_waiting_steps_user (user_id=? AND notification_id=?)|PRIMARY KEY (notification_id=? AND user_id=?)",
         sorts=2,
-        postgresql="waiting_steps_pkey",
+        postgresql="waiting_steps_pkey|ix_waiting_steps_user",
     ),
     Case(
         "steps that wait for an event",
@@ -514,7 +514,6 @@ STEPS = [
         "steps of a user",
         lambda store, tx: store.steps.list_by_user(tx, USER_ID, after=None, limit=500),
         "ix_waiting_steps_user (user_id=?)",
-        sorts=1,
         postgresql="ix_waiting_steps_user",
     ),
 ]
