@@ -25,6 +25,7 @@ from tidings.model.outcome import Accepted
 from tidings.model.priority import Lane
 from tidings.model.subject import Supersession
 from tidings.model.user import ContactAddress
+from tidings.model.user_schedule import UserSchedule
 from tidings.model.waiting_step import StepEnd
 from tidings.packs.events import repository as events
 from tidings.packs.events.event import EventStatus
@@ -400,6 +401,12 @@ ASKING = [
         "ix_idempotency_keys_created (created_at<?)",
     ),
     Case(
+        "what quiet hours hold for a user",
+        lambda store, tx: store.user_schedules.set(tx, USER_ID, UserSchedule("UTC"), NOW),
+        "ix_deliveries_held (user_id=?)",
+        sorts=1,
+    ),
+    Case(
         "erasing a user",
         lambda store, tx: store.users.erase(tx, USER_ID),
         "ix_deliveries_user (user_id=?)",
@@ -492,16 +499,16 @@ STEPS = [
     Case(
         "steps that were seen",
         lambda store, tx: store.steps.cancel(tx, [PAIR], StepEnd.SEEN, NOW),
-        "PRIMARY KEY (notification_id=? AND user_id=?)|PRIMARY KEY (notification_id=?",
+        "ix_waiting_steps_user (user_id=? AND notification_id=?)|PRIMARY KEY (notification_id=? AND user_id=?)",
         sorts=1,
-        postgresql="waiting_steps_pkey",
+        postgresql="waiting_steps_pkey|ix_waiting_steps_user",
     ),
     Case(
         "steps after what was handed over",
         lambda store, tx: store.steps.record_outcomes(tx, [PAIR], NOW, is_delivered_when_sent=()),
-        "PRIMARY KEY (notification_id=? AND user_id=?)|PRIMARY KEY (notification_id=?",
+        "ix_waiting_steps_user (user_id=? AND notification_id=?)|PRIMARY KEY (notification_id=? AND user_id=?)",
         sorts=2,
-        postgresql="waiting_steps_pkey",
+        postgresql="waiting_steps_pkey|ix_waiting_steps_user",
     ),
     Case(
         "steps that wait for an event",
@@ -514,7 +521,6 @@ STEPS = [
         "steps of a user",
         lambda store, tx: store.steps.list_by_user(tx, USER_ID, after=None, limit=500),
         "ix_waiting_steps_user (user_id=?)",
-        sorts=1,
         postgresql="ix_waiting_steps_user",
     ),
 ]
