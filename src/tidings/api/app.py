@@ -32,6 +32,7 @@ from tidings.api.routes import (
     streams,
     suppressions,
     templates,
+    user_schedule,
     users,
     users_bulk,
 )
@@ -78,6 +79,7 @@ def create_app(runtime: AppContainer, shared: SharedMetrics | None = None) -> Fa
         domain_events.router(context),
         users_bulk.router(context),
         preferences.router(context),
+        user_schedule.router(context),
         contact_points.router(context),
         contact_point_changes.router(context),
         users.router(context),

@@ -70,6 +70,7 @@ from tidings.model.subscription import MAX_TARGET_REFUSALS
 from tidings.model.suppression import SoftBouncePolicy
 from tidings.model.task import Task
 from tidings.model.template import Category, RenderedMessage
+from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.ports.alerts import AlertSink, NoAlerts
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
@@ -105,6 +106,8 @@ class PipelineConfig:
     relay_grace_period: timedelta = timedelta(seconds=2)
     #: how long a claim is valid
     lease_duration: timedelta = timedelta(seconds=60)
+    #: quiet hours and time zone of users without a schedule
+    schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS
 
 
 class Pipeline:
@@ -172,6 +175,8 @@ class Pipeline:
             page_size=config.page_size,
             batch_size=config.batch_size,
             rate_limits=rate_limits,
+            alerts=self._alerts,
+            schedule_defaults=config.schedule_defaults,
             notification_cache=self._notification_cache,
             bulk_lock=self._bulk_lock,
         )

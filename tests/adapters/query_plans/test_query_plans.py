@@ -25,6 +25,7 @@ from tidings.model.outcome import Accepted
 from tidings.model.priority import Lane
 from tidings.model.subject import Supersession
 from tidings.model.user import ContactAddress
+from tidings.model.user_schedule import UserSchedule
 from tidings.model.waiting_step import StepEnd
 from tidings.packs.events import repository as events
 from tidings.packs.events.event import EventStatus
@@ -398,6 +399,12 @@ ASKING = [
         "old answers",
         lambda store, tx: store.idempotency_keys.purge(tx, NOW - timedelta(days=9)),
         "ix_idempotency_keys_created (created_at<?)",
+    ),
+    Case(
+        "what quiet hours hold for a user",
+        lambda store, tx: store.user_schedules.set(tx, USER_ID, UserSchedule("UTC"), NOW),
+        "ix_deliveries_held (user_id=?)",
+        sorts=1,
     ),
     Case(
         "erasing a user",
