@@ -44,6 +44,14 @@ ROUTES = {
     ("PUT", "/api/users/{user_id}/preferences"): "notify",
     ("GET", "/api/users/me/preferences"): "user",
     ("PUT", "/api/users/me/preferences"): "user",
+    ("GET", "/api/users/me/topics"): "user",
+    ("GET", "/api/users/me/topics/{topic}"): "user",
+    ("PUT", "/api/users/me/topics/{topic}"): "user",
+    ("DELETE", "/api/users/me/topics/{topic}"): "user",
+    ("GET", "/api/users/{user_id}/topics"): "read",
+    ("GET", "/api/users/{user_id}/topics/{topic}"): "read",
+    ("PUT", "/api/users/{user_id}/topics/{topic}"): "notify",
+    ("DELETE", "/api/users/{user_id}/topics/{topic}"): "notify",
     ("GET", "/api/users/me/contact-points"): "user",
     ("POST", "/api/users/me/contact-points"): "user",
     ("DELETE", "/api/users/me/contact-points/{contact_point_id}"): "user",
@@ -154,7 +162,7 @@ def _path(route: str) -> str:
     path = route.replace("{user_id}", "nobody-knows")
     for name in ("notification_id", "event_id", "contact_point_id", "item_id"):
         path = path.replace(f"{{{name}}}", "01a20000-0000-7000-8000-000000000000")
-    return path
+    return path.replace("{topic}", "jazz")
 
 
 async def test_each_scope_grants_access_to_its_routes_only(server: TidingsServer, keys: dict[str, str]) -> None:

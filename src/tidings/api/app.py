@@ -31,6 +31,7 @@ from tidings.api.routes import (
     streams,
     suppressions,
     templates,
+    topics,
     users,
     users_bulk,
 )
@@ -77,6 +78,7 @@ def create_app(runtime: AppContainer, shared: SharedMetrics | None = None) -> Fa
         domain_events.router(context),
         users_bulk.router(context),
         preferences.router(context),
+        topics.router(context),
         contact_points.router(context),
         contact_point_changes.router(context),
         users.router(context),

@@ -35,10 +35,12 @@ from tidings.stores.repositories.personal_data import SqlPersonalData
 from tidings.stores.repositories.push_subscriptions import SqlSubscriptions
 from tidings.stores.repositories.quotas import SqlQuotas
 from tidings.stores.repositories.receipts import SqlReceipts
+from tidings.stores.repositories.saved_audiences import SqlSavedAudiences
 from tidings.stores.repositories.schedules import SqlSchedules
 from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.repositories.subjects import SqlSubjects
 from tidings.stores.repositories.suppressions import SqlSuppressions
+from tidings.stores.repositories.topics import SqlTopics
 from tidings.stores.repositories.user_rate_limits import SqlUserRateLimits
 from tidings.stores.repositories.users import SqlUsers
 from tidings.stores.repositories.vapid_keys import SqlVapidKeys
@@ -83,6 +85,8 @@ class SqlStore:
         self.notifications = SqlNotifications(self.status_events)
         self.subjects = SqlSubjects()
         self.audiences = SqlAudiences(audience_kinds)
+        self.saved_audiences = SqlSavedAudiences()
+        self.topics = SqlTopics()
         self.outbox = SqlOutbox()
         self.contact_points = SqlContactPoints(cipher)
         self.contact_health = SqlContactHealth()

@@ -17,7 +17,10 @@ from tidings.stores.schema.tables import contact_points, deliveries, idempotency
 from tidings.stores.sql.json_params import text_array
 from tidings.stores.sql.upsert import upsert
 
-_UPDATABLE_COLUMNS = ("email", "phone", "locale", "timezone", "city", "attributes", "updated_at")
+_UPDATABLE_COLUMNS = (
+    *("email", "phone", "locale", "timezone", "attributes", "updated_at"),
+    *("city", "country", "latitude", "longitude"),
+)
 
 
 class SqlUsers:
@@ -141,6 +144,9 @@ def _to_row(person: User, now: datetime) -> dict[str, object]:
         "locale": person.locale,
         "timezone": person.timezone,
         "city": person.city,
+        "country": person.country,
+        "latitude": person.latitude,
+        "longitude": person.longitude,
         "attributes": dict(person.attributes),
         "created_at": now,
         "updated_at": now,

@@ -16,6 +16,7 @@ def test_sections_and_routes_are_in_the_order_of_their_use(capsys: pytest.Captur
         "notifications",
         "users",
         "preferences",
+        "topics",
         "push",
         "inbox",
         "streams",
