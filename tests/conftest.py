@@ -13,6 +13,7 @@ import structlog
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pydantic import TypeAdapter
+from tests.support.run_again import run_failures_again
 
 from tidings.packs import core, events, streams
 from tidings.stores.engine import sqlite
@@ -40,19 +41,14 @@ TESTS = Path(__file__).parent
 ORDER = ("chaos", "browser", "e2e", "adapters", "unit", "architecture")
 #: folders whose tests share servers: the tests of a file run in one worker of pytest-xdist
 SHARED = ("architecture/test_tiers.py", "browser", "chaos", "adapters/query_plans", "e2e")
-#: folders whose tests wait for real servers: on a loaded machine a time limit may pass although nothing is wrong, so a
-#: test that fails is run once more. The summary counts these (`rerun`), and a fault fails both times
-RERUN = ("adapters", "browser", "chaos", "e2e")
 
 
 # first: pytest-xdist reads the groups in the same hook
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group tests that share servers, order the longest first, and allow a second run of those with real servers."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests that share servers, and order the longest first."""
     for item in items:
         path = item.path.relative_to(TESTS).as_posix()
-        if path.startswith(RERUN) and config.getoption("reruns") is None:
-            item.add_marker(pytest.mark.flaky(reruns=1))
         if path.startswith(SHARED):
             item.add_marker(pytest.mark.xdist_group(_group(path, item)))
     items.sort(key=lambda item: ORDER.index(item.path.relative_to(TESTS).parts[0]))
@@ -63,6 +59,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
     if getattr(session.config.option, "loadgroup", False) and any("@" not in item.nodeid for item in grouped):
         raise pytest.UsageError("pytest-xdist did not group the tests that share servers; see pytest in pyproject.toml")
+
+
+# last: the processes of pytest-xdist and their servers have ended
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Run failed tests again, alone, if several processes ran them."""
+    if getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput"):
+        run_failures_again(session)
 
 
 def _group(path: str, item: pytest.Item) -> str:

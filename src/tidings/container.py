@@ -12,13 +12,14 @@ from typing import Self
 
 import structlog
 
+from tidings.audience_service import AudienceService
 from tidings.backend_health import BackendHealth
 from tidings.caches.factory import create_cache
 from tidings.channels.plugin import (
     ChannelContext,
+    ChannelHooks,
     ChannelPlugin,
     HasBackgroundTasks,
-    HasHooks,
     HasPreparation,
     load_channel_plugins,
 )
@@ -35,7 +36,7 @@ from tidings.model.stream import CountBy
 from tidings.observability import metrics
 from tidings.observability.alerts import AlertRegistry
 from tidings.observability.provider_metrics import create_hook_series
-from tidings.observability.provider_silence import check_silence, list_channels_with_hooks
+from tidings.observability.provider_silence import check_silence, create_hooks
 from tidings.packs.discovery import (
     KNOWN_CHANNELS,
     check_texts,
@@ -98,6 +99,8 @@ class Core:
     queue: Queue
     pipeline: Pipeline
     alerts: AlertRegistry
+    #: what reads the calls of providers, by channel, configured or not
+    hooks: Mapping[str, ChannelHooks]
 
     @classmethod
     def build(cls, settings: Settings, clock: Clock, role: Role = Role.CLIENT) -> Self:
@@ -117,8 +120,9 @@ class Core:
             role,
             catalog.audiences,
             collect_migrations(packs, plugins),
-            has_status_events=load_webhook_settings().events_url is not None,
+            has_status_events=load_webhook_settings(settings).events_url is not None,
         )
+        hooks = create_hooks(plugins, settings)
         queue = _create_queue(settings, role, clock)
         alerts = AlertRegistry(clock)
         config = PipelineConfig(
@@ -137,14 +141,13 @@ class Core:
             on_outcomes=metrics.count_outcomes,
             is_exclusive=settings.is_exclusive,
             alerts=alerts,
-            channels_with_hooks=frozenset(_select_channels_with_hooks(plugins, catalog, settings)),
+            channels_with_hooks=hooks.keys() & set(catalog.channels),
         )
-        return cls(settings, clock, packs, plugins, catalog, renderer, store, queue, pipeline, alerts)
+        return cls(settings, clock, packs, plugins, catalog, renderer, store, queue, pipeline, alerts, hooks)
 
     def list_hooks(self) -> Sequence[tuple[str, str]]:
-        """Return (channel, provider) of the hooks that are on. Raises ConfigError."""
-        channels = list_channels_with_hooks(self.plugins, self.settings)
-        return [(name, provider) for name, plugin in channels.items() for provider in plugin.list_hooks(self.settings)]
+        """Return (channel, provider) of the hooks that are on."""
+        return [(name, provider) for name, hooks in self.hooks.items() for provider in hooks.providers]
 
     async def ensure_schema(self) -> None:
         """Migrate the schema. With `migrate` off, raise ConfigError if the schema is not current."""
@@ -184,8 +187,8 @@ class AppContainer:
     plugins: Mapping[str, ChannelPlugin]
     #: configured channels by name
     channels: Mapping[str, Channel]
-    #: configured channels of which a provider can report events
-    channels_with_hooks: Mapping[str, HasHooks]
+    #: what reads the calls of providers, by channel, configured or not
+    hooks: Mapping[str, ChannelHooks]
     #: the services of the channels
     channel_context: ChannelContext
     pipeline: Pipeline
@@ -194,6 +197,8 @@ class AppContainer:
     evaluator: Evaluator
     render_cache: RenderCache
     preferences: PreferenceService
+    #: saved audiences, and estimates of audiences
+    audiences: AudienceService
     #: the changes of feeds, for the browsers connected to this process
     broadcaster: Broadcaster
     inbox: InboxService
@@ -266,20 +271,21 @@ class AppContainer:
             catalog=core.catalog,
             plugins=core.plugins,
             channels=channels,
-            channels_with_hooks=_select_channels_with_hooks(core.plugins, core.catalog, settings),
+            hooks=core.hooks,
             channel_context=context,
             pipeline=core.pipeline,
             reconciler=Reconciler(core.store, core.queue, core.clock, is_exclusive=settings.is_exclusive),
             evaluator=core.renderer,
             render_cache=RenderCache(core.renderer, core.catalog),
             preferences=PreferenceService(core.store, cache),
+            audiences=AudienceService(core.store, core.clock, core.catalog, core.pipeline.fan_out, channels),
             broadcaster=broadcaster,
             inbox=InboxService(core.store, core.clock, broadcaster),
             rooms=_create_rooms(core, broadcaster, database_health),
             rate_limiter=create_rate_limiter(settings.redis, settings.queue_prefix, core.clock),
             alerts=core.alerts,
             status_event_sender=create_status_event_sender(
-                load_webhook_settings(), core.store, core.clock, core.alerts
+                load_webhook_settings(settings), core.store, core.clock, core.alerts
             ),
             database_health=database_health,
         )
@@ -337,7 +343,8 @@ class AppContainer:
             await self.store.processes.purge(tx, now - HEARTBEAT_RETENTION)
             await self.store.status_events.purge(tx, now - STATUS_EVENT_RETENTION)
         await self._sync_old_profiles(now)
-        await check_silence(self.store, self.channels_with_hooks, self.alerts, now)
+        configured = {name: hooks for name, hooks in self.hooks.items() if name in self.channels}
+        await check_silence(self.store, configured, self.alerts, now)
         keep_for = timedelta(days=self.settings.retention_days)
         if keep_for:
             await self.inbox.purge(now - keep_for)
@@ -385,13 +392,6 @@ def build_catalog(
     rate_limits = RateLimitPolicy.parse(settings.user_limit, settings.category_limits)
     catalog.check_limits(rate_limits.per_category)
     return catalog, rate_limits
-
-
-def _select_channels_with_hooks(
-    plugins: Mapping[str, ChannelPlugin], catalog: Catalog, settings: Settings
-) -> Mapping[str, HasHooks]:
-    configured = {name: plugins[name] for name in catalog.channels}
-    return list_channels_with_hooks(configured, settings)
 
 
 def _sort_channels(plugins: Mapping[str, ChannelPlugin]) -> list[tuple[str, ChannelPlugin]]:

@@ -35,7 +35,7 @@ VERBS = words_of(
     generate get give group handle hang has hash heartbeat identify import insert install invalidate is issue
     iter join kill leave lend lift limit list load lock log lookup make map mark match measure merge migrate mint
     mock move mute nack normalize notify open order pad page paginate parse pause peek pin ping plan poll pop post
-    prefetch preflight prepare preview prime print probe process publish purge push put query quiesce raise read
+    prefetch preflight prepare preview prime print probe process publish purge push put query quiesce raise rank read
     reap recall receive reconcile record recover redact redeem redeliver refresh register reject relay release
     reload remove render renew replace replay report republish request requeue require reschedule reserve reset
     resolve respond restart restore resume retire retry return revoke rollback rotate round route run save scan

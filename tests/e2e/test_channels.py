@@ -57,6 +57,16 @@ async def read_deliveries(server: TidingsServer, notification: str) -> dict[str,
     return {one["channel"]: one for one in (await server.expect(200, "GET", path)).read(Json)["items"]}
 
 
+async def test_c70_a_number_that_could_not_be_reached_is_no_contact_point(server: TidingsServer) -> None:
+    assert (await server.call("PUT", "/api/users/bob", {"locale": "en"})).status in (200, 201)
+    settings = {"+447400123456": "TIDINGS_SMS__COUNTRIES", "+19002530000": "TIDINGS_SMS__ALLOW_PREMIUM"}
+    for number, setting in settings.items():
+        point = {"channel": "sms", "address": number}
+        problem = (await server.expect(422, "POST", "/api/users/bob/contact-points", point)).read(Json)
+        assert [error["field"] for error in problem["errors"]] == ["address"]
+        assert setting in problem["errors"][0]["message"]
+
+
 async def test_a_message_reaches_a_user_on_four_channels(
     server: TidingsServer, push: SpawnedMockPush, sms: FakeSmsProvider, endpoint: HttpServer
 ) -> None:

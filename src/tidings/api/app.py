@@ -13,6 +13,7 @@ from tidings.api.middleware.body_limits_and_headers import BodyLimitMiddleware, 
 from tidings.api.middleware.request_metrics import MetricsEndpoint, RequestMetricsMiddleware
 from tidings.api.middleware.unused_headers import CookieRemovalMiddleware
 from tidings.api.routes import (
+    audiences,
     channels,
     contact_point_changes,
     contact_points,
@@ -91,6 +92,7 @@ def create_app(runtime: AppContainer, shared: SharedMetrics | None = None) -> Fa
         channels.router(context),
         streams.router(context),
         suppressions.router(context),
+        audiences.router(context),
     ):
         app.include_router(routes, prefix="/api")
     # first: thousands of viewers may join within seconds, and other requests skip it at once

@@ -28,6 +28,7 @@ class RouteContext:
         self.notifier: NotificationAcceptor = runtime.pipeline
         self.clock: Clock = runtime.clock
         self.runtime = runtime
+        self.settings = settings
         self.secret_key = settings.secret_key
         self.channels: Mapping[str, Channel] = runtime.channels
         self.authenticator = Authenticator(

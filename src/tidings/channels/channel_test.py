@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from tidings.channels.plugin import ChannelPlugin, HasSecrets
+from tidings.config.settings import Settings
 from tidings.errors import Conflict, NotFound, ValidationFailed
 from tidings.model.contact_point import NO_CONTACT_POINT, ContactPoint
 from tidings.model.delivery import OutboundMessage
@@ -30,13 +31,13 @@ async def send_test_message(
     plugins: Mapping[str, ChannelPlugin],
     channels: Mapping[str, Channel],
     clock: Clock,
-    base_url: str,
+    settings: Settings,
 ) -> Outcome:
     """Send a test message and return what the provider answered.
 
     Arguments: name — of the channel; address — or a user id, for a channel without contact points; plugins — the
-    installed channels; channels — the configured ones; base_url — of the link in the message. Raises NotFound for an
-    unknown channel, Conflict naming the setting if it is not configured, ValidationFailed for the address.
+    installed channels; channels — the configured ones; settings — also for the link in the message. Raises NotFound for
+    an unknown channel, Conflict naming the setting if it is not configured, ValidationFailed for the address.
     """
     plugin = plugins.get(name)
     if plugin is None or name == _WITHOUT_ADDRESSES:
@@ -45,10 +46,12 @@ async def send_test_message(
     channel = channels.get(name)
     if channel is None:
         raise Conflict(f"The channel is not configured; set {plugin.traits.setting}.", code="channel_not_set_up")
-    target = _build_target(name, plugin, address)
+    target = _build_target(name, plugin, address, settings)
     now = clock.now()
     expires_at, message_id = now + _LIFETIME, new_id(now)
-    content = RenderedMessage("Test message", "Tidings can send messages over this channel.", base_url, "en")
+    content = RenderedMessage(
+        "Test message", "Tidings can send messages over this channel.", settings.frontend_url, "en"
+    )
     context = ComposeContext(message_id, message_id, target.user_id, _CATEGORY, message_id, expires_at, "UTC")
     payload = channel.compose(content, context)
     # opening twice changes nothing; a process that only serves the API has not opened it
@@ -58,11 +61,11 @@ async def send_test_message(
     )
 
 
-def _build_target(name: str, plugin: ChannelPlugin, address: str) -> ContactPoint:
+def _build_target(name: str, plugin: ChannelPlugin, address: str, settings: Settings) -> ContactPoint:
     if not plugin.traits.needs_contact_point:
         return ContactPoint(NO_CONTACT_POINT, address, name, "")
     try:
-        parsed = plugin.parse_address(address)
+        parsed = plugin.parse_address(address, settings)
     except ValueError as error:
         raise ValidationFailed.for_field("address", str(error)) from error
     # a receiver that checks signatures refuses a new secret, and its answer is the result of the test

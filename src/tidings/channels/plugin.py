@@ -84,6 +84,28 @@ class FeedbackPolicy:
     max_silence: timedelta
 
 
+class ChannelHooks(Protocol):
+    """Reads the calls of the providers of one channel."""
+
+    @property
+    def providers(self) -> Sequence[str]:
+        """The providers whose calls can be verified."""
+        ...
+
+    @property
+    def feedback(self) -> FeedbackPolicy:
+        """How the events are judged."""
+        ...
+
+    async def read(self, request: HookRequest, /) -> HookReading:
+        """Verify a call over the bytes that were received, and return what it says.
+
+        Raises Unauthenticated if it cannot be verified, ValidationFailed for a body that the provider does not send,
+        NotFound for a provider that is not one of `providers`.
+        """
+        ...
+
+
 class ChannelPlugin(Protocol):
     """Declares a channel, and creates it. An entry point of `tidings.channels` with the channel's name refers to it."""
 
@@ -96,7 +118,7 @@ class ChannelPlugin(Protocol):
         """Return whether messages can be sent. Raises ConfigError naming the setting and the fix."""
         ...
 
-    def parse_address(self, address: str, /) -> str:
+    def parse_address(self, address: str, settings: Settings, /) -> str:
         """Return the canonical form of an address. Raises ValueError with what it must be."""
         ...
 
@@ -124,6 +146,18 @@ class HasSecrets(Protocol):
 
 
 @runtime_checkable
+class HasAddressCheck(Protocol):
+    """A channel that refuses some well-formed addresses, such as phone numbers of other countries."""
+
+    def check_address(self, address: str, settings: Settings, /) -> None:
+        """Check an address, in its canonical form, before it is stored as a contact point.
+
+        Raises ValueError with the reason and the fix.
+        """
+        ...
+
+
+@runtime_checkable
 class HasSecretAddresses(Protocol):
     """A channel whose addresses are credentials, such as webhook URLs of a chat. They are not shown again."""
 
@@ -145,20 +179,8 @@ class HasRoutes(Protocol):
 class HasHooks(Protocol):
     """A channel whose providers report what became of messages: `POST /hooks/{channel}/{provider}`."""
 
-    def list_hooks(self, settings: Settings, /) -> Sequence[str]:
-        """Return the providers whose calls can be verified with the settings. Raises ConfigError."""
-        ...
-
-    async def read_hook(self, request: HookRequest, /) -> HookReading:
-        """Verify a call over the bytes that were received, and return what it says.
-
-        Raises Unauthenticated if it cannot be verified, ValidationFailed for a body that the provider does not send.
-        """
-        ...
-
-    @property
-    def feedback(self) -> FeedbackPolicy:
-        """How the events are judged. Raises ConfigError."""
+    def create_hooks(self, settings: Settings, /) -> ChannelHooks:
+        """Return what reads the calls. Called once in each process. Raises ConfigError naming the setting."""
         ...
 
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TypeAlias
 
-from tidings.channels.plugin import ChannelPlugin, HasChecks, HasSettings, load_channel_plugins
+from tidings.channels.plugin import ChannelPlugin, HasChecks, HasHooks, HasSettings, load_channel_plugins
 from tidings.config.settings import MIN_PUBLIC_SECRET, Settings, SettingSource
 from tidings.errors import ConfigError, TidingsError
 from tidings.model.check import CheckResult
@@ -86,13 +86,25 @@ async def _run(settings: Settings, checks: Mapping[str, Check], is_database_read
 
 
 async def _check_channel(name: str, plugin: ChannelPlugin, context: CheckContext) -> Sequence[CheckResult]:
-    """Return whether the channel is configured, and the results of its own checks. Raises ConfigError."""
+    """Return whether the channel is configured, what its own checks find, and its hooks. Raises ConfigError."""
     found = await plugin.check(context) if isinstance(plugin, HasChecks) else ()
     if plugin.is_configured(context.settings):
-        return found or [CheckResult("ok", f"channel {name}", "is configured")]
+        configured = CheckResult("ok", f"channel {name}", "is configured")
+        return [configured, *found, *_check_hooks(name, plugin, context.settings)]
     setting = plugin.traits.setting
     fix = f"set {setting} to use it" if setting is not None else "it needs no setting"
     return [*found, CheckResult("skipped", f"channel {name}", f"is not configured; {fix}")]
+
+
+def _check_hooks(name: str, plugin: ChannelPlugin, settings: Settings) -> Sequence[CheckResult]:
+    """Return at which addresses providers report events, for a channel that has such. Raises ConfigError."""
+    if not isinstance(plugin, HasHooks):
+        return []
+    if providers := plugin.create_hooks(settings).providers:
+        addresses = ", ".join(f"/hooks/{name}/{provider}" for provider in providers)
+        return [CheckResult("ok", f"events of {name}", f"providers report to POST {addresses}")]
+    message = "no provider can report bounces or receipts; docs/howto/provider-events.md shows the settings"
+    return [CheckResult("skipped", f"events of {name}", message)]
 
 
 async def send_test(settings: Settings, name: str, address: str) -> Outcome:
@@ -111,7 +123,7 @@ async def send_test(settings: Settings, name: str, address: str) -> Outcome:
                 plugins=runtime.plugins,
                 channels=runtime.channels,
                 clock=runtime.clock,
-                base_url=settings.frontend_url,
+                settings=settings,
             )
         finally:
             if name in runtime.channels:

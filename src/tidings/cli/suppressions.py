@@ -141,6 +141,6 @@ def _parse_address(runtime: "AppContainer", channel: str, address: str) -> str:
         known = ", ".join(sorted(runtime.plugins))
         raise ValidationFailed(f"{channel!r} is not an installed channel; installed are {known}")
     try:
-        return plugin.parse_address(address)
+        return plugin.parse_address(address, runtime.settings)
     except ValueError as error:
         raise ValidationFailed(f"the address {error}") from error

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
+#: maximum length of the value of a key, in characters
+MAX_PLAN_KEY_LENGTH = 200
 #: what ends the wait for a later step, besides a domain event
 Success = Literal["delivered", "seen", "read", "clicked"]
 
@@ -43,6 +45,8 @@ class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     at: str | None = None
     #: the channels that are collected; empty = all. The others are sent at once
     channels: tuple[str, ...] = ()
+    #: what `key` is for the notification; None before it is accepted
+    key_value: str | None = None
 
 
 class ThrottleOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -54,6 +58,8 @@ class ThrottleOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults
     key: str = ""
     #: what happens to the excess
     instead: Literal["skip", "digest"] = "skip"
+    #: what `key` is for the notification; None before it is accepted
+    key_value: str | None = None
 
 
 class PlanOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

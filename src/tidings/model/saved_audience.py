@@ -45,13 +45,16 @@ def list_saved_names(audience: Audience) -> list[str]:
     return list(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
-def expand_saved(audience: Audience, known: Mapping[str, SavedAudience], path: str = "audience") -> Audience:
+def expand_saved(
+    audience: Audience, known: Mapping[str, SavedAudience], path: str = "audience", *, name: str | None = None
+) -> Audience:
     """Return the audience with each mention of a saved audience replaced by its definition, at any depth.
 
-    known: the saved audiences that are mentioned, and those that they mention. Raises ValidationFailed, naming the
-    path, for an unknown name, for definitions that mention each other, and for a result of more than `MAX_NODES` parts.
+    known: the saved audiences that are mentioned, and those that they mention. name: of the audience itself if it is
+    saved, so that it cannot mention itself. Raises ValidationFailed, naming the path, for an unknown name, for
+    definitions that mention each other, and for a result of more than `MAX_NODES` parts.
     """
-    return _Expansion(known).expand(audience, path, ())
+    return _Expansion(known).expand(audience, path, () if name is None else (name,))
 
 
 class _Expansion:
@@ -61,27 +64,32 @@ class _Expansion:
         self._known = known
         self._nodes = 0
 
-    def expand(self, audience: Audience, path: str, mentioned_by: tuple[str, ...]) -> Audience:
-        """mentioned_by: the saved audiences that lead to this part, outermost first."""
+    def expand(
+        self, audience: Audience, path: str, mentioned_by: tuple[str, ...], *, in_mention: bool = False
+    ) -> Audience:
+        """Return the expanded part.
+
+        mentioned_by: the saved audiences that lead to it, outermost first. in_mention: it is part of a definition,
+        whose errors have the path of the mention: the caller did not write the definition.
+        """
         self._nodes += 1
         if self._nodes > MAX_NODES or len(mentioned_by) > MAX_DEPTH:
             raise ValidationFailed.for_field(
                 path, f"is too large with its saved audiences: at most {MAX_DEPTH} levels and {MAX_NODES} parts"
             )
+
+        def expand_part(part: Audience, suffix: str) -> Audience:
+            return self.expand(part, path if in_mention else path + suffix, mentioned_by, in_mention=in_mention)
+
         match audience:
             case NamedSet(kind):
                 return self._expand_mention(audience, path, mentioned_by) if kind == SAVED else audience
             case Union(parts):
-                return Union(self._expand_parts(parts, f"{path}.or", mentioned_by))
+                return Union(tuple(expand_part(part, f".or[{index}]") for index, part in enumerate(parts)))
             case Intersection(parts):
-                return Intersection(self._expand_parts(parts, f"{path}.and", mentioned_by))
+                return Intersection(tuple(expand_part(part, f".and[{index}]") for index, part in enumerate(parts)))
             case Complement(part):
-                return Complement(self.expand(part, f"{path}.not", mentioned_by))
-
-    def _expand_parts(
-        self, parts: tuple[Audience, ...], path: str, mentioned_by: tuple[str, ...]
-    ) -> tuple[Audience, ...]:
-        return tuple(self.expand(part, f"{path}[{index}]", mentioned_by) for index, part in enumerate(parts))
+                return Complement(expand_part(part, ".not"))
 
     def _expand_mention(self, leaf: NamedSet, path: str, mentioned_by: tuple[str, ...]) -> Audience:
         name = leaf.arguments.get("name")
@@ -97,5 +105,4 @@ class _Expansion:
                 f"no saved audience {name!r}{via}; GET /api/audiences lists them",
                 code="unknown_audience",
             )
-        # the path is that of the mention: the caller cannot see the parts of the definition
-        return self.expand(self._known[name].definition, path, (*mentioned_by, name))
+        return self.expand(self._known[name].definition, path, (*mentioned_by, name), in_mention=True)

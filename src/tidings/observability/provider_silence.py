@@ -6,25 +6,24 @@ A hook that stopped working is not noticed otherwise: messages are sent as befor
 from collections.abc import Mapping
 from datetime import datetime
 
-from tidings.channels.plugin import ChannelPlugin, HasHooks
+from tidings.channels.plugin import ChannelHooks, ChannelPlugin, HasHooks
 from tidings.config.settings import Settings
 from tidings.model.alert import AlertName
 from tidings.ports.alerts import AlertSink
 from tidings.ports.store import Store
 
 
-def list_channels_with_hooks(plugins: Mapping[str, ChannelPlugin], settings: Settings) -> Mapping[str, HasHooks]:
-    """Return the channels of which a provider can report events. Raises ConfigError."""
-    return {
-        name: plugin for name, plugin in plugins.items() if isinstance(plugin, HasHooks) and plugin.list_hooks(settings)
-    }
+def create_hooks(plugins: Mapping[str, ChannelPlugin], settings: Settings) -> Mapping[str, ChannelHooks]:
+    """Return the hooks of the channels of which a provider can report events, by channel. Raises ConfigError."""
+    hooks = {name: plugin.create_hooks(settings) for name, plugin in plugins.items() if isinstance(plugin, HasHooks)}
+    return {name: channel_hooks for name, channel_hooks in hooks.items() if channel_hooks.providers}
 
 
-async def check_silence(store: Store, channels: Mapping[str, HasHooks], alerts: AlertSink, now: datetime) -> None:
-    """Raise or end the alert `provider_silent` of each channel. channels: those with hooks, by name."""
-    for name, plugin in channels.items():
+async def check_silence(store: Store, hooks: Mapping[str, ChannelHooks], alerts: AlertSink, now: datetime) -> None:
+    """Raise or end the alert `provider_silent` of each channel. hooks: those of the configured channels, by channel."""
+    for name, channel_hooks in hooks.items():
         async with store.read_once() as tx:
-            since = await store.receipts.find_unanswered(tx, name, now - plugin.feedback.max_silence)
+            since = await store.receipts.find_unanswered(tx, name, now - channel_hooks.feedback.max_silence)
         if since is None:
             alerts.resolve_alert(AlertName.PROVIDER_SILENT, name)
         else:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, Select, and_, between, exists, func, not_, or_, select
+from sqlalchemy import ColumnElement, Select, between, false, func, not_, or_, select
 
 from tidings.model.audience import ATTRIBUTE_NAME, AttributeOperator, EngagementAction
+from tidings.model.channel_engagement import ENGAGEMENT_CAUSES, FEED_CHANNEL
 from tidings.model.geography import MAX_RADIUS_KM, compute_bounding_box, compute_haversine
 from tidings.model.receipt import EventCause
 from tidings.model.topic import TOPIC_NAME
@@ -25,11 +26,10 @@ MAX_VALUES: Final = 100
 MAX_VALUE_LENGTH: Final = 200
 #: larger numbers are not exact in JSON (RFC 8259 §6)
 _MAX_NUMBER: Final = 2**53
-_INBOX: Final = "inapp"
 _CAUSES: Final[Mapping[EngagementAction, Sequence[str]]] = {
     EngagementAction.OPENED: (EventCause.OPEN.value,),
     EngagementAction.CLICKED: (EventCause.CLICK.value,),
-    EngagementAction.ANY: (EventCause.OPEN.value, EventCause.CLICK.value),
+    EngagementAction.ANY: ENGAGEMENT_CAUSES,
 }
 _INSTANTS: Final = {
     EngagementAction.SEEN: (inbox_items.c.seen_at,),
@@ -42,7 +42,10 @@ _INSTANTS: Final = {
 
 def _select_attribute(arguments: Mapping[str, object]) -> Select[str]:
     name, operator = str(arguments["name"]), str(arguments["operator"])
-    return select(users.c.id).where(match_attribute(users.c.attributes, name, operator, arguments.get("value")))
+    matches = match_attribute(users.c.attributes, name, operator, arguments.get("value"))
+    # Users are read in order until the page is full. PostgreSQL takes a COALESCE for true of half of them; it takes a
+    # comparison for true of few, and would scan and sort all users for each page.
+    return select(users.c.id).where(func.coalesce(matches, false()))
 
 
 def _validate_attribute(arguments: Mapping[str, object]) -> Mapping[str, str]:
@@ -164,26 +167,30 @@ def _select_not_engaged(arguments: Mapping[str, object]) -> Select[str]:
 
 
 def _is_engaged(arguments: Mapping[str, object]) -> ColumnElement[bool]:
-    """Return the condition that a user did something since an instant. Each part is found by an index per user."""
+    """Return the condition that a user did something since an instant. Each part is found by an index per user.
+
+    With an OFFSET, PostgreSQL evaluates a subquery per user. Without, it would read the events of all users for each
+    page, into a hash table.
+    """
     action, channel = EngagementAction(str(arguments["action"])), arguments.get("channel")
     since = parse_instant(arguments["since"])
     conditions: list[ColumnElement[bool]] = []
-    if action in _CAUSES and channel != _INBOX:
+    if action in _CAUSES and channel != FEED_CHANNEL:
         recent = [receipts.c.cause.in_(_CAUSES[action]), receipts.c.occurred_at >= since]
         if channel is not None:
             recent.append(receipts.c.channel == channel)
-        own = exists().where(receipts.c.user_id == users.c.id, receipts.c.user_id.is_not(None), *recent)
+        own = select(receipts.c.id).where(receipts.c.user_id == users.c.id, receipts.c.user_id.is_not(None), *recent)
         # events of providers name the address only
         by_address = (
             select(receipts.c.id)
             .join(contact_points, contact_points.c.address_digest == receipts.c.address_digest)
             .where(contact_points.c.user_id == users.c.id, receipts.c.user_id.is_(None), *recent)
-            .exists()
         )
-        conditions += [own, by_address]
-    if action in _INSTANTS and channel in (None, _INBOX):
+        conditions += [own.offset(0).exists(), by_address.offset(0).exists()]
+    if action in _INSTANTS and channel in (None, FEED_CHANNEL):
         happened = or_(*(instant >= since for instant in _INSTANTS[action]))
-        conditions.append(exists().where(and_(inbox_items.c.user_id == users.c.id, happened)))
+        items = select(inbox_items.c.id).where(inbox_items.c.user_id == users.c.id, happened)
+        conditions.append(items.offset(0).exists())
     return or_(*conditions)
 
 
@@ -195,9 +202,9 @@ def _validate_engaged(arguments: Mapping[str, object]) -> Mapping[str, str]:
     if "channel" in arguments:
         if not isinstance(channel, str) or not 1 <= len(channel) <= 32 or not channel.isprintable():
             return {"channel": "must be the name of a channel; leave it out for any"}
-        if action in (EngagementAction.SEEN, EngagementAction.READ) and channel != _INBOX:
-            return {"channel": f"must be {_INBOX} or left out, because only feeds report {action}"}
-        if action in (EngagementAction.OPENED, EngagementAction.CLICKED) and channel == _INBOX:
+        if action in (EngagementAction.SEEN, EngagementAction.READ) and channel != FEED_CHANNEL:
+            return {"channel": f"must be {FEED_CHANNEL} or left out, because only feeds report {action}"}
+        if action in (EngagementAction.OPENED, EngagementAction.CLICKED) and channel == FEED_CHANNEL:
             return {"channel": f"feeds report seen and read, not {action}"}
     if ("days" in arguments) == ("since" in arguments):
         return {"days": f"give days, a whole number from 1 to {MAX_DAYS}, or since, but not both"}

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from tidings.model.audience import Audience
+from tidings.model.channel_engagement import ChannelEngagement
 from tidings.model.delivery import Recipient
 from tidings.model.saved_audience import SavedAudience
 from tidings.model.topic import TopicSubscription
@@ -71,6 +72,12 @@ class Audiences(Protocol):
 
     async def filter_members(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:
         """Return the members of `user_ids` that are in the audience now."""
+        ...
+
+    async def load_engagement(
+        self, tx: Transaction, user_ids: Collection[str], since: datetime
+    ) -> Mapping[str, Mapping[str, ChannelEngagement]]:
+        """Return user id → channel → what the user did since an instant. Users who did nothing are left out."""
         ...
 
     async def estimate_size(self, tx: Transaction, audience: Audience) -> int:

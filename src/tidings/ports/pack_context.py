@@ -19,6 +19,8 @@ from tidings.ports.store import Store, Transaction
 if TYPE_CHECKING:
     from fastapi import Request, Response
 
+    from tidings.config.settings import Settings
+
 
 class NotificationAcceptor(Protocol):
     """Accepts notifications."""
@@ -73,6 +75,8 @@ class PackContext(Protocol):
     store: Store
     notifier: NotificationAcceptor
     clock: Clock
+    #: also those from which a channel reads its own
+    settings: Settings
     #: wraps secrets and signs links
     secret_key: str
     #: the configured channels by name

@@ -21,6 +21,14 @@ class Renderer(Protocol):
         """
         ...
 
+    def render_key(self, template: Template, expression: str, variables: Mapping[str, object], field: str) -> str:
+        """Return the value of a digest's or throttle's key, at most 200 characters; empty for an empty expression.
+
+        field: the caller's name of the expression. Raises ValidationFailed naming it if a variable is missing, or if
+        the value is not a text, number or boolean.
+        """
+        ...
+
     def render(
         self, template: Template, notification: Notification, locale: str, timezone: str, *, channel: str | None = None
     ) -> RenderedMessage:

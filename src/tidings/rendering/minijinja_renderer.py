@@ -14,6 +14,7 @@ from minijinja import Environment, TemplateError, pass_state
 from tidings.errors import ValidationFailed
 from tidings.model.links import validate_link
 from tidings.model.notification import Notification
+from tidings.model.plan_options import MAX_PLAN_KEY_LENGTH
 from tidings.model.template import MessageAction, RenderedMessage, Template, TemplateText
 from tidings.ports.pack import TemplateFilter
 
@@ -66,6 +67,27 @@ class MinijinjaRenderer:
             return self._environment.render_str(template.subject, "subject", **context).strip()
         except TemplateError as error:
             raise ValidationFailed.for_field("variables", self._explain_error(template, variables, error)) from error
+
+    def render_key(self, template: Template, expression: str, variables: Mapping[str, object], field: str) -> str:
+        if not expression:
+            return ""
+        context = _build_context(template, variables, FALLBACK_LANGUAGE, "UTC")
+        try:
+            if not self._environment.eval_expr(f"({expression}) is defined", **context):
+                raise ValidationFailed.for_field(field, f"{expression!r} has no value: give the variables it reads")
+            value = self._environment.eval_expr(expression, **context)
+        except TemplateError as error:
+            raise ValidationFailed.for_field(field, f"{expression!r} cannot be evaluated: {error.message}") from error
+        if not isinstance(value, str | int | float):
+            raise ValidationFailed.for_field(field, f"{expression!r} must give a text, a number or a boolean")
+        key = str(value)
+        if not key:
+            raise ValidationFailed.for_field(field, f"{expression!r} is empty: give the variables it reads")
+        if len(key) > MAX_PLAN_KEY_LENGTH or "\0" in key:
+            raise ValidationFailed.for_field(
+                field, f"{expression!r} must give at most {MAX_PLAN_KEY_LENGTH} characters, without the character NUL"
+            )
+        return key
 
     def render(
         self, template: Template, notification: Notification, locale: str, timezone: str, *, channel: str | None = None

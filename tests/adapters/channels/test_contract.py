@@ -217,7 +217,7 @@ class TestWebPushChannel(ChannelContract):
     def test_an_address_has_one_form(self, harness: ChannelHarness) -> None:
         """A subscription is no text: the browser registers it over a route of its own."""
         with pytest.raises(ValueError, match="browser"):
-            harness.plugin.parse_address(harness.address)
+            harness.plugin.parse_address(harness.address, harness.settings)
 
 
 class ChatHarness(ChannelHarness):

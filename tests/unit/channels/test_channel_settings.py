@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tidings.channels.channel_settings import load_channel_settings
 from tidings.channels.sms.settings import SmsSettings
 from tidings.channels.webhook import WebhookSettings
+from tidings.config.plugin_settings import load_plugin_settings
 from tidings.errors import ConfigError
 
 URL = "https://a:s3cret@sms.example?from=+16502530000"
@@ -14,7 +14,7 @@ URL = "https://a:s3cret@sms.example?from=+16502530000"
 
 def load(environ: dict[str, str], folder: Path) -> SmsSettings:
     aliases = {"TIDINGS_SMS_URL": "url"}
-    return load_channel_settings(SmsSettings, "TIDINGS_SMS__", aliases=aliases, environ=environ, folder=folder)
+    return load_plugin_settings(SmsSettings, "TIDINGS_SMS__", aliases=aliases, environ=environ, folder=folder)
 
 
 def test_variables_are_read_and_converted(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_secret_can_be_in_a_file(tmp_path: Path, name: str) -> None:
 
 def test_a_field_that_is_a_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
-    settings = load_channel_settings(
+    settings = load_plugin_settings(
         WebhookSettings, "TIDINGS_WEBHOOK__", environ={"TIDINGS_WEBHOOK__CA_FILE": str(path)}, folder=tmp_path
     )
     assert settings.ca_file == path

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from tidings.channels.chat.plugin import ChatPlugin
 from tidings.channels.http.check_responses import read_credentials_response, read_endpoint_response
 from tidings.channels.http.exchange import HttpResponse, NoResponse
 from tidings.channels.plugin import CheckContext
 from tidings.channels.sms.plugin import SmsPlugin
 from tidings.channels.webhook.plugin import WebhookPlugin
 from tidings.config.settings import Settings
+from tidings.errors import ConfigError
 from tidings.mockmail import MockMail
 from tidings.testing.fake_providers import FakeSmsProvider
 from tidings.testing.http_server import HttpServer, Reply
@@ -86,3 +88,39 @@ def test_no_answer_is_a_problem_that_names_the_setting() -> None:
     for read in (read_credentials_response, read_endpoint_response):
         found = read("x", NoResponse("host closed the connection without an answer"), "TIDINGS_X")
         assert (found.level, "TIDINGS_X" in found.message) == ("problem", True)
+
+
+async def test_own_servers_of_chats_are_reached_and_the_public_ones_are_not(
+    context: CheckContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await ChatPlugin().check(context) == []
+    monkeypatch.setenv("TIDINGS_CHAT__ENABLED", "true")
+    [found] = await ChatPlugin().check(context)
+    assert (found.level, found.check) == ("ok", "chat services")
+    assert found.message == "posts to slack.com, hooks.slack.com, discord.com, api.telegram.org"
+    async with HttpServer(lambda _: Reply(404)) as server:
+        monkeypatch.setenv("TIDINGS_CHAT__TRUSTED_HOSTS", server.authority)
+        monkeypatch.setenv("TIDINGS_CHAT__TELEGRAM_URL", server.url)
+        own, public = await ChatPlugin().check(context)
+        assert (own.level, own.check) == ("ok", "TIDINGS_CHAT__TELEGRAM_URL")
+        assert "api.telegram.org" not in public.message
+        assert [(one.method, one.body) for one in server.requests] == [("GET", b"")]
+    own, _ = await ChatPlugin().check(context)
+    assert (own.level, "could not connect" in own.message) == ("problem", True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TIDINGS_CHAT__DISCORD_URL", "http://discord.example"),
+        ("TIDINGS_CHAT__CA_FILE", "missing.pem"),
+        ("TIDINGS_CHAT__TRUSTED_HOSTS", "a/b"),
+    ],
+)
+async def test_a_wrong_setting_of_chats_is_named(
+    context: CheckContext, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("TIDINGS_CHAT__ENABLED", "true")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=f"^{variable}: "):
+        await ChatPlugin().check(context)

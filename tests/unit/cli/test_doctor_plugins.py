@@ -28,7 +28,7 @@ class Broken(WebPushPlugin):
 def list_found(settings: Settings, *, is_database_readable: bool) -> list[CheckResult]:
     """Return the results of the channels that are configured."""
     found = check_plugins(settings, is_database_readable=is_database_readable)
-    return [one for one in found if one.level != "skipped"]
+    return [one for one in found if one.level != "skipped" and one.check != "channel webpush"]
 
 
 @pytest.fixture
@@ -43,8 +43,7 @@ async def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_the_vapid_keys_are_decrypted(settings: Settings) -> None:
     [found] = list_found(settings, is_database_readable=True)
     assert (found.level, found.check) == ("ok", "TIDINGS_SECRET_KEY")
-    [found] = list_found(settings, is_database_readable=False)
-    assert (found.level, found.check) == ("ok", "channel webpush")
+    assert list_found(settings, is_database_readable=False) == []
     for wrong in (
         settings.model_copy(update={"secret_key": "another secret of the tests"}),
         Settings.model_copy(settings, update={"secret_key": ""}),
@@ -67,6 +66,7 @@ def test_a_fault_of_one_channel_hides_no_other_check(settings: Settings, monkeyp
     assert [(one.level, one.check, one.message) for one in check_plugins(settings, is_database_readable=True)] == [
         ("problem", "channel a", "KeyError: 'x'"),
         ("problem", "channel b", "it is down"),
+        ("ok", "channel webpush", "is configured"),
         ("ok", "TIDINGS_SECRET_KEY", "decrypts the encrypted fields of the database"),
     ]
 
@@ -91,3 +91,37 @@ def test_a_wrong_setting_of_a_channel_is_a_problem_of_this_channel_only(
     problems = [one for one in list_found(settings, is_database_readable=False) if one.level == "problem"]
     assert [one.check for one in problems] == ["channel email"]
     assert "TIDINGS_EMAIL_FROM: is not set" in problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("channel", "values"),
+    [
+        ("webpush", {}),
+        ("sms", {"TIDINGS_SMS_URL": "https://a:s@127.0.0.1:1?from=+16502530000"}),
+        ("inapp", {"TIDINGS_INAPP__ENABLED": "true"}),
+        ("webhook", {"TIDINGS_WEBHOOK__ENABLED": "true"}),
+        ("chat", {"TIDINGS_CHAT__ENABLED": "true"}),
+    ],
+)
+def test_each_configured_channel_is_named(settings: Settings, channel: str, values: dict[str, str]) -> None:
+    found = check_plugins(settings.with_channel_values(values), is_database_readable=True)
+    assert CheckResult("ok", f"channel {channel}", "is configured") in found
+
+
+def test_the_addresses_for_events_of_providers_are_shown(settings: Settings) -> None:
+    mail = {"TIDINGS_SMTP_URL": "smtp://127.0.0.1:1", "TIDINGS_EMAIL_FROM": "Acme <news@acme.example>"}
+    found = check_plugins(settings.with_channel_values(mail), is_database_readable=False)
+    [events] = [one for one in found if one.check == "events of email"]
+    assert (events.level, "provider-events.md" in events.message) == ("skipped", True)
+    secret = {"TIDINGS_EMAIL__HOOK_SECRET": "a secret of sixteen characters"}
+    found = check_plugins(settings.with_channel_values({**mail, **secret}), is_database_readable=False)
+    [events] = [one for one in found if one.check == "events of email"]
+    assert (events.level, "/hooks/email/postmark" in events.message) == ("ok", True)
+
+
+def test_feeds_are_read_and_need_user_tokens(settings: Settings) -> None:
+    enabled = settings.with_channel_values({"TIDINGS_INAPP__ENABLED": "true"})
+    found = {one.check: one.level for one in check_plugins(enabled, is_database_readable=True)}
+    assert (found["feeds"], found["TIDINGS_USER_SECRET"]) == ("ok", "warning")
+    signed = enabled.model_copy(update={"user_secret": "a secret of the tests, long enough"})
+    assert "TIDINGS_USER_SECRET" not in {one.check for one in check_plugins(signed, is_database_readable=True)}

@@ -257,3 +257,42 @@ def test_a_text_that_can_never_be_rendered_is_found_without_variables(source: st
 )
 def test_a_correct_text_has_no_fault(source: str) -> None:
     assert MinijinjaRenderer({"shout": _shout}, "https://shop.example").find_error(source) is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "key"),
+    [("", ""), ("eventId", "e-1"), ("eventId ~ ':' ~ row", "e-1:7"), ("row", "7"), ("order.id", "o-9")],
+)
+def test_a_key_is_an_expression_over_the_variables(expression: str, key: str) -> None:
+    variables = {"eventId": "e-1", "row": 7, "order": {"id": "o-9"}}
+    assert _render_key(expression, variables) == key
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("eventId", "has no value"),
+        ("order.id", "has no value"),
+        ("row.id", "has no value"),
+        ("eventId ~ ':'", "cannot be evaluated"),
+        ("note", "is empty"),
+        ("lines", "must give a text"),
+        ("nothing", "must give a text"),
+        ("long", "at most 200 characters"),
+        ("nul", "without the character NUL"),
+        ("(", "cannot be evaluated"),
+    ],
+)
+def test_c36_a_key_without_a_usable_value_is_refused(expression: str, problem: str) -> None:
+    variables = {"row": 7, "lines": [1], "nothing": None, "long": "x" * 201, "nul": "a\0", "order": {}}
+    with pytest.raises(ValidationFailed) as caught:
+        _render_key(expression, variables)
+    [error] = caught.value.field_errors
+    assert error.field == "options.digest.key"
+    assert problem in error.message
+
+
+def _render_key(expression: str, variables: Mapping[str, object]) -> str:
+    renderer = MinijinjaRenderer({}, "https://shop.example")
+    keyed = replace(template(), optional=frozenset({"note"}))
+    return renderer.render_key(keyed, expression, variables, "options.digest.key")

@@ -18,6 +18,7 @@ _FIRST_TAGS = ("notifications", "users", "preferences", "topics", "push", "inbox
 _LAST_TAGS = (
     "domain events",
     "templates",
+    "audiences",
     "explain",
     "channels",
     "providers",

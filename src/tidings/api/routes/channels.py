@@ -79,7 +79,7 @@ def router(context: RouteContext) -> APIRouter:
             plugins=runtime.plugins,
             channels=runtime.channels,
             clock=context.clock,
-            base_url=runtime.settings.frontend_url,
+            settings=runtime.settings,
         )
         return _to_response(outcome)
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from tidings.api.accepting.idempotency import IdempotencyContext
 from tidings.api.context import RouteContext
 from tidings.api.http.lookups import get_user_or_404
-from tidings.channels.plugin import ChannelPlugin, HasSecretAddresses, HasSecrets
+from tidings.channels.plugin import ChannelPlugin, HasAddressCheck, HasSecretAddresses, HasSecrets
 from tidings.errors import Conflict, NotFound, ValidationFailed
 from tidings.model.contact_point import ContactPoint
 from tidings.model.ids import new_id
@@ -162,7 +162,10 @@ def _parse_address(context: RouteContext, body: ContactPointBody) -> str:
         known = ", ".join(sorted(context.runtime.plugins))
         raise ValidationFailed.for_field("channel", f"is not an installed channel; installed are {known}")
     try:
-        return plugin.parse_address(body.address)
+        address = plugin.parse_address(body.address, context.runtime.settings)
+        if isinstance(plugin, HasAddressCheck):
+            plugin.check_address(address, context.runtime.settings)
+        return address
     except ValueError as error:
         raise ValidationFailed.for_field("address", str(error)) from error
 

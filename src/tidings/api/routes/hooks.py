@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from tidings.api.context import RouteContext
-from tidings.channels.plugin import HasHooks, HookRequest
+from tidings.channels.plugin import HookRequest
 from tidings.errors import NotFound, Unauthenticated, ValidationFailed
 from tidings.flow.record.provider_events import ProviderEventRecorder
 from tidings.model.alert import AlertName
@@ -40,8 +40,8 @@ def router(context: RouteContext) -> APIRouter:
 
         The body is what the provider sends. A repeated event is answered in the same way and has no further effect.
         """
-        plugin: object = runtime.plugins.get(channel)
-        if not isinstance(plugin, HasHooks) or provider not in plugin.list_hooks(runtime.settings):
+        hooks = runtime.hooks.get(channel)
+        if hooks is None or provider not in hooks.providers:
             raise NotFound(
                 "There is no such hook, or its secret is not set; see docs/howto/provider-events.md.",
                 code="unknown_hook",
@@ -55,7 +55,7 @@ def router(context: RouteContext) -> APIRouter:
             context.clock.now(),
         )
         try:
-            reading = await plugin.read_hook(hook)
+            reading = await hooks.read(hook)
         except Unauthenticated:
             rejections.add(channel, provider)
             raise
@@ -69,7 +69,7 @@ def router(context: RouteContext) -> APIRouter:
                 AlertName.HOOK_NOTICE, f"{channel}/{provider}", reading.notice, lasts=_NOTICE_LASTS
             )
         if reading.events:
-            await recorder.record(reading.events, plugin.feedback.soft_bounces)
+            await recorder.record(reading.events, hooks.feedback.soft_bounces)
             runtime.alerts.resolve_alert(AlertName.PROVIDER_SILENT, channel)
         provider_metrics.HOOK_CALLS.labels(channel, provider, "accepted").inc()
         return Response(reading.body, media_type=reading.media_type)

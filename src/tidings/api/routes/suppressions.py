@@ -197,6 +197,6 @@ def parse_address(context: RouteContext, channel: str, address: str) -> str:
         known = ", ".join(sorted(context.runtime.plugins))
         raise ValidationFailed.for_field("channel", f"is not an installed channel; installed are {known}")
     try:
-        return plugin.parse_address(address)
+        return plugin.parse_address(address, context.runtime.settings)
     except ValueError as error:
         raise ValidationFailed.for_field("address", str(error)) from error

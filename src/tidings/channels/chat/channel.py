@@ -129,6 +129,11 @@ class ChatChannel:
         """Return the state of each service in use."""
         return [throttle.describe(self.name) for throttle in self._throttles.list_all()]
 
+    async def probe(self, name: str) -> Exchange:
+        """Return what the server of a base URL answers to a request without a message. name: of the base URL."""
+        url = self._base_urls[name]
+        return await self._transport.get(check_url(url, "url", self._trusted_hosts), url, {})
+
     async def _post(self, destination: Destination, message: OutboundMessage) -> tuple[Outcome, Signal | None]:
         """Return the outcome, and what it says about the service; None if nothing was sent."""
         path, headers, body = build_request(destination, decode_payload(message.payload))

@@ -23,25 +23,29 @@ if TYPE_CHECKING:
     from tidings.ports.pack_context import PackContext
 
 
-class EmailPlugin(EmailHooks):
+class EmailPlugin:
     """Implements `tidings.channels.plugin.ChannelPlugin`."""
 
     traits = ChannelTraits("e-mail address", setting=SHORT_NAME)
 
     def is_configured(self, settings: Settings) -> bool:
         """Return whether there are a relay and a sender. Raises ConfigError naming the setting and the fix."""
-        return load_email_settings(settings.channel_values).is_configured
+        return load_email_settings(settings).is_configured
 
-    def parse_address(self, address: str) -> str:
+    def parse_address(self, address: str, _settings: Settings) -> str:
         """Return an e-mail address with its domain in lower case and ASCII. Raises ValueError with what it must be."""
         try:
             return parse_address(address)
         except ValidationFailed as error:
             raise ValueError(error.field_errors[0].message) from None
 
+    def create_hooks(self, settings: Settings) -> EmailHooks:
+        """Return what reads the calls of providers. Raises ConfigError naming the setting."""
+        return EmailHooks(load_email_settings(settings))
+
     async def check(self, context: CheckContext) -> Sequence[CheckResult]:
         """Connect to the relays, and read the DKIM key. Raises ConfigError."""
-        settings = load_email_settings(context.settings.channel_values)
+        settings = load_email_settings(context.settings)
         if not settings.is_configured:
             return []
         # imported here, because only `tidings doctor` needs it
@@ -62,7 +66,7 @@ class EmailPlugin(EmailHooks):
     def create(self, context: ChannelContext) -> EmailChannel:
         """Return the channel, not opened yet. Raises ConfigError naming the setting and the fix."""
         channel = create_email_channel(
-            load_email_settings(context.settings.channel_values),
+            load_email_settings(context.settings),
             context.clock,
             public_url=context.settings.frontend_url,
             secret_key=context.settings.secret_key,
@@ -76,4 +80,4 @@ class EmailPlugin(EmailHooks):
 def _find_settings(context: PackContext) -> EmailSettings:
     """Return the settings of the configured channel, or those of a server without e-mail."""
     channel = context.channels.get(EmailChannel.name)
-    return channel.settings if isinstance(channel, EmailChannel) else load_email_settings()
+    return channel.settings if isinstance(channel, EmailChannel) else load_email_settings(context.settings)

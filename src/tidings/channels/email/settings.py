@@ -1,7 +1,7 @@
 """The settings of the e-mail channel: `TIDINGS_EMAIL__…`, with short names for the relays and the sender."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Final
@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
-from tidings.channels.channel_settings import load_channel_settings
+from tidings.config.plugin_settings import load_plugin_settings
+from tidings.config.settings import Settings
 from tidings.errors import ConfigError
 
 PREFIX: Final = "TIDINGS_EMAIL__"
@@ -161,11 +162,11 @@ class EmailSettings(BaseModel):
         return value
 
 
-def load_email_settings(values: Mapping[str, str] | None = None) -> EmailSettings:
-    """Return the settings of the e-mail channel. values: given by the program. Raises ConfigError."""
-    return load_channel_settings(
+def load_email_settings(settings: Settings) -> EmailSettings:
+    """Return the settings of the e-mail channel. Raises ConfigError."""
+    return load_plugin_settings(
         EmailSettings,
         PREFIX,
         aliases={SHORT_NAME: "smtp_urls", SENDER_NAME: "sender"},
-        values=values,
+        values=settings.channel_values,
     )

@@ -10,7 +10,7 @@ from tidings.channels.http.transport import HttpTransport
 from tidings.channels.providers.failover import SendContext
 from tidings.channels.providers.router import ProviderRouter
 from tidings.channels.sms.http_provider import HttpSmsProvider
-from tidings.channels.sms.numbers import CountryPolicy, PhoneNumber, parse_number
+from tidings.channels.sms.numbers import CountryPolicy, parse_number
 from tidings.channels.sms.outcome_policy import DEFAULT_RETRY_POLICY
 from tidings.channels.sms.payload import (
     SmsPayload,
@@ -88,16 +88,6 @@ class SmsChannel:
         """Load the metadata of phone numbers, which takes half a second. Connections are opened when needed."""
         await asyncio.to_thread(parse_number, "+16502530000")
 
-    def check_number(self, text: str, region: str | None = None) -> PhoneNumber:
-        """Return the number of a contact point before it is stored. region: the user's ISO 3166-1 code.
-
-        Raises ValidationFailed for the field `address` if it is not a number or its country is not allowed.
-        """
-        number = parse_number(text, region)
-        if (refusal := self._countries.find_refusal(number)) is not None:
-            raise ValidationFailed.for_field("address", refusal)
-        return number
-
     def compose(self, content: RenderedMessage, context: ComposeContext) -> bytes:
         """Return the payload of one message. Raises ValidationFailed if the text is empty or too long."""
         text, segments = compose_text(content, max_segments=self._max_segments, plain=self._plain_text)
@@ -116,7 +106,7 @@ class SmsChannel:
         except ValidationFailed as error:
             return InvalidTarget(error.message)
         if (refusal := self._countries.find_refusal(number)) is not None:
-            return PermanentFailure(f"{refusal}; an operator can allow it in TIDINGS_SMS__COUNTRIES")
+            return PermanentFailure(refusal)
         payload = decode_payload(message.payload)
         request = SmsRequest(message.delivery_id, number.e164, payload.text, message.expires_at, self._clock.now())
         context = SendContext(message.delivery_id, message.attempt, message.expires_at, payload.duplicate_ok)

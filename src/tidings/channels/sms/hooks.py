@@ -19,14 +19,12 @@ from tidings.channels.sms.settings import (
     ProviderUrl,
     SmsSettings,
     list_provider_urls,
-    load_sms_settings,
 )
 from tidings.channels.sms.webhook_verification import (
     verify_twilio,
     verify_vonage_signature,
     verify_vonage_token,
 )
-from tidings.config.settings import Settings
 from tidings.errors import NotFound, Unauthenticated
 from tidings.model.receipt import ProviderEvent
 from tidings.model.suppression import SoftBouncePolicy
@@ -37,21 +35,19 @@ _XML = "application/xml"
 
 
 class SmsHooks:
-    """The part of the plug-in that reads the calls of providers. Implements `tidings.channels.plugin.HasHooks`."""
+    """Implements `tidings.channels.plugin.ChannelHooks`."""
 
-    def list_hooks(self, _settings: Settings) -> Sequence[str]:
-        """Return the providers whose calls can be verified. Raises ConfigError."""
-        return list_hooks(load_sms_settings())
+    def __init__(self, settings: SmsSettings) -> None:
+        self._settings = settings
+        #: the providers whose calls can be verified
+        self.providers = list_hooks(settings)
+        #: how long a provider may be silent
+        self.feedback = FeedbackPolicy(SoftBouncePolicy(), timedelta(hours=settings.max_silence_hours))
 
-    async def read_hook(self, request: HookRequest) -> HookReading:
-        """Return the events of a call. Raises Unauthenticated, ValidationFailed."""
+    async def read(self, request: HookRequest) -> HookReading:
+        """Return the events of a call. Raises Unauthenticated, ValidationFailed, NotFound for an unknown provider."""
         # the first call loads the metadata of phone numbers
-        return await asyncio.to_thread(read_hook, request, load_sms_settings())
-
-    @property
-    def feedback(self) -> FeedbackPolicy:
-        """How long a provider may be silent. Raises ConfigError."""
-        return FeedbackPolicy(SoftBouncePolicy(), timedelta(hours=load_sms_settings().max_silence_hours))
+        return await asyncio.to_thread(read_hook, request, self._settings)
 
 
 def list_hooks(settings: SmsSettings) -> Sequence[str]:

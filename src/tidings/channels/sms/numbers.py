@@ -35,12 +35,15 @@ class CountryPolicy(msgspec.Struct, frozen=True):
     allows_premium: bool = False
 
     def find_refusal(self, number: PhoneNumber) -> str | None:
-        """Return why a number may not be reached, None if it may."""
+        """Return why a number may not be reached, with the setting that allows it; None if it may."""
         if number.is_premium and not self.allows_premium:
-            return "the number has a premium rate"
+            return "the number has a premium rate; an operator can allow it in TIDINGS_SMS__ALLOW_PREMIUM"
         if ANY_COUNTRY in self.countries or (number.country is not None and number.country in self.countries):
             return None
-        return f"the country of the number ({number.country or f'+{number.calling_code}'}) is not allowed"
+        country = number.country or f"+{number.calling_code}"
+        return (
+            f"the country of the number ({country}) is not allowed; an operator can allow it in TIDINGS_SMS__COUNTRIES"
+        )
 
 
 def parse_number(text: str, region: str | None = None, field: str = "address") -> PhoneNumber:

@@ -8,7 +8,7 @@ from tidings.channels.sms.channel import SmsChannel
 from tidings.channels.sms.hooks import SmsHooks
 from tidings.channels.sms.numbers import parse_number
 from tidings.channels.sms.outcome_policy import DEFAULT_RETRY_POLICY
-from tidings.channels.sms.settings import SHORT_NAME, create_sms_channel, load_sms_settings
+from tidings.channels.sms.settings import SHORT_NAME, create_country_policy, create_sms_channel, load_sms_settings
 from tidings.config.settings import Settings
 from tidings.errors import ConfigError, ValidationFailed
 from tidings.model.channel import ChannelTraits
@@ -16,28 +16,41 @@ from tidings.model.check import CheckResult
 from tidings.ports.clock import SystemClock
 
 
-class SmsPlugin(SmsHooks):
+class SmsPlugin:
     """Implements `tidings.channels.plugin.ChannelPlugin`."""
 
     traits = ChannelTraits("phone number", max_attempts=DEFAULT_RETRY_POLICY.max_attempts, setting=SHORT_NAME)
 
-    def is_configured(self, _settings: Settings) -> bool:
+    def is_configured(self, settings: Settings) -> bool:
         """Return whether a provider is configured. Raises ConfigError naming the setting and the fix."""
-        settings = load_sms_settings()
-        return settings.url is not None or settings.fallback_url is not None
+        own = load_sms_settings(settings)
+        return own.url is not None or own.fallback_url is not None
 
-    def parse_address(self, address: str) -> str:
+    def parse_address(self, address: str, _settings: Settings) -> str:
         """Return a phone number in E.164. Raises ValueError with what it must be."""
         try:
             return parse_number(address).e164
         except ValidationFailed as error:
             raise ValueError(error.field_errors[0].message) from None
 
+    def check_address(self, address: str, settings: Settings) -> None:
+        """Refuse a number to which nothing could be sent: its country is not allowed, or it is a premium number.
+
+        Raises ValueError with the reason and the setting.
+        """
+        countries = create_country_policy(load_sms_settings(settings))
+        if countries is not None and (refusal := countries.find_refusal(parse_number(address))) is not None:
+            raise ValueError(refusal)
+
+    def create_hooks(self, settings: Settings) -> SmsHooks:
+        """Return what reads the calls of providers. Raises ConfigError naming the setting."""
+        return SmsHooks(load_sms_settings(settings))
+
     async def check(self, context: CheckContext) -> Sequence[CheckResult]:
         """Ask each provider whether it accepts the account. Nothing is sent. Raises ConfigError."""
         if not self.is_configured(context.settings):
             return []
-        channel = create_sms_channel(load_sms_settings(), SystemClock())
+        channel = create_sms_channel(load_sms_settings(context.settings), SystemClock())
         assert channel is not None, "a provider is configured"
         try:
             answers = await channel.check()
@@ -47,7 +60,9 @@ class SmsPlugin(SmsHooks):
 
     def create(self, context: ChannelContext) -> SmsChannel:
         """Return the channel, not opened yet. Raises ConfigError naming the setting and the fix."""
-        channel = create_sms_channel(load_sms_settings(), context.clock, context.alerts, store=context.store)
+        channel = create_sms_channel(
+            load_sms_settings(context.settings), context.clock, context.alerts, store=context.store
+        )
         if channel is None:
             raise ConfigError(SHORT_NAME, "is not set; set it to the URL of a provider")
         return channel

@@ -8,7 +8,6 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from tidings.channels.channel_settings import load_channel_settings
 from tidings.channels.http.origin import Origin
 from tidings.channels.http.transport import HttpTransport, TransportLimits
 from tidings.channels.providers.weights import complete_weights, parse_weight
@@ -28,6 +27,8 @@ from tidings.channels.sms.spending import (
 from tidings.channels.sms.spending_guard import SpendingGuard
 from tidings.channels.sms.twilio import TwilioProvider
 from tidings.channels.sms.vonage import VonageProvider
+from tidings.config.plugin_settings import load_plugin_settings
+from tidings.config.settings import Settings
 from tidings.errors import ConfigError, ValidationFailed
 from tidings.ports.alerts import AlertSink
 from tidings.ports.clock import Clock
@@ -149,7 +150,7 @@ def create_sms_channel(
         providers,
         transport,
         clock,
-        CountryPolicy(_find_countries(settings, urls[0].sender), allows_premium=settings.allow_premium),
+        _create_country_policy(settings, urls[0].sender),
         alerts,
         spending=_create_guard(settings, store, clock, alerts),
         max_segments=settings.max_segments,
@@ -157,6 +158,16 @@ def create_sms_channel(
         duplicate_ok=frozenset(settings.duplicate_ok),
         jitter=jitter,
     )
+
+
+def create_country_policy(settings: SmsSettings) -> CountryPolicy | None:
+    """Return the countries that may be reached, None if there is no provider. Raises ConfigError."""
+    urls = list_provider_urls(settings)
+    return _create_country_policy(settings, urls[0].sender) if urls else None
+
+
+def _create_country_policy(settings: SmsSettings, sender: str | None) -> CountryPolicy:
+    return CountryPolicy(_find_countries(settings, sender), allows_premium=settings.allow_premium)
 
 
 def _create_guard(
@@ -312,6 +323,6 @@ def _find_countries(settings: SmsSettings, sender: str | None) -> frozenset[str]
     raise ConfigError(setting, "is required unless the sender is a number; set it to ISO 3166-1 codes such as DE,AT")
 
 
-def load_sms_settings() -> SmsSettings:
+def load_sms_settings(settings: Settings) -> SmsSettings:
     """Return the settings of the SMS channel. Raises ConfigError."""
-    return load_channel_settings(SmsSettings, PREFIX, aliases={SHORT_NAME: "url"})
+    return load_plugin_settings(SmsSettings, PREFIX, aliases={SHORT_NAME: "url"}, values=settings.channel_values)

@@ -63,10 +63,6 @@ class WebhookChannel:
     async def open(self) -> None:
         """Do nothing: connections are opened when needed."""
 
-    def check_endpoint(self, url: str) -> None:
-        """Check the URL of an endpoint before it is stored. Raises ValidationFailed for the field `address`."""
-        check_url(url, "address", self._trusted_hosts)
-
     def compose(self, content: RenderedMessage, context: ComposeContext) -> bytes:
         """Return the payload of one message as JSON. Raises ValidationFailed if it has more than 20 000 bytes."""
         return encode_payload(content, context, self._clock.now())

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from tidings.channels.channel_settings import load_channel_settings
 from tidings.channels.http.check_responses import read_endpoint_response
 from tidings.channels.http.origin import check_url, parse_trusted_hosts
 from tidings.channels.plugin import ChannelContext, CheckContext
@@ -15,6 +14,7 @@ from tidings.channels.webhook.settings import (
     probe_events_endpoint,
 )
 from tidings.channels.webhook.signing import generate_secret
+from tidings.config.plugin_settings import load_plugin_settings
 from tidings.config.settings import Settings
 from tidings.errors import ConfigError, ValidationFailed
 from tidings.model.channel import ChannelTraits
@@ -31,22 +31,22 @@ class WebhookPlugin:
         disable_after=DISABLE_AFTER,
     )
 
-    def is_configured(self, _settings: Settings) -> bool:
+    def is_configured(self, settings: Settings) -> bool:
         """Return whether webhooks are enabled. Raises ConfigError naming the setting and the fix."""
-        return load_webhook_settings().enabled
+        return load_webhook_settings(settings).enabled
 
-    def parse_address(self, address: str) -> str:
+    def parse_address(self, address: str, settings: Settings) -> str:
         """Return the URL of an endpoint. Raises ValueError with what it must be."""
-        trusted_hosts = parse_trusted_hosts(load_webhook_settings().trusted_hosts, f"{PREFIX}TRUSTED_HOSTS")
+        trusted_hosts = parse_trusted_hosts(load_webhook_settings(settings).trusted_hosts, f"{PREFIX}TRUSTED_HOSTS")
         try:
             check_url(address, "address", trusted_hosts)
         except ValidationFailed as error:
             raise ValueError(error.field_errors[0].message) from None
         return address
 
-    async def check(self, _context: CheckContext) -> Sequence[CheckResult]:
+    async def check(self, context: CheckContext) -> Sequence[CheckResult]:
         """Reach the endpoint of status events, without sending one. Raises ConfigError."""
-        exchange = await probe_events_endpoint(load_webhook_settings())
+        exchange = await probe_events_endpoint(load_webhook_settings(context.settings))
         return [] if exchange is None else [read_endpoint_response("status events", exchange, f"{PREFIX}EVENTS_URL")]
 
     def create_secrets(self) -> tuple[str, ...]:
@@ -55,12 +55,12 @@ class WebhookPlugin:
 
     def create(self, context: ChannelContext) -> WebhookChannel:
         """Return the channel, not opened yet. Raises ConfigError naming the setting and the fix."""
-        channel = create_webhook_channel(load_webhook_settings(), context.clock)
+        channel = create_webhook_channel(load_webhook_settings(context.settings), context.clock)
         if channel is None:
             raise ConfigError(f"{PREFIX}ENABLED", "is false; set it to true")
         return channel
 
 
-def load_webhook_settings() -> WebhookSettings:
+def load_webhook_settings(settings: Settings) -> WebhookSettings:
     """Return the settings of the webhook channel. Raises ConfigError."""
-    return load_channel_settings(WebhookSettings, PREFIX)
+    return load_plugin_settings(WebhookSettings, PREFIX, values=settings.channel_values)

@@ -47,7 +47,7 @@ class WebPushPlugin:
         """Return the settings with their sources. Raises ConfigError."""
         return list_webpush_settings(settings)
 
-    def parse_address(self, _address: str) -> str:
+    def parse_address(self, _address: str, _settings: Settings) -> str:
         """Raise ValueError: devices are registered by the browser."""
         raise ValueError("must be registered by the browser with POST /api/push/subscribe")
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from tidings.channels.channel_settings import list_channel_settings, load_channel_settings
+from tidings.config.plugin_settings import list_plugin_settings, load_plugin_settings
 from tidings.config.settings import Settings, SettingSource
 
 PREFIX: Final = "TIDINGS_WEBPUSH__"
@@ -67,7 +67,7 @@ class WebPushSettings(BaseModel):
 
 def load_webpush_settings(settings: Settings) -> WebPushSettings:
     """Return the settings of the channel. Raises ConfigError naming the setting and the fix."""
-    loaded = load_channel_settings(WebPushSettings, PREFIX, aliases=SHORT_NAMES, values=settings.channel_values)
+    loaded = load_plugin_settings(WebPushSettings, PREFIX, aliases=SHORT_NAMES, values=settings.channel_values)
     if "subject" in loaded.model_fields_set:
         return loaded
     return loaded.model_copy(update={"subject": _default_subject(settings.frontend_url)})
@@ -75,7 +75,7 @@ def load_webpush_settings(settings: Settings) -> WebPushSettings:
 
 def list_webpush_settings(settings: Settings) -> Sequence[SettingSource]:
     """Return the settings with their values and sources. Raises ConfigError."""
-    return list_channel_settings(
+    return list_plugin_settings(
         load_webpush_settings(settings), PREFIX, aliases=SHORT_NAMES, values=settings.channel_values
     )
 

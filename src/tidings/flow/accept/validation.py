@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import msgspec
+from msgspec import structs
 
 from tidings.errors import FieldError, ValidationFailed
 from tidings.flow.catalog import Catalog
 from tidings.model.links import validate_link
 from tidings.model.notification import Notification
-from tidings.model.plan_options import PlanOptions
+from tidings.model.plan_options import DigestOptions, PlanOptions, ThrottleOptions
 from tidings.model.request import MAX_SCHEDULE_AHEAD, MAX_VARIABLES_BYTES, NotifyRequest
 from tidings.model.subject import MAX_KEY_LENGTH, MAX_STATE_BYTES, MAX_VERSION, SubjectRequest
 from tidings.model.template import Template
@@ -18,6 +20,7 @@ from tidings.ports.renderer import Renderer
 #: push services store a message for at most 28 days (Firebase Cloud Messaging, "time to live"), so a longer life has
 #: no effect
 MAX_TTL = timedelta(days=28)
+OptionsT = TypeVar("OptionsT", DigestOptions, ThrottleOptions)
 
 
 def build_notification(
@@ -70,7 +73,7 @@ def build_notification(
         subject_version=subject.version if subject else None,
         subject_state=subject.state if subject else None,
         subject_previous_state=subject.previous_state if subject else None,
-        plan=_resolve_plan(request, template),
+        plan=_resolve_plan(request, template, renderer),
     )
     # trial rendering in the fallback locale: the caller learns of an error now, instead of 5 000 failed deliveries
     renderer.render(template, notification, "en", "UTC")
@@ -83,12 +86,24 @@ def unknown_users_error(user_ids: Sequence[str]) -> ValidationFailed:
     return ValidationFailed.for_field("userIds", f"no such user: {shown}; PUT /api/users/ID first", code="unknown_user")
 
 
-def _resolve_plan(request: NotifyRequest, template: Template) -> PlanOptions:
-    """Return the options of the request, or else those of the template. False in the request turns them off."""
+def _resolve_plan(request: NotifyRequest, template: Template, renderer: Renderer) -> PlanOptions:
+    """Return the options of the request, or else those of the template. False in the request turns them off.
+
+    Raises ValidationFailed if the key of a digest or throttle has no value for the variables.
+    """
+
+    def resolve_key(options: OptionsT | None, name: str) -> OptionsT | None:
+        if options is None:
+            return None
+        key = renderer.render_key(template, options.key, request.variables, f"options.{name}.key")
+        return structs.replace(options, key_value=key)
+
+    digest = template.plan.digest if request.digest is None else request.digest or None
+    throttle = template.plan.throttle if request.throttle is None else request.throttle or None
     return PlanOptions(
         steps=template.plan.steps if request.steps is None else request.steps,
-        digest=template.plan.digest if request.digest is None else request.digest or None,
-        throttle=template.plan.throttle if request.throttle is None else request.throttle or None,
+        digest=resolve_key(digest, "digest"),
+        throttle=resolve_key(throttle, "throttle"),
     )
 
 

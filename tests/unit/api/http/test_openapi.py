@@ -24,6 +24,7 @@ def test_sections_and_routes_are_in_the_order_of_their_use(capsys: pytest.Captur
         "events",
         "domain events",
         "templates",
+        "audiences",
         "explain",
         "channels",
         "providers",

@@ -124,4 +124,4 @@ def test_the_extra_is_required_to_enable_the_channel(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys.modules[type(plugin).__module__], "find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r"TIDINGS_CHAT__ENABLED: .*pip install 'tidings\[chat\]'"):
         plugin.is_configured(Settings())
-    assert plugin.parse_address(" slack://T1/B1/abc ") == "slack://T1/B1/abc"
+    assert plugin.parse_address(" slack://T1/B1/abc ", Settings()) == "slack://T1/B1/abc"

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from tidings.channels.email.hooks.reader import EmailHookReader, list_hooks
+from tidings.channels.email.hooks.reader import EmailHooks, list_hooks
 from tidings.channels.email.settings import EmailSettings
 from tidings.channels.plugin import HookReading, HookRequest
 from tidings.errors import NotFound, Unauthenticated, ValidationFailed
@@ -34,7 +34,7 @@ async def read(
     provider: str,
     body: bytes,
     settings: EmailSettings = SETTINGS,
-    reader: EmailHookReader | None = None,
+    hooks: EmailHooks | None = None,
     *,
     authorization: str | None = None,
     signature: str | None = None,
@@ -42,7 +42,7 @@ async def read(
     headers = {"authorization": authorization, "x-tidings-signature": signature}
     given = {name: value for name, value in headers.items() if value is not None}
     request = HookRequest(provider, f"/hooks/email/{provider}", "", given, body, NOW)
-    return await (reader or EmailHookReader()).read(request, settings)
+    return await (hooks or EmailHooks(settings)).read(request)
 
 
 def build_basic(password: str) -> str:
@@ -282,13 +282,13 @@ def build_bounce(kind: str, subtype: str = "General", **recipient: str) -> Json:
     return build_mail(notificationType="Bounce", bounce=bounce)
 
 
-def make_reader(fetched: list[str] | None = None) -> EmailHookReader:
+def make_hooks(fetched: list[str] | None = None, settings: EmailSettings = SETTINGS) -> EmailHooks:
     def fetch(url: str) -> bytes:
         if fetched is not None:
             fetched.append(url)
         return CERTIFICATE
 
-    return EmailHookReader(fetch)
+    return EmailHooks(settings, fetch)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def make_reader(fetched: list[str] | None = None) -> EmailHookReader:
     ],
 )
 async def test_c55_events_of_ses(message: Json, status: ReceiptStatus | None, cause: EventCause) -> None:
-    [event] = (await read("ses", build_sns(message), reader=make_reader())).events
+    [event] = (await read("ses", build_sns(message), hooks=make_hooks())).events
     assert (event.status, event.cause, event.recipient) == (status, cause, "ana@example.org")
     assert (event.message_id, event.delivery_id) == ("0100ses", OWN)
 
@@ -329,7 +329,7 @@ async def test_c55_events_of_ses(message: Json, status: ReceiptStatus | None, ca
 async def test_c54_a_bounce_of_two_recipients_has_two_events() -> None:
     message = build_bounce("Permanent", status="5.1.1")
     message["bounce"]["bouncedRecipients"].append({"emailAddress": "ben@example.org", "status": "4.2.2"})
-    events = (await read("ses", build_sns(message), reader=make_reader())).events
+    events = (await read("ses", build_sns(message), hooks=make_hooks())).events
     assert [(event.recipient, event.cause) for event in events] == [
         ("ana@example.org", EventCause.HARD_BOUNCE),
         ("ben@example.org", EventCause.SOFT_BOUNCE),
@@ -338,9 +338,9 @@ async def test_c54_a_bounce_of_two_recipients_has_two_events() -> None:
 
 async def test_c50_the_certificate_of_sns_is_loaded_once() -> None:
     fetched: list[str] = []
-    reader = make_reader(fetched)
+    hooks = make_hooks(fetched)
     for version in ("1", "2"):
-        assert (await read("ses", build_sns(build_mail(eventType="Send"), version), reader=reader)).events
+        assert (await read("ses", build_sns(build_mail(eventType="Send"), version), hooks=hooks)).events
     assert fetched == [CERTIFICATE_URL]
 
 
@@ -360,17 +360,17 @@ async def test_c50_the_certificate_of_sns_is_loaded_once() -> None:
 )
 async def test_c50_an_envelope_of_another_topic_key_or_host_is_refused(body: bytes) -> None:
     with pytest.raises(Unauthenticated):
-        await read("ses", body, reader=make_reader())
+        await read("ses", body, hooks=make_hooks())
 
 
 async def test_a_subscription_to_confirm_is_reported() -> None:
     signed = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
     url = "https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription&Token=t"
     fields = {"Type": "SubscriptionConfirmation", "Token": "t", "SubscribeURL": url}
-    reading = await read("ses", build_sns("confirm", signed=signed, **fields), reader=make_reader())
+    reading = await read("ses", build_sns("confirm", signed=signed, **fields), hooks=make_hooks())
     assert reading.events == []
     assert reading.notice is not None
     assert url in reading.notice
     foreign = build_sns("confirm", signed=signed, **(fields | {"SubscribeURL": "https://evil.example/"}))
     with pytest.raises(Unauthenticated):
-        await read("ses", foreign, reader=make_reader())
+        await read("ses", foreign, hooks=make_hooks())

@@ -94,17 +94,17 @@ def test_the_channel_is_configured_by_two_variables(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TIDINGS_EMAIL_FROM", "Shop <news@shop.example>")
     monkeypatch.setenv("TIDINGS_EMAIL__BRAND_COLOR", "#FF0000")
     assert plugin.is_configured(Settings())
-    settings = load_email_settings()
+    settings = load_email_settings(Settings())
     assert (settings.smtp_urls, settings.brand, settings.brand_color) == (("smtp://a", "smtps://b"), "Shop", "#ff0000")
     monkeypatch.setenv("TIDINGS_EMAIL__BRAND_COLOR", "red")
     with pytest.raises(ConfigError, match="TIDINGS_EMAIL__BRAND_COLOR"):
-        load_email_settings()
+        load_email_settings(Settings())
 
 
 def test_the_plugin_stores_addresses_in_one_spelling() -> None:
-    assert plugin.parse_address("Ann@EXAMPLE.com") == "Ann@example.com"
+    assert plugin.parse_address("Ann@EXAMPLE.com", Settings()) == "Ann@example.com"
     with pytest.raises(ValueError, match="must be an e-mail address"):
-        plugin.parse_address("ann")
+        plugin.parse_address("ann", Settings())
 
 
 def test_without_a_relay_there_is_no_channel() -> None:

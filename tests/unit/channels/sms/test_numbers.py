@@ -43,17 +43,28 @@ def test_only_allowed_countries_are_reached() -> None:
     assert policy.find_refusal(parse_number("+16502530000")) is None
     assert policy.find_refusal(parse_number("+491701234567")) is None
     # the same country code as the United States
-    assert policy.find_refusal(parse_number("+18765550123")) == "the country of the number (JM) is not allowed"
-    assert policy.find_refusal(parse_number("+447400123456")) == "the country of the number (GB) is not allowed"
+    assert (
+        policy.find_refusal(parse_number("+18765550123"))
+        == "the country of the number (JM) is not allowed; an operator can allow it in TIDINGS_SMS__COUNTRIES"
+    )
+    assert (
+        policy.find_refusal(parse_number("+447400123456"))
+        == "the country of the number (GB) is not allowed; an operator can allow it in TIDINGS_SMS__COUNTRIES"
+    )
 
 
 def test_numbers_of_no_country_need_all_countries() -> None:
     satellite = parse_number("+8816 1234 5678")
     assert satellite.country is None
-    assert CountryPolicy(frozenset({"US"})).find_refusal(satellite) == "the country of the number (+881) is not allowed"
+    assert (
+        CountryPolicy(frozenset({"US"})).find_refusal(satellite)
+        == "the country of the number (+881) is not allowed; an operator can allow it in TIDINGS_SMS__COUNTRIES"
+    )
     assert CountryPolicy(frozenset({"*"})).find_refusal(satellite) is None
 
 
 @pytest.mark.parametrize("text", ["+1 900 253 0000", "+49 900 1 123456", "+44 909 012 3456"])
 def test_premium_rates_are_refused_in_every_country(text: str) -> None:
-    assert CountryPolicy(frozenset({"*"})).find_refusal(parse_number(text)) == "the number has a premium rate"
+    assert CountryPolicy(frozenset({"*"})).find_refusal(parse_number(text)) == (
+        "the number has a premium rate; an operator can allow it in TIDINGS_SMS__ALLOW_PREMIUM"
+    )

@@ -49,7 +49,9 @@ def test_a_refusal_names_the_cap_the_setting_and_when_it_ends() -> None:
 
 def test_numbers_with_a_premium_rate_are_refused_unless_they_are_allowed() -> None:
     number = parse_number(PREMIUM)
-    assert CountryPolicy(frozenset({"GB"})).find_refusal(number) == "the number has a premium rate"
+    assert CountryPolicy(frozenset({"GB"})).find_refusal(number) == (
+        "the number has a premium rate; an operator can allow it in TIDINGS_SMS__ALLOW_PREMIUM"
+    )
     assert CountryPolicy(frozenset({"GB"}), allows_premium=True).find_refusal(number) is None
     assert CountryPolicy(frozenset({"DE"}), allows_premium=True).find_refusal(number) is not None
 

@@ -10,9 +10,10 @@ from msgspec import structs
 from standardwebhooks import Webhook
 
 from tidings.channels.http.transport import HttpTransport, TransportLimits
-from tidings.channels.webhook import WebhookChannel, WebhookSettings, create_webhook_channel, generate_secret
+from tidings.channels.webhook import WebhookChannel, WebhookSettings, create_webhook_channel, generate_secret, plugin
 from tidings.channels.webhook.response_policy import DEFAULT_RETRY_POLICY
-from tidings.errors import ConfigError, ValidationFailed
+from tidings.config.settings import Settings
+from tidings.errors import ConfigError
 from tidings.model.contact_point import ContactPoint
 from tidings.model.delivery import OutboundMessage
 from tidings.model.outcome import Accepted, InvalidTarget, PermanentFailure, RetryLater
@@ -185,8 +186,8 @@ async def test_an_endpoint_with_a_private_address_gets_nothing(endpoint: Endpoin
 
 @pytest.mark.parametrize("url", ["http://hooks.example.com/", "https://user:pw@hooks.example.com/", "mailto:x@y.z"])
 async def test_an_invalid_endpoint_is_refused_when_stored_and_when_sent(endpoint: Endpoint, url: str) -> None:
-    with pytest.raises(ValidationFailed, match="address: "):
-        endpoint.channel.check_endpoint(url)
+    with pytest.raises(ValueError, match=r"must |user"):
+        plugin.parse_address(url, Settings())
     outcome = await endpoint.channel.send(endpoint.make_message(url=url))
     assert isinstance(outcome, PermanentFailure)
     assert outcome.is_target_suspect

@@ -19,6 +19,7 @@ from tidings.model.audience import (
     users,
 )
 from tidings.model.notification import Notification, NotificationState
+from tidings.model.plan_options import DigestOptions, ThrottleOptions
 from tidings.model.priority import Priority
 from tidings.model.request import NotifyRequest
 from tidings.rendering.minijinja_renderer import MinijinjaRenderer
@@ -170,3 +171,15 @@ def test_paths_and_web_addresses_may_be_opened(validation: RequestValidation, ur
 )
 def test_mentioned_users_include_all_parts_except_exclusions(audience: Audience, ids: list[str]) -> None:
     assert mentioned_user_ids(audience) == ids
+
+
+def test_keys_of_digest_and_throttle_are_resolved_with_the_variables(validation: RequestValidation) -> None:
+    digest, throttle = DigestOptions("title", 600), ThrottleOptions(3, 60)
+    notification = validation(replace(REQUEST, digest=digest, throttle=throttle))
+    assert notification.plan.digest == DigestOptions("title", 600, key_value="Hello")
+    assert notification.plan.throttle == ThrottleOptions(3, 60, key_value="")
+
+
+def test_c36_a_key_whose_variable_is_missing_is_refused_at_accept(validation: RequestValidation) -> None:
+    assert validation.errors(replace(REQUEST, digest=DigestOptions("eventId", 600))) == ["options.digest.key"]
+    assert validation.errors(replace(REQUEST, throttle=ThrottleOptions(3, 60, "eventId"))) == ["options.throttle.key"]

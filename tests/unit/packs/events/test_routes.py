@@ -11,6 +11,7 @@ from starlette.types import Message
 
 from tidings.api.accepting.idempotency import IdempotencyContext, KeyHeader
 from tidings.api.http import problem_details, query_params
+from tidings.config.settings import Settings
 from tidings.errors import Forbidden
 from tidings.model.template import Category
 from tidings.model.user import User
@@ -41,6 +42,7 @@ class FakePackContext:
         self.store: Store = store
         self.notifier: NotificationAcceptor = notifier
         self.clock: Clock = clock
+        self.settings = Settings()
         self.secret_key = "a secret of at least 32 characters!"
         self.channels: Mapping[str, Channel] = {}
 

@@ -9,9 +9,8 @@ from cachetools import LRUCache
 
 from tidings.channels.email.hooks import dsn, generic, mailgun, postmark, ses
 from tidings.channels.email.hooks.fields import verify_secret
-from tidings.channels.email.settings import EmailSettings, load_email_settings
+from tidings.channels.email.settings import EmailSettings
 from tidings.channels.plugin import FeedbackPolicy, HookReading, HookRequest
-from tidings.config.settings import Settings
 from tidings.errors import NotFound
 from tidings.model.receipt import ProviderEvent
 from tidings.model.suppression import SoftBouncePolicy
@@ -20,16 +19,29 @@ from tidings.model.suppression import SoftBouncePolicy
 _MAX_CERTIFICATES: Final = 8
 
 
-class EmailHookReader:
-    """Reads the calls of all providers. One per process: it keeps the certificates of SNS."""
+class EmailHooks:
+    """Implements `tidings.channels.plugin.ChannelHooks`. One per process: it keeps the certificates of SNS."""
 
-    def __init__(self, fetch_certificate: Callable[[str], bytes] = ses.fetch_certificate) -> None:
+    def __init__(
+        self, settings: EmailSettings, fetch_certificate: Callable[[str], bytes] = ses.fetch_certificate
+    ) -> None:
         """fetch_certificate: returns the PEM certificate at a URL; it may block. Raises Unauthenticated."""
+        self._settings = settings
         self._fetch_certificate = fetch_certificate
         self._certificates: LRUCache[str, bytes] = LRUCache(_MAX_CERTIFICATES)
+        #: the providers whose secrets are set
+        self.providers = list_hooks(settings)
+        policy = SoftBouncePolicy(
+            settings.soft_bounces,
+            timedelta(days=settings.soft_bounce_days),
+            timedelta(days=settings.soft_bounce_pause_days),
+        )
+        #: when bounces suppress an address, and how long a provider may be silent
+        self.feedback = FeedbackPolicy(policy, timedelta(hours=settings.max_silence_hours))
 
-    async def read(self, request: HookRequest, settings: EmailSettings) -> HookReading:
+    async def read(self, request: HookRequest) -> HookReading:
         """Return the events of a call. Raises Unauthenticated, ValidationFailed, NotFound for an unknown provider."""
+        settings = self._settings
         if request.provider == "ses":
             return await self._read_ses(request, settings.ses_topics)
         if request.provider == "mailgun" and settings.mailgun_signing_key is not None:
@@ -58,31 +70,6 @@ _SHARED_SECRET: Final[dict[str, Callable[..., Sequence[ProviderEvent]]]] = {
     "postmark": postmark.read_events,
     "dsn": dsn.read_events,
 }
-
-
-class EmailHooks:
-    """The part of the plug-in that reads the calls of providers. Implements `tidings.channels.plugin.HasHooks`."""
-
-    _reader = EmailHookReader()
-
-    def list_hooks(self, _settings: Settings) -> Sequence[str]:
-        """Return the providers whose secrets are set. Raises ConfigError."""
-        return list_hooks(load_email_settings())
-
-    async def read_hook(self, request: HookRequest) -> HookReading:
-        """Return the events of a call. Raises Unauthenticated, ValidationFailed."""
-        return await self._reader.read(request, load_email_settings())
-
-    @property
-    def feedback(self) -> FeedbackPolicy:
-        """When bounces suppress an address, and how long a provider may be silent. Raises ConfigError."""
-        settings = load_email_settings()
-        policy = SoftBouncePolicy(
-            settings.soft_bounces,
-            timedelta(days=settings.soft_bounce_days),
-            timedelta(days=settings.soft_bounce_pause_days),
-        )
-        return FeedbackPolicy(policy, timedelta(hours=settings.max_silence_hours))
 
 
 def list_hooks(settings: EmailSettings) -> Sequence[str]:
