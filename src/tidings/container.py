@@ -32,7 +32,7 @@ from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.flow.recover.reconciler import Reconciler
 from tidings.inbox_service import InboxService
 from tidings.model.ids import new_id
-from tidings.model.stream import CountBy
+from tidings.model.stream import CountBy, StreamAccess
 from tidings.observability import metrics
 from tidings.observability.alerts import AlertRegistry
 from tidings.observability.provider_metrics import create_hook_series
@@ -46,7 +46,7 @@ from tidings.packs.discovery import (
     load_catalog,
     load_packs,
 )
-from tidings.packs.events.repository import find_stream
+from tidings.packs.events.repository import find_stream, has_ticket
 from tidings.packs.streams.epochs import StreamEpochs
 from tidings.packs.streams.room_node import RoomDefaults, RoomNode
 from tidings.packs.streams.viewers import Timing, ViewerRegistry
@@ -418,14 +418,16 @@ def _create_rooms(core: Core, broadcaster: Broadcaster, database_health: Backend
         max_total=settings.stream_connections,
     )
     return RoomNode(
-        StreamEpochs(core.store, core.pipeline, core.clock, find_stream),
+        StreamEpochs(core.store, core.pipeline, core.clock, find_stream, has_ticket),
         create_presence(settings.redis, settings.queue_prefix),
         broadcaster,
         core.clock,
         registry,
         # a process that is restarted on the same address removes the leases of the one before
         node=f"{platform.node()}:{settings.host}:{settings.port}#{new_id(core.clock.now())}",
-        defaults=RoomDefaults(settings.stream_grace, CountBy(settings.stream_count_by)),
+        defaults=RoomDefaults(
+            settings.stream_grace, CountBy(settings.stream_count_by), StreamAccess(settings.stream_access)
+        ),
         database_health=database_health,
     )
 

@@ -152,6 +152,16 @@ async def test_each_part_of_the_documented_pack_works(documented: Path, tmp_path
         assert re.fullmatch(r"Bitte bis .+ \d{2}:\d{2} zurückgeben\.", item["body"])
         token = server.user_token("ben")
         assert (await server.expect(200, "GET", "/api/inbox", token=token)).read(Json)["items"] == []
+        # the rule: a loan that is over is not reminded of, and explain says which rule decided with which inputs
+        over = (due - timedelta(days=9)).isoformat()
+        variables = {"bookId": "emma", "title": "Emma", "dueAt": over}
+        body = {"userId": "ben", "templateCode": "LOAN_DUE", "variables": variables}
+        accepted = (await server.expect(202, "POST", "/api/notifications", body)).read(Json)
+        assert (await server.wait_until_finished(accepted["id"])).skipped > 0
+        why = (await server.expect(200, "GET", f"/api/explain?userId=ben&notificationId={accepted['id']}")).read(Json)
+        skip = next(skip for skip in why["skips"] if skip["channel"] == "inapp")
+        assert (skip["reason"], skip["detail"]) == ("pack_rule", {"rule": "loan_is_over", "dueAt": over})
+        assert any("the rule loan_is_over of a pack decided against it" in text for text in why["sentences"])
         # settings, check and schema
         _, output, errors = await asyncio.to_thread(tidings, documented, "doctor", "--json", environ=server.environment)
         found = json.loads(output)

@@ -195,6 +195,29 @@ async def test_access_is_refused_with_a_close_code_that_pages_can_read(server: T
         assert (await state_of(server, draft))["viewers"] == 1
 
 
+async def test_e19_a_stream_for_ticket_holders_checks_the_ticket_whenever_a_viewer_joins(server: TidingsServer) -> None:
+    await server.expect(201, "PUT", "/api/users/tina", {})
+    event = await create_event(server)
+    path, host, tina = f"/api/streams/{event}", server.user_token("host"), server.user_token("tina")
+    await server.expect(422, "PUT", path, {"access": "everybody"}, token=host)
+    limited: Json = (await server.expect(200, "PUT", path, {"access": "ticket_holders"}, token=host)).read(Json)
+    assert limited["access"] == "ticket_holders"
+    assert await close_code(server, event, f"token={tina}") == 4403
+    await server.expect(404, "GET", path, token=tina)
+    await server.expect(201, "POST", f"/api/events/{event}/tickets", {"userId": "tina"})
+    short = sign_user_token(USER_SECRET, "tina", timedelta(seconds=2), datetime.now(UTC))
+    async with watch(server, event, "host"), connect(url_of(server, event, f"token={short}")) as socket:
+        await server.expect(204, "DELETE", f"/api/events/{event}/tickets", {"userId": "tina"})
+        # the end of the token closes the connection, and the next one is refused
+        with pytest.raises(ConnectionClosed):
+            await answer_heartbeats(socket)
+        assert socket.close_code == 4401
+    assert await close_code(server, event, f"token={tina}") == 4403
+    await server.expect(200, "PUT", path, {}, token=host)
+    async with watch(server, event, "tina"):
+        assert (await state_of(server, event))["access"] == "users"
+
+
 async def test_connections_per_user_are_limited(server: TidingsServer) -> None:
     event = await create_event(server)
     async with watch(server, event, "cy"), watch(server, event, "cy"), watch(server, event, "cy"):

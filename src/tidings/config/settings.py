@@ -173,6 +173,8 @@ class Settings(BaseSettings):
     stream_heartbeat: float = Field(10.0, ge=0.2, le=60)
     #: what the number of viewers counts: users, or connections
     stream_count_by: Literal["user", "connection"] = "user"
+    #: who may watch the stream of a public event: users with a token, or with a ticket of the event
+    stream_access: Literal["users", "ticket_holders"] = "users"
     #: connections to live rooms per user and process; 0 = no limit
     stream_user_connections: int = Field(20, ge=0, le=100_000)
     #: connections to live rooms per client address and process; 0 = no limit

@@ -21,7 +21,7 @@ from tidings.model.audience import (
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.template import MAX_HOURLY_LIMIT, Category, Template
 from tidings.model.trigger import Trigger
-from tidings.ports.pack import AudienceKind, Pack, TemplateFilter
+from tidings.ports.pack import AudienceKind, Pack, PackRule, TemplateFilter
 
 _T = TypeVar("_T")
 #: maximum number of explicit user ids in one audience; larger sets need an audience kind of their own
@@ -47,6 +47,8 @@ class Catalog:
     traits: Mapping[str, ChannelTraits] = field(default_factory=dict)
     #: type of a domain event → its triggers
     triggers: Mapping[str, Sequence[Trigger]] = field(default_factory=dict)
+    #: name → rule of the plan
+    rules: Mapping[str, PackRule] = field(default_factory=dict)
 
     @classmethod
     def from_packs(
@@ -75,6 +77,7 @@ class Catalog:
             known_channels=tuple(known_channels),
             traits=traits,
             triggers=_group_by_event_type([*(one for pack in packs for one in pack.triggers), *triggers]),
+            rules=_index_by_name("rule", (item for pack in packs for item in pack.rules.items())),
         )
         for category in catalog.categories.values():
             if category.hourly_limit is not None and not 0 <= category.hourly_limit <= MAX_HOURLY_LIMIT:

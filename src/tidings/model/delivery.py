@@ -60,6 +60,8 @@ class SkipReason(StrEnum):
     DEVICE_REPLACED = "device_replaced"
     #: the address bounced, complained or opted out, or an operator suppressed it
     SUPPRESSED = "suppressed"
+    #: a rule of a pack
+    PACK_RULE = "pack_rule"
 
 
 def superseded_detail(notification_id: str) -> Mapping[str, object]:

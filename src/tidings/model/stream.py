@@ -24,12 +24,22 @@ class CountBy(StrEnum):
     CONNECTION = "connection"
 
 
+class StreamAccess(StrEnum):
+    """Who may watch the stream of a public event. Its host always may."""
+
+    #: every user with a valid token
+    USERS = "users"
+    #: users with an active ticket of the event
+    TICKET_HOLDERS = "ticket_holders"
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
     """The settings of a room. None = those of the host, else those of the installation."""
 
     grace_seconds: float | None = None
     count_by: CountBy | None = None
+    access: StreamAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ _REASON_TEMPLATES: Mapping[SkipReason, str] = {
     SkipReason.ALREADY_INFORMED: "at {when}, {user} had last heard the same, so it was not new.",
     SkipReason.DEVICE_REPLACED: "the device had a new subscription by {when}, to which the same message was planned.",
     SkipReason.SUPPRESSED: "the address was suppressed at {when}{suppression}.",
+    SkipReason.PACK_RULE: "{rule} of a pack decided against it at {when}{error}.",
     SkipReason.RATE_LIMITED: "at {when}, {user} had reached the rate limit for an hour{limit}.",
 }
 
@@ -298,6 +299,7 @@ def _format_reason(
         user=facts.user_id,
         when=_format_instant(moment),
         error=f" ({error})" if error else "",
+        rule=f"the rule {detail['rule']}" if "rule" in detail else "a rule",
         setting=f" (set {detail['setting']})" if detail.get("setting") else "",
         newer=f" ({detail['supersededBy']})" if "supersededBy" in detail else "",
         limit=_format_limit(detail),

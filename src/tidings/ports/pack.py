@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from tidings.model.decision import Defer, Skip
+from tidings.model.delivery import SkipReason
 from tidings.model.template import Category, Template
 from tidings.model.trigger import Trigger
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from fastapi import APIRouter
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
 
     from tidings.model.check import CheckResult
+    from tidings.model.notification import Notification
     from tidings.ports.pack_context import PackContext, PackServices
     from tidings.ports.plugin import BackgroundTask, CheckContext
     from tidings.ports.transaction import Transaction
@@ -51,6 +55,31 @@ class AudienceKind:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleInput:
+    """What a rule sees of one recipient on one channel, when it is planned and again just before sending."""
+
+    user_id: str
+    channel: str
+    #: IANA name
+    timezone: str
+    notification: Notification
+    category: Category
+    now: datetime
+
+    def skip(self, **detail: object) -> Skip:
+        """Return the decision that nothing is sent. detail: the inputs of the decision, JSON values."""
+        return Skip(SkipReason.PACK_RULE, detail)
+
+    def defer(self, until: datetime, **detail: object) -> Defer:
+        """Return the decision that nothing is sent before `until`, when all rules are asked again."""
+        return Defer(until, "", detail)
+
+
+#: Pure: reads no database and no clock. None leaves the decision to the next rule
+PackRule = Callable[[RuleInput], Skip | Defer | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Pack:
     """The declarations of a product domain. Discovered through the entry-point group `tidings.packs`."""
 
@@ -62,6 +91,8 @@ class Pack:
     triggers: Sequence[Trigger] = ()
     #: template filters that format values for people
     filters: Mapping[str, TemplateFilter] = field(default_factory=dict)
+    #: name → rule of the plan, asked after those of the engine; explain shows the name and the inputs that it records
+    rules: Mapping[str, PackRule] = field(default_factory=dict)
     #: loads data in advance that the first use would load (such as locale data); called once when a worker starts
     warm_up: Callable[[], object] | None = None
     #: context → routes mounted under `/api`

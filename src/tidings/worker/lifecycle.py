@@ -31,6 +31,7 @@ async def start_worker(container: AppContainer) -> AsyncIterator[Worker]:
         container.clock,
         outcome_buffer.add,
         outcome_buffer.flush_soon,
+        pack_rules=container.catalog.rules,
     )
     metrics.register_gauge(metrics.SENDS_IN_FLIGHT, lambda: limiter.in_flight)
     metrics.register_gauge(metrics.UNWRITTEN_OUTCOMES, lambda: outcome_buffer.pending_count)

@@ -1,23 +1,32 @@
 """Epochs of rooms on both databases: begun once, ended once, and notified once, whoever says so."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlalchemy.schema import CreateTable, DropTable
 
+from tidings.config.settings import Role, Settings
+from tidings.container import AppContainer
 from tidings.errors import ValidationFailed
 from tidings.model.audience import NamedSet
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.request import NotifyRequest
-from tidings.model.stream import CountBy, StreamEpoch, StreamEvent, StreamSettings
+from tidings.model.stream import CountBy, StreamAccess, StreamEpoch, StreamEvent, StreamSettings
 from tidings.model.user import User
-from tidings.packs.streams import pack, repository
+from tidings.packs.streams import pack, repository, tables
 from tidings.packs.streams.epochs import StreamEpochs
 from tidings.packs.streams.notices import GROUP_WINDOW, STABLE_FOR, Notice, stream_host
 from tidings.packs.streams.tickets import TICKET_LIFETIME, TicketService
 from tidings.ports.store import Transaction
+from tidings.stores.engine import sqlite
+from tidings.stores.engine.transaction import connection_of
 from tidings.stores.store import SqlStore
 from tidings.testing.clock import FrozenClock
 from tidings.testing.contracts.samples import make_notification
@@ -45,9 +54,20 @@ class Notifier:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def any_store(request: pytest.FixtureRequest) -> SqlStore:
+def engine_store(request: pytest.FixtureRequest) -> SqlStore:
     store: SqlStore = request.getfixturevalue("store" if request.param == "sqlite" else "postgres_store")
     return store
+
+
+@pytest.fixture
+async def any_store(engine_store: SqlStore) -> AsyncIterator[SqlStore]:
+    """A store with the tables of the pack's own migrations."""
+    store = engine_store
+    async with store.transaction() as tx:
+        await connection_of(tx).execute(CreateTable(tables.stream_access))
+    yield store
+    async with store.transaction() as tx:
+        await connection_of(tx).execute(DropTable(tables.stream_access))
 
 
 @pytest.fixture
@@ -72,7 +92,11 @@ async def epochs(
 
     async with any_store.transaction() as tx:
         await any_store.users.upsert(tx, [User("host")], clock.now())
-    return StreamEpochs(any_store, notifier, clock, find)
+
+    async def has_ticket(_tx: Transaction, _event_id: str, user_id: str) -> bool:
+        return user_id == "ada"
+
+    return StreamEpochs(any_store, notifier, clock, find, has_ticket)
 
 
 async def latest(store: SqlStore, event_id: str = JAZZ) -> StreamEpoch:
@@ -202,6 +226,38 @@ async def test_settings_of_an_event_go_before_those_of_its_host(any_store: SqlSt
         assert await repository.load_settings(tx, JAZZ, "host") == StreamSettings(5.0, CountBy.CONNECTION)
         assert await repository.load_settings(tx, ROCK, "host") == StreamSettings(60.0, CountBy.CONNECTION)
         assert await repository.load_settings(tx, ROCK, None) == StreamSettings()
+
+
+async def test_who_may_watch_is_a_setting_of_the_event_and_of_its_host(any_store: SqlStore) -> None:
+    holders = StreamSettings(access=StreamAccess.TICKET_HOLDERS)
+    async with any_store.transaction() as tx:
+        await repository.save_settings(tx, "host", "host", holders)
+        await repository.save_settings(tx, "event", JAZZ, StreamSettings(access=StreamAccess.USERS))
+        assert (await repository.load_settings(tx, JAZZ, "host")).access is StreamAccess.USERS
+        await repository.save_settings(tx, "event", JAZZ, StreamSettings())
+        assert await repository.load_settings(tx, JAZZ, "host") == holders
+        assert (await repository.export(tx, "host"))["streamAccess"] == "ticket_holders"
+        await repository.erase(tx, "host")
+        assert await repository.load_settings(tx, JAZZ, "host") == StreamSettings()
+
+
+async def test_the_migrations_of_the_pack_create_its_tables(tmp_path: Path) -> None:
+    async with AppContainer.open(Settings(data_dir=tmp_path), role=Role.SERVE) as runtime:
+        path = runtime.settings.sqlite_path
+        assert path is not None
+    engines = sqlite.create_engines(path)
+
+    def find_differences(connection: Connection) -> list[object]:
+        options = {
+            "compare_type": True,
+            "include_name": lambda name, kind, _: kind != "table" or name == "stream_access",
+        }
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), tables.pack_metadata))
+
+    async with engines[1].connect() as connection:
+        assert await connection.run_sync(find_differences) == []
+    for engine in engines:
+        await engine.dispose()
 
 
 async def test_a_ticket_is_redeemed_once_and_within_its_lifetime(any_store: SqlStore, clock: FrozenClock) -> None:

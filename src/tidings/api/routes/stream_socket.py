@@ -174,11 +174,11 @@ class StreamSocket:
             if authorization is None:
                 return CloseCode.TOKEN_EXPIRED
             user_id, authorized_until = authorization
-            event, _ = await self._rooms.find_stream(event_id)
+            event, settings = await self._rooms.find_stream(event_id)
+            if event is None or not await self._rooms.can_watch(event, settings, user_id):
+                return CloseCode.REFUSED
         except BackendError:
             return _TRY_AGAIN_LATER
-        if event is None or not can_watch(event, user_id):
-            return CloseCode.REFUSED
         if not self._rooms.registry.has_capacity(user_id, address):
             return CloseCode.TOO_MANY
         return Admission(user_id, event, authorized_until)
@@ -200,11 +200,6 @@ class StreamSocket:
             if message["type"] == "websocket.disconnect":
                 return int(message.get("code") or 1005)
             self._rooms.mark_seen(viewer)
-
-
-def can_watch(event: StreamEvent, user_id: str) -> bool:
-    """Return whether a user may join the room: that of a public event, or of the user's own."""
-    return event.is_public or event.host_id == user_id
 
 
 def is_trusted_origin(headers: Headers, origins: frozenset[str]) -> bool:

@@ -9,10 +9,10 @@ from pydantic import Field
 from starlette.routing import WebSocketRoute
 
 from tidings.api.context import RouteContext
-from tidings.api.routes.stream_socket import StreamSocket, can_watch
+from tidings.api.routes.stream_socket import StreamSocket
 from tidings.credentials import read_user_token
 from tidings.errors import NotFound
-from tidings.model.stream import CountBy, StreamEvent, StreamSettings
+from tidings.model.stream import CountBy, StreamAccess, StreamEvent, StreamSettings
 from tidings.packs.streams import repository
 from tidings.packs.streams.tickets import TicketService
 from tidings.ports.presence import RoomView
@@ -32,6 +32,7 @@ class StreamSettingsBody(RequestModel):
 
     grace_seconds: Annotated[float | None, Field(ge=0, le=86_400)] = None
     count_by: Literal["user", "connection"] | None = None
+    access: Literal["users", "ticket_holders"] | None = None
 
 
 class StreamSettingsResponse(ResponseModel):
@@ -39,6 +40,7 @@ class StreamSettingsResponse(ResponseModel):
 
     grace_seconds: float | None
     count_by: CountBy | None
+    access: StreamAccess | None
 
 
 class StreamResponse(ResponseModel):
@@ -53,6 +55,8 @@ class StreamResponse(ResponseModel):
     viewers: int
     grace_seconds: float
     count_by: CountBy
+    #: who may watch: `users` with a token, or `ticket_holders` of the event
+    access: StreamAccess
     started_at: datetime | None
     ended_at: datetime | None
 
@@ -190,7 +194,7 @@ def _add_tickets(routes: APIRouter, context: RouteContext) -> None:
 async def _find_visible(context: RouteContext, event_id: str, user_id: str) -> tuple[StreamEvent, StreamSettings]:
     """Return an event and the settings of its room. user_id: empty = an API key. Raises NotFound."""
     event, settings = await context.runtime.rooms.find_stream(event_id)
-    if event is None or (user_id and not can_watch(event, user_id)):
+    if event is None or (user_id and not await context.runtime.rooms.can_watch(event, settings, user_id)):
         raise _not_found()
     return event, settings
 
@@ -213,6 +217,7 @@ async def _build_response(context: RouteContext, event: StreamEvent, settings: S
         viewers=_count(view, count_by),
         grace_seconds=rooms.defaults.grace if settings.grace_seconds is None else settings.grace_seconds,
         count_by=count_by,
+        access=settings.access or rooms.defaults.access,
         started_at=None if latest is None else latest.started_at,
         ended_at=None if latest is None else latest.ended_at,
     )
@@ -225,7 +230,11 @@ def _count(view: RoomView | None, count_by: CountBy) -> int:
 
 
 def _to_settings(body: StreamSettingsBody) -> StreamSettings:
-    return StreamSettings(body.grace_seconds, None if body.count_by is None else CountBy(body.count_by))
+    return StreamSettings(
+        body.grace_seconds,
+        None if body.count_by is None else CountBy(body.count_by),
+        None if body.access is None else StreamAccess(body.access),
+    )
 
 
 def _not_found() -> NotFound:

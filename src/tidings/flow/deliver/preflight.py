@@ -1,17 +1,18 @@
 """The preflight check: whether a planned delivery may still be sent. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
 
-from tidings.flow.plan.candidate import Candidate, PlanContext
+from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import decide
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import ClaimedDelivery
 from tidings.model.notification import Notification
 from tidings.model.template import Category
+from tidings.ports.pack import PackRule
 
 #: A delivery planned longer ago than this is checked against its audience again. Every retry waits longer, so a ticket
 #: that is returned in the meantime stops the message. In a long broadcast this costs one query per claim.
@@ -48,10 +49,11 @@ def preflight(
     channels: Collection[str],
     traits: ChannelTraits = DEFAULT_TRAITS,
     senders: Collection[str] = (),
+    pack_rules: Mapping[str, PackRule] = NO_RULES,
 ) -> Skip | Defer | None:
     """Ask the rules of the plan again, with the data of now. Returns what stops this delivery, None if it may be sent.
 
-    channels: those that are configured. traits, senders: of the delivery's channel.
+    channels: those that are configured. traits, senders: of the delivery's channel. pack_rules: name → rule.
     """
     candidate = Candidate(
         delivery.user_id,
@@ -73,5 +75,6 @@ def preflight(
         min_lifetime=MIN_LIFETIME,
         get_traits=lambda _channel: traits,
         get_senders=lambda _channel: senders,
+        pack_rules=pack_rules,
     )
     return decide(candidate, context).decision

@@ -18,6 +18,7 @@ from tidings.flow.deliver.freshness import JobRefresher, Reload
 from tidings.flow.deliver.preflight import DeliveryJob, preflight
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.slow_sends import SendTask, SlowSendWaiter
+from tidings.flow.plan.candidate import NO_RULES
 from tidings.model.contact_point import NO_CONTACT_POINT, ContactPoint
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import AttemptResult, HoldRecord, OutboundMessage, SkipReason, SkipRecord
@@ -25,6 +26,7 @@ from tidings.model.notification import StopReason
 from tidings.model.outcome import Outcome, RetryLater
 from tidings.ports.channel import Channel, ComposeContext, Destination, HasDestinations, HasSenders
 from tidings.ports.clock import Clock
+from tidings.ports.pack import PackRule
 
 log = structlog.get_logger(__name__)
 
@@ -57,11 +59,13 @@ class DeliverySender:
         clock: Clock,
         on_outcome: Callable[[AttemptResult], Awaitable[None]],
         on_idle: Callable[[], None] = lambda: None,
+        *,
+        pack_rules: Mapping[str, PackRule] = NO_RULES,
     ) -> None:
         """Create a sender.
 
         on_outcome: awaited with each outcome; while it blocks, the send keeps its slot. on_idle: called when a batch
-        has ended and nothing else is in flight.
+        has ended and nothing else is in flight. pack_rules: name → rule, of all packs.
         """
         self._channels = channels
         self._render_cache = render_cache
@@ -69,6 +73,7 @@ class DeliverySender:
         self._clock = clock
         self._on_outcome = on_outcome
         self._on_idle = on_idle
+        self._pack_rules = pack_rules
         self._channels_with_destinations = {
             name: channel for name, channel in channels.items() if isinstance(channel, HasDestinations)
         }
@@ -240,6 +245,7 @@ class DeliverySender:
             channels=self._channels,
             traits=job.traits,
             senders=self._senders.get(delivery.channel, ()),
+            pack_rules=self._pack_rules,
         )
         match decision:
             case None:

@@ -246,6 +246,7 @@ class FanOut:
             now=now,
             informed=informed,
             get_traits=self._catalog.get_traits,
+            pack_rules=self._catalog.rules,
         )
 
     async def _load_progress(self, notification_ids: Sequence[str]) -> list[Notification]:

@@ -3,11 +3,11 @@
 The decisions are those of `tidings.flow.plan`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tidings.flow.plan.candidate import Candidate, PlanContext
+from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import decide
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.contact_point import NO_CONTACT_POINT
@@ -16,6 +16,7 @@ from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.template import Category
+from tidings.ports.pack import PackRule
 
 
 @dataclass(slots=True)
@@ -36,15 +37,16 @@ def plan_page(
     now: datetime,
     informed: Collection[str] = (),
     get_traits: Callable[[str], ChannelTraits] = lambda _channel: DEFAULT_TRAITS,
+    pack_rules: Mapping[str, PackRule] = NO_RULES,
 ) -> Plan:
     """Plan a page of recipients.
 
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
-    of the notification's subject. get_traits: channel → traits.
+    of the notification's subject. get_traits: channel → traits. pack_rules: name → rule.
     """
     plan = Plan()
-    context = PlanContext(notification, category, channels, now, get_traits=get_traits)
+    context = PlanContext(notification, category, channels, now, get_traits=get_traits, pack_rules=pack_rules)
     requested_channels = notification.channels or channels
     for recipient in page:
         for channel in requested_channels:

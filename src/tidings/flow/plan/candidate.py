@@ -1,7 +1,8 @@
 """The inputs of the rules: a candidate, and the context that all candidates of a notification share."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import TypeAlias
 
 import msgspec
@@ -12,10 +13,14 @@ from tidings.model.decision import Defer, Skip
 from tidings.model.notification import Notification
 from tidings.model.suppression import Suppression
 from tidings.model.template import Category
+from tidings.ports.pack import PackRule
 
 
 def _get_default_traits(_channel: str) -> ChannelTraits:
     return DEFAULT_TRAITS
+
+
+NO_RULES: Mapping[str, PackRule] = MappingProxyType({})
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -54,6 +59,8 @@ class PlanContext(msgspec.Struct, frozen=True):
     get_traits: Callable[[str], ChannelTraits] = _get_default_traits
     #: channel → its senders, such as phone numbers
     get_senders: Callable[[str], Collection[str]] = lambda _channel: ()
+    #: name → rule of a pack
+    pack_rules: Mapping[str, PackRule] = NO_RULES
 
 
 #: Returns None to leave the decision to the next rule. `ConsentGranted` does so too, and records why the user receives

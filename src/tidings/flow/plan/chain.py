@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from tidings.flow.plan.candidate import Candidate, PlanContext, Rule
+from tidings.flow.plan.pack_rules import apply_pack_rules
 from tidings.flow.plan.rules.audience_membership import check_audience_membership
 from tidings.flow.plan.rules.cancellation import check_cancellation
 from tidings.flow.plan.rules.channel_setup import check_channel_setup
@@ -50,4 +51,4 @@ def decide(candidate: Candidate, context: PlanContext) -> Verdict:
             consent = outcome.rule
             continue
         return Verdict(outcome, consent)
-    return Verdict(None, consent)
+    return Verdict(apply_pack_rules(candidate, context), consent)

@@ -36,6 +36,13 @@ async def find_stream(tx: Transaction, event_id: str) -> StreamEvent | None:
     return StreamEvent(event_id, row.title, row.host_id, is_public=is_public)
 
 
+async def has_ticket(tx: Transaction, event_id: str, user_id: str) -> bool:
+    """Whether a user has an active ticket of an event."""
+    c = tickets.c
+    query = select(c.user_id).where(c.event_id == event_id, c.user_id == user_id, c.status == "active")
+    return await connection_of(tx).scalar(query) is not None
+
+
 async def has_event(tx: Transaction, event_id: str) -> bool:
     """Whether there is an event with this id."""
     return await connection_of(tx).scalar(select(events.c.id).where(events.c.id == event_id)) is not None

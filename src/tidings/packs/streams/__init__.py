@@ -5,6 +5,8 @@ Gives: epochs of rooms, the category and template `STREAM_ENDED`, the audience `
 Never: decides an end by itself, or sends anything.
 """
 
+from pathlib import Path
+
 from tidings.packs.streams.repository import erase, export, select_stream_host
 from tidings.packs.streams.templates import CATEGORIES, TEMPLATES
 from tidings.ports.pack import AudienceKind, Pack
@@ -21,6 +23,7 @@ pack = Pack(
             "is the host of event {eventId}, whose stream has ended (epoch {epoch}) and is not live again",
         ),
     ),
+    migrations=Path(__file__).parent / "migrations",
     export=export,
     erase=erase,
 )

@@ -25,17 +25,27 @@ log = structlog.get_logger(__name__)
 MAX_HOSTS = 50
 #: transaction, event id → the event of a stream, None if there is none
 FindEvent = Callable[[Transaction, str], Awaitable[StreamEvent | None]]
+#: transaction, event id, user id → whether the user has an active ticket
+HasTicket = Callable[[Transaction, str, str], Awaitable[bool]]
 
 
 class StreamEpochs:
     """The epochs of rooms, in transactions of their own. Raises BackendError if the database does not respond."""
 
-    def __init__(self, store: Store, notifier: NotificationAcceptor, clock: Clock, find_event: FindEvent) -> None:
-        """find_event: looks up the event of a stream in the pack that owns events."""
+    def __init__(
+        self,
+        store: Store,
+        notifier: NotificationAcceptor,
+        clock: Clock,
+        find_event: FindEvent,
+        has_ticket: HasTicket,
+    ) -> None:
+        """find_event, has_ticket: look up the event of a stream, and its tickets, in the pack that owns events."""
         self._store = store
         self._notifier = notifier
         self._clock = clock
         self._find_event = find_event
+        self._has_ticket = has_ticket
 
     async def find(self, event_id: str) -> tuple[StreamEvent | None, StreamSettings]:
         """Return the event of a stream, None if there is none, and the settings of its room."""
@@ -43,6 +53,11 @@ class StreamEpochs:
             event = None if "\0" in event_id else await self._find_event(tx, event_id)
             host_id = None if event is None else event.host_id
             return event, await repository.load_settings(tx, event_id, host_id)
+
+    async def has_ticket(self, event_id: str, user_id: str) -> bool:
+        """Return whether a user has an active ticket of an event."""
+        async with self._store.read_once() as tx:
+            return await self._has_ticket(tx, event_id, user_id)
 
     async def begin(self, event_ids: Sequence[str]) -> Mapping[str, int]:
         """Return the open epochs of events; those without one begin their next one."""

@@ -5,10 +5,11 @@ from datetime import datetime
 
 from sqlalchemy import Row, Select, delete, func, insert, select, update
 
-from tidings.model.stream import CountBy, StreamEpoch, StreamSettings
+from tidings.model.stream import CountBy, StreamAccess, StreamEpoch, StreamSettings
 from tidings.packs.streams.tables import (
     WHERE_NOTICE_DUE,
     WHERE_OPEN,
+    stream_access,
     stream_epochs,
     stream_settings,
     websocket_tickets,
@@ -104,16 +105,22 @@ async def find_latest_epoch(tx: Transaction, event_id: str) -> StreamEpoch | Non
 
 async def load_settings(tx: Transaction, event_id: str, host_id: str | None) -> StreamSettings:
     """Return the settings of an event's room; where it has none, those of its host."""
-    c = stream_settings.c
-    found = {}
+    c, a = stream_settings.c, stream_access.c
+    rows: list[Row[tuple[float | None, str | None]]] = []
+    access: str | None = None
     for scope, owner in (("event", event_id), ("host", host_id)):
         if owner is not None:
             query = select(c.grace_seconds, c.count_by).where(c.scope == scope, c.owner == owner)
-            found[scope] = (await connection_of(tx).execute(query)).first()
-    rows = [row for row in (found.get("event"), found.get("host")) if row is not None]
+            rows += (await connection_of(tx).execute(query)).all()
+            if access is None:
+                access = await connection_of(tx).scalar(select(a.access).where(a.scope == scope, a.owner == owner))
     grace = next((row.grace_seconds for row in rows if row.grace_seconds is not None), None)
     count_by = next((row.count_by for row in rows if row.count_by is not None), None)
-    return StreamSettings(grace, None if count_by is None else CountBy(count_by))
+    return StreamSettings(
+        grace,
+        None if count_by is None else CountBy(count_by),
+        None if access is None else StreamAccess(access),
+    )
 
 
 async def save_settings(tx: Transaction, scope: str, owner: str, settings: StreamSettings) -> None:
@@ -122,6 +129,14 @@ async def save_settings(tx: Transaction, scope: str, owner: str, settings: Strea
     statement = upsert(tx, stream_settings).values(scope=scope, owner=owner, **values)
     await connection_of(tx).execute(
         statement.on_conflict_do_update(index_elements=[stream_settings.c.scope, stream_settings.c.owner], set_=values)
+    )
+    a = stream_access.c
+    if settings.access is None:
+        await connection_of(tx).execute(delete(stream_access).where(a.scope == scope, a.owner == owner))
+        return
+    row = upsert(tx, stream_access).values(scope=scope, owner=owner, access=settings.access)
+    await connection_of(tx).execute(
+        row.on_conflict_do_update(index_elements=[a.scope, a.owner], set_={"access": settings.access})
     )
 
 
@@ -172,6 +187,7 @@ async def export(tx: Transaction, user_id: str) -> Mapping[str, object]:
     query = select(stream_epochs).where(_e.host_id == user_id).order_by(_e.event_id, _e.epoch)
     c = stream_settings.c
     settings = select(stream_settings).where(c.scope == "host", c.owner == user_id)
+    access = select(stream_access.c.access).where(stream_access.c.scope == "host", stream_access.c.owner == user_id)
     tickets = select(websocket_tickets.c.expires_at).where(websocket_tickets.c.user_id == user_id)
     return {
         "webSocketTickets": [{"expiresAt": row.expires_at} for row in await connection_of(tx).execute(tickets)],
@@ -189,6 +205,7 @@ async def export(tx: Transaction, user_id: str) -> Mapping[str, object]:
             {"graceSeconds": row.grace_seconds, "countBy": row.count_by}
             for row in await connection_of(tx).execute(settings)
         ],
+        "streamAccess": await connection_of(tx).scalar(access),
     }
 
 
@@ -197,6 +214,8 @@ async def erase(tx: Transaction, user_id: str) -> None:
     c = stream_settings.c
     await connection_of(tx).execute(delete(websocket_tickets).where(websocket_tickets.c.user_id == user_id))
     await connection_of(tx).execute(delete(stream_settings).where(c.scope == "host", c.owner == user_id))
+    a = stream_access.c
+    await connection_of(tx).execute(delete(stream_access).where(a.scope == "host", a.owner == user_id))
     await connection_of(tx).execute(
         update(stream_epochs).where(_e.host_id == user_id).values(host_id=None, notice_due_at=None)
     )

@@ -18,7 +18,7 @@ from cachetools import TTLCache
 from tidings.backend_health import BackendHealth
 from tidings.concurrency import cancel_all
 from tidings.errors import BackendError
-from tidings.model.stream import CountBy, StreamChange, StreamEvent, StreamSettings
+from tidings.model.stream import CountBy, StreamAccess, StreamChange, StreamEvent, StreamSettings
 from tidings.packs.streams.epochs import StreamEpochs
 from tidings.packs.streams.viewers import CloseCode, Connection, LocalRoom, Viewer, ViewerRegistry
 from tidings.ports.broadcaster import Broadcaster
@@ -50,6 +50,7 @@ class RoomDefaults:
 
     grace: float
     count_by: CountBy = CountBy.USER
+    access: StreamAccess = StreamAccess.USERS
 
 
 class RoomNode:
@@ -101,6 +102,15 @@ class RoomNode:
             found = self._events[event_id] = asyncio.ensure_future(self.epochs.find(event_id))
             found.add_done_callback(lambda lookup: self._forget_failure(event_id, lookup))
         return await asyncio.shield(found)
+
+    async def can_watch(self, event: StreamEvent, settings: StreamSettings, user_id: str) -> bool:
+        """Return whether a user may join the room now. Raises BackendError."""
+        if event.host_id == user_id:
+            return True
+        if not event.is_public:
+            return False
+        access = settings.access or self.defaults.access
+        return access is StreamAccess.USERS or await self.epochs.has_ticket(event.id, user_id)
 
     def invalidate_stream(self, event_id: str) -> None:
         """Read the settings of a room again at the next use."""

@@ -1,6 +1,6 @@
-"""The tables of the streams pack, in the engine's `metadata`."""
+"""The tables of the streams pack: in the engine's `metadata`, and those of the pack's own migrations."""
 
-from sqlalchemy import Column, Float, Index, Integer, Table, text
+from sqlalchemy import Column, Float, Index, Integer, MetaData, Table, text
 
 from tidings.stores.schema.tables import BinaryText, Instant, metadata
 from tidings.stores.sql.ids import Id
@@ -55,4 +55,17 @@ websocket_tickets = Table(
     Column("expires_at", Instant, nullable=False),
     Index("ix_websocket_tickets_user", "user_id"),
     Index("ix_websocket_tickets_expiry", "expires_at"),
+)
+
+#: created by the migrations of the pack
+pack_metadata = MetaData()
+
+stream_access = Table(
+    "stream_access",
+    pack_metadata,
+    #: `event` or `host`, as in `stream_settings`
+    Column("scope", BinaryText(8), primary_key=True),
+    Column("owner", BinaryText(200), primary_key=True),
+    #: `users` or `ticket_holders`
+    Column("access", BinaryText(16), nullable=False),
 )

@@ -6,8 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from tidings.api.routes.stream_socket import MAX_BUFFERED_BYTES, BufferedConnection, can_watch, is_trusted_origin
-from tidings.model.stream import StreamEvent
+from tidings.api.routes.stream_socket import MAX_BUFFERED_BYTES, BufferedConnection, is_trusted_origin
 
 
 async def test_e18_a_slow_client_is_cut_at_a_bounded_buffer_with_a_code_of_its_own() -> None:
@@ -60,9 +59,3 @@ async def test_a_client_that_keeps_up_receives_every_message() -> None:
 def test_only_pages_of_the_server_and_of_listed_sites_connect(origin: str | None, is_trusted: bool) -> None:
     headers = Headers({"host": "tidings.example"} | ({} if origin is None else {"origin": origin}))
     assert is_trusted_origin(headers, frozenset({"https://app.example"})) is is_trusted
-
-
-def test_a_stream_is_open_if_its_event_is_public_or_ones_own() -> None:
-    draft = StreamEvent("1", "Jazz", "host", is_public=False)
-    assert (can_watch(draft, "host"), can_watch(draft, "ada")) == (True, False)
-    assert can_watch(StreamEvent("1", "Jazz", None, is_public=True), "ada")
