@@ -92,5 +92,27 @@ async def test_an_event_without_a_field_of_an_expression_is_refused_and_can_be_s
 async def test_attributes_that_are_missing_are_named(server: TidingsServer) -> None:
     problem = await publish(server, 422, {"specversion": "1.0", "id": "e-7", "type": "x"})
     assert [error["field"] for error in problem["errors"]] == ["source"]
-    batch = await publish(server, 422, {}, content_type="application/cloudevents-batch+json")
-    assert "one event per request" in str(batch["errors"])
+
+
+async def test_a_batch_has_a_result_per_event_and_can_be_sent_again(server: TidingsServer) -> None:
+    batch = [
+        {**EVENT, "id": "b-1"},
+        {**EVENT, "id": "b-2", "data": {"user": "ana", "price": 2}},
+        {"specversion": "1.0", "id": "b-3", "type": "x"},
+        {**EVENT, "id": "b-4", "type": "com.example.unknown"},
+    ]
+    headers = {"content-type": "application/cloudevents-batch+json"}
+
+    async def send(body: object) -> list[Json]:
+        results: list[Json] = (await server.expect(202, "POST", "/api/domain-events", body, headers=headers)).read(
+            Json
+        )["results"]
+        return results
+
+    sold, incomplete, invalid, unknown = first = await send(batch)
+    assert (sold["matched"], len(sold["notifications"])) == (1, 1)
+    assert [one["error"]["errors"][0]["field"] for one in (incomplete, invalid)] == ["data", "source"]
+    assert unknown == {"matched": 0, "notifications": []}
+    assert await send(batch) == first
+    assert await send([]) == []
+    await server.expect(422, "POST", "/api/domain-events", {}, headers=headers)

@@ -1,18 +1,16 @@
 """`examples/shop`: an order and its notification are committed together, also when the shop is killed."""
 
-import asyncio
-import random
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from pyreqwest.exceptions import PyreqwestError
 from tests.support.host_process import HostProcess
-from tests.support.server import TidingsServer, eventually
+from tests.support.killed_host import place_orders_while_killed
+from tests.support.server import TidingsServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -68,29 +66,10 @@ async def test_a_rollback_leaves_nothing_and_a_commit_sends_once(shop: HostProce
 async def test_a_killed_shop_loses_no_notification_and_leaves_none_without_its_order(
     shop: HostProcess, kills: int
 ) -> None:
-    random_moment = random.Random(kills)
     await add_product(shop, f"plate-{kills}", 1000)
-    confirmed: list[str] = []
-
-    async def order_until_killed(customer: int, round_number: int) -> None:
-        with suppress(PyreqwestError):
-            for number in range(1000):
-                order = f"{kills}-{round_number}-{customer}-{number}"
-                if await place_order(shop, order, f"plate-{kills}") == 201:
-                    confirmed.append(order)
-
-    for round_number in range(kills):
-        before = len(confirmed)
-        customers = [asyncio.create_task(order_until_killed(customer, round_number)) for customer in range(3)]
-
-        async def has_orders(before: int = before) -> bool:
-            return len(confirmed) >= before + 2
-
-        await eventually(has_orders)
-        await asyncio.sleep(random_moment.uniform(0, 0.05))
-        await shop.kill()
-        await asyncio.gather(*customers)
-        await shop.start()
+    confirmed = await place_orders_while_killed(
+        shop, lambda order: place_order(shop, order, f"plate-{kills}"), kills=kills, prefix=str(kills)
+    )
     stored = read_orders(shop)
     assert set(confirmed) <= set(stored)
     assert await read_notified(shop.server) == stored

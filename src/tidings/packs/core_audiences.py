@@ -14,7 +14,6 @@ from tidings.model.receipt import EventCause
 from tidings.model.topic import TOPIC_NAME
 from tidings.ports.pack import AudienceKind
 from tidings.ports.store import Transaction
-from tidings.schemas.field_types import normalize_country, parse_instant
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.schema.provider_tables import receipts
 from tidings.stores.schema.tables import contact_points, inbox_items, user_topics, users
@@ -92,14 +91,21 @@ def _select_country(arguments: Mapping[str, object]) -> Select[str]:
 
 def _validate_country(arguments: Mapping[str, object]) -> Mapping[str, str]:
     try:
-        normalize_country(str(arguments.get("country")))
+        _normalize_country(arguments.get("country"))
     except ValueError as error:
         return {"country": str(error)}
     return {}
 
 
 def _pin_country(arguments: Mapping[str, object], _now: datetime) -> Mapping[str, object]:
-    return {"country": normalize_country(str(arguments["country"]))}
+    return {"country": _normalize_country(arguments["country"])}
+
+
+def _normalize_country(code: object) -> str:
+    # imported here, because commands that read the database load no locale data
+    from tidings.schemas.field_types import normalize_country
+
+    return normalize_country(str(code))
 
 
 def _select_near(arguments: Mapping[str, object]) -> Select[str]:
@@ -173,7 +179,7 @@ def _is_engaged(arguments: Mapping[str, object]) -> ColumnElement[bool]:
     page, into a hash table.
     """
     action, channel = EngagementAction(str(arguments["action"])), arguments.get("channel")
-    since = parse_instant(arguments["since"])
+    since = datetime.fromisoformat(str(arguments["since"]))
     conditions: list[ColumnElement[bool]] = []
     if action in _CAUSES and channel != FEED_CHANNEL:
         recent = [receipts.c.cause.in_(_CAUSES[action]), receipts.c.occurred_at >= since]
@@ -212,7 +218,7 @@ def _validate_engaged(arguments: Mapping[str, object]) -> Mapping[str, str]:
         return {"days": f"must be a whole number from 1 to {MAX_DAYS}"}
     if "since" in arguments:
         try:
-            parse_instant(since)
+            _parse_instant(since)
         except ValueError as error:
             return {"since": str(error)}
     return {}
@@ -221,10 +227,20 @@ def _validate_engaged(arguments: Mapping[str, object]) -> Mapping[str, str]:
 def _pin_engaged(arguments: Mapping[str, object], now: datetime) -> Mapping[str, object]:
     """Replace a number of days by the instant, so that every page and every later check has the same limit."""
     days = arguments.get("days")
-    if not isinstance(days, int):
-        return arguments
-    since = (now - timedelta(days=days)).astimezone(UTC).isoformat(timespec="seconds")
-    return {name: value for name, value in arguments.items() if name != "days"} | {"since": since}
+    if isinstance(days, int):
+        since = (now - timedelta(days=days)).astimezone(UTC).replace(microsecond=0)
+    else:
+        since = _parse_instant(arguments["since"])
+    return {name: value for name, value in arguments.items() if name != "days"} | {"since": since.isoformat()}
+
+
+def _parse_instant(text: object) -> datetime:
+    # imported here, as above
+    from tidings.schemas.field_types import parse_instant
+
+    instant = parse_instant(text)
+    assert isinstance(instant, datetime), "or it raised ValueError"
+    return instant
 
 
 _ENGAGED_PARAMETERS = {"action": "opened", "channel": "email", "days": "30", "since": "2026-11-01T00:00:00Z"}

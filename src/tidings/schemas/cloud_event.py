@@ -5,7 +5,7 @@ Sources: CloudEvents 1.0.2 §3 (attributes), and its HTTP protocol binding §3 (
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 from urllib.parse import unquote
 
@@ -19,6 +19,8 @@ from tidings.schemas.json_body import RequestModel, parse_json, validate_body
 STRUCTURED_TYPE: Final = "application/cloudevents+json"
 BATCH_TYPE: Final = "application/cloudevents-batch+json"
 HEADER_PREFIX: Final = "ce-"
+#: events of one batch
+MAX_EVENTS: Final = 1000
 SPEC_VERSION: Final = "1.0"
 
 Attribute = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(check_single_line)]
@@ -45,10 +47,7 @@ def read_cloud_event(headers: Mapping[str, str], body: bytes) -> DomainEvent:
 
     Raises ValidationFailed naming each wrong attribute, such as `type` or `ce-type`, and the fix.
     """
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == BATCH_TYPE:
-        raise ValidationFailed.for_field("Content-Type", "batches are not supported; send one event per request")
-    if media_type == STRUCTURED_TYPE or not any(name.startswith(HEADER_PREFIX) for name in headers):
+    if _read_media_type(headers) == STRUCTURED_TYPE or not any(name.startswith(HEADER_PREFIX) for name in headers):
         return _to_domain_event(validate_body(parse_json(body), CloudEvent))
     attributes: dict[str, object] = {
         name.removeprefix(HEADER_PREFIX): unquote(value)
@@ -66,6 +65,32 @@ def read_cloud_event(headers: Mapping[str, str], body: bytes) -> DomainEvent:
             [FieldError(HEADER_PREFIX + one.field, one.message) for one in error.field_errors], code=error.code
         ) from None
     return _to_domain_event(event)
+
+
+def is_batch(headers: Mapping[str, str]) -> bool:
+    """Return whether a request has a batch of events. headers: names in lower case."""
+    return _read_media_type(headers) == BATCH_TYPE
+
+
+def read_cloud_events(body: bytes) -> Sequence[DomainEvent | ValidationFailed]:
+    """Return the events of a batch (JSON event format §4), each with what is wrong with it instead if it is invalid.
+
+    Raises ValidationFailed if the body is not an array of at most `MAX_EVENTS` events.
+    """
+    found = parse_json(body)
+    if not isinstance(found, list) or len(found) > MAX_EVENTS:
+        raise ValidationFailed.for_field("", f"must be an array of at most {MAX_EVENTS} events")
+    events: list[DomainEvent | ValidationFailed] = []
+    for one in found:
+        try:
+            events.append(_to_domain_event(validate_body(one, CloudEvent)))
+        except ValidationFailed as error:
+            events.append(error)
+    return events
+
+
+def _read_media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _to_domain_event(event: CloudEvent) -> DomainEvent:

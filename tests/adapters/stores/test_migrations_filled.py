@@ -35,8 +35,9 @@ OLD, NEW = "00000000-0000-7000-8000-000000000001", "01a20320-a200-7000-8000-0000
 NEW_COLUMNS = {
     "users": {"country", "latitude", "longitude"},
     "attempts": {"provider", "message_id", "parts"},
-    "deliveries": {"crashes", "detail"},
+    "deliveries": {"crashes", "detail", "held_by"},
     "notifications": {
+        "plan",
         "subject",
         "subject_version",
         "subject_state",

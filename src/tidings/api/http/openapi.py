@@ -7,6 +7,9 @@ from typing import TypeAlias, cast
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from tidings.api.http.examples import EXAMPLES
+from tidings.api.http.problem_codes import PROBLEM_CODES
+
 Json: TypeAlias = dict[str, object]
 
 _REF = "#/components/schemas/{model}"
@@ -42,7 +45,18 @@ PROBLEM_SCHEMA: Json = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "what is wrong and how to fix it"},
-        "code": {"type": "string", "description": "stable, machine-readable"},
+        # no enum: generated clients would reject the codes of a newer server
+        "code": {
+            "type": "string",
+            "description": "\n".join(
+                [
+                    "Stable. One of:",
+                    "",
+                    *(f"- `{name}` ({status}): {text}" for name, (status, text) in PROBLEM_CODES.items()),
+                ]
+            ),
+            "examples": list(PROBLEM_CODES),
+        },
         "instance": {"type": "string"},
         "errors": {
             "type": "array",
@@ -71,6 +85,17 @@ _BODY_PROBLEMS: Mapping[str, str] = {
     "415": "`unsupported_media_type`",
     "422": "`invalid`: `errors` lists each field and its fix",
 }
+#: parameter of a path → the code of 404
+_MISSING_PROBLEMS: Mapping[str, str] = {
+    "notification_id": "unknown_notification",
+    "user_id": "unknown_user",
+    "event_id": "event_not_found",
+    "order_id": "order_not_found",
+    "contact_point_id": "unknown_contact_point",
+    "item_id": "unknown_item",
+    "suppression_id": "unknown_suppression",
+    "channel": "unknown_channel",
+}
 _PARAMETER_PROBLEMS: Mapping[str, str] = {"422": _BODY_PROBLEMS["422"]}
 _IDEMPOTENCY_PROBLEMS: Mapping[str, str] = {"409": "`idempotency_key_in_use`", "422": "`idempotency_key_reused`"}
 
@@ -82,7 +107,10 @@ def describe_body(model: type[BaseModel] | None = None, *, lines: str = "") -> J
     """
     content: Json = {}
     if model is not None:
-        content["application/json"] = {"schema": model.model_json_schema(by_alias=True, ref_template=_REF)}
+        schema = model.model_json_schema(by_alias=True, ref_template=_REF)
+        # with its name among the components, of which generated clients make a class
+        definitions = {**schema.pop("$defs", {}), model.__name__: schema}
+        content["application/json"] = {"schema": {"$ref": _REF.format(model=model.__name__), "$defs": definitions}}
     if lines:
         content["application/x-ndjson"] = {"schema": {"type": "string", "description": lines}}
     return {"requestBody": {"required": True, "content": content}}
@@ -105,10 +133,14 @@ def _complete_document(document: Json) -> Json:
     for name in _FRAMEWORK_SCHEMAS:
         schemas.pop(name, None)
     schemas["Problem"] = PROBLEM_SCHEMA
-    for item in cast(dict[str, Json], document["paths"]).values():
+    names: set[str] = set()
+    for path, item in cast(dict[str, Json], document["paths"]).items():
         for method in _METHODS:
             if method in item:
-                _complete_operation(cast(Json, item[method]), schemas)
+                operation = cast(Json, item[method])
+                _complete_operation(operation, schemas, path)
+                _add_example(operation, method, path)
+                _shorten_id(operation, method, path, names)
     document["paths"] = dict(sorted(cast(dict[str, Json], document["paths"]).items(), key=_display_order))
     return document
 
@@ -126,7 +158,25 @@ def _display_order(item: tuple[str, Json]) -> tuple[int, bool]:
     return section, any(segment in _SPECIAL_ROUTES for segment in path.split("/"))
 
 
-def _complete_operation(operation: Json, schemas: Json) -> None:
+def _shorten_id(operation: Json, method: str, path: str, names: set[str]) -> None:
+    """Name an operation by its tag and function: generated clients make functions of the names."""
+    # FastAPI's own id is function, path and method
+    suffix = re.sub(r"\W", "_", path) + f"_{method}"
+    function = str(operation["operationId"]).removesuffix(suffix)
+    name = re.sub(r"\W", "_", f"{next(iter(cast(list[str], operation.get('tags', []))), '')}_{function}").lstrip("_")
+    if name not in names:
+        operation["operationId"] = name
+        names.add(name)
+
+
+def _add_example(operation: Json, method: str, path: str) -> None:
+    example = EXAMPLES.get((method, path))
+    content = cast(dict[str, dict[str, Json]], operation.get("requestBody", {})).get("content", {})
+    if example is not None and "application/json" in content:
+        content["application/json"]["example"] = cast(Json, example)
+
+
+def _complete_operation(operation: Json, schemas: Json, path: str) -> None:
     _summarise(operation)
     # public routes state that they require no authentication
     operation.setdefault("security", [])
@@ -135,6 +185,9 @@ def _complete_operation(operation: Json, schemas: Json) -> None:
         del responses["422"]
     for status, text in _problems(operation).items():
         responses.setdefault(status, _problem(text))
+    missing = [f"`{code}`" for name, code in _MISSING_PROBLEMS.items() if f"{{{name}}}" in path]
+    if missing:
+        responses.setdefault("404", _problem(" or ".join(missing)))
     for status in ("4XX", "5XX"):
         responses.setdefault(status, _problem("Problem"))
     body = cast(dict[str, dict[str, Json]], operation.get("requestBody", {}))

@@ -58,7 +58,7 @@ class EnableBody(RequestModel):
     replay: bool = Field(False, description="send what was missed while it was disabled")
 
 
-class ReplayBody(RequestModel):
+class EndpointReplayBody(RequestModel):
     """What to replay."""
 
     since: Instant | None = Field(None, description="replay what was missed since then; default: since it failed")
@@ -117,7 +117,7 @@ def router(context: RouteContext) -> APIRouter:
     @routes.post(f"{own}/replay", dependencies=[limit])
     async def replay_own(
         contact_point_id: str,
-        body: ReplayBody,
+        body: EndpointReplayBody,
         user_id: str = Depends(require_user),
         idempotent: IdempotencyContext = Depends(context.idempotent),
     ) -> Response:
@@ -150,7 +150,7 @@ def router(context: RouteContext) -> APIRouter:
     async def replay(
         user_id: str,
         contact_point_id: str,
-        body: ReplayBody,
+        body: EndpointReplayBody,
         key_id: str = Depends(require_key),
         idempotent: IdempotencyContext = Depends(context.idempotent),
     ) -> Response:
@@ -227,7 +227,7 @@ async def _replay(
     caller: str,
     user_id: str,
     contact_point_id: str,
-    body: ReplayBody,
+    body: EndpointReplayBody,
 ) -> Response:
     async with idempotent(caller) as call:
         now = context.clock.now()
