@@ -328,6 +328,7 @@ class AppContainer:
         tasks = batches = 0
         while relayed := await self.pipeline.outbox_relay.relay():
             tasks += relayed
+        await self.pipeline.close_due_digests()
         while batched := await self.pipeline.batch_due():
             batches += batched
         return DueWorkResult(tasks, batches, await self.reconciler.requeue_stuck())
@@ -350,6 +351,7 @@ class AppContainer:
             await self.inbox.purge(now - keep_for)
             async with self.store.transaction() as tx:
                 await self.store.receipts.purge(tx, now - keep_for)
+                await self.store.digests.purge(tx, now - keep_for)
         result = await retention.run_retention(self.store, now, keep_for)
         if result.notifications_deleted:
             log.info(

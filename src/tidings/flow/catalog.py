@@ -19,7 +19,7 @@ from tidings.model.audience import (
     to_json,
 )
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
-from tidings.model.template import MAX_HOURLY_LIMIT, Category, Template
+from tidings.model.template import DIGEST_CODE, DIGEST_SUFFIX, MAX_HOURLY_LIMIT, Category, Template
 from tidings.model.trigger import Trigger
 from tidings.ports.pack import AudienceKind, Pack, PackRule, TemplateFilter
 
@@ -102,6 +102,13 @@ class Catalog:
         raise ValidationFailed.for_field(
             "templateCode", f"no template {code!r}{_suggest_nearest(code, self.templates)}", code="unknown_template"
         )
+
+    def get_digest_template(self, code: str) -> Template:
+        """Return the current template of digests of a template's notifications: its own, or else the built-in one.
+
+        Raises ValidationFailed if neither exists.
+        """
+        return self.templates.get(code + DIGEST_SUFFIX) or self.get_template(DIGEST_CODE)
 
     def get_traits(self, channel: str) -> ChannelTraits:
         """Return the traits of a channel. One whose plug-in is no longer installed has the default traits."""
@@ -199,7 +206,8 @@ def _index_template_versions(packs: Sequence[Pack]) -> dict[tuple[str, int], Tem
     # checks that no template code is declared by two packs
     _index_by_name("template", ((code, code) for pack in packs for code in {t.code for t in pack.templates}))
     versions: dict[tuple[str, int], Template] = {}
-    for template in (t for pack in packs for t in pack.templates):
+    declared = [template for pack in packs for template in pack.templates]
+    for template in (*declared, *(digest for one in declared if (digest := one.digest_template) is not None)):
         key = (template.code, template.version)
         if key in versions:
             raise ConfigError("packs", f"version {template.version} of template {template.code} is declared twice")

@@ -12,7 +12,7 @@ the cursor, deliver by the claim, record by the lease token. Decisions are pure 
 the I/O:
 
     accept     `Pipeline.accept` and `accept_many`
-    fan out    `Pipeline.fan_out`, a `FanOut`
+    fan out    `Pipeline.fan_out`, a `FanOut`; what digests collect is accepted later by `Pipeline.digest_closer`
     dispatch   `Pipeline.outbox_relay`, an `OutboxRelay`, for the outbox; `Pipeline.batch_due` for retries and delays
     deliver    `Pipeline.delivery_runner`, a `DeliveryRunner`, with the `DeliverySender` of a worker
     record     the `OutcomeBuffer` of a worker, which calls `Pipeline.record`
@@ -47,6 +47,7 @@ from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.cancellation import CancellationCoordinator
 from tidings.flow.deliver.freshness import MAX_STALENESS
 from tidings.flow.deliver.lease_claimer import DeliveryRunner
+from tidings.flow.digest.closer import DigestCloser, OnClosed
 from tidings.flow.dispatch.outbox_relay import OutboxRelay
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
@@ -59,7 +60,7 @@ from tidings.flow.record.unanswered_messages import UnansweredMessages
 from tidings.flow.tasks import fan_out_task
 from tidings.model.alert import AlertName
 from tidings.model.audience import everyone, mentioned_user_ids
-from tidings.model.delivery import AttemptResult
+from tidings.model.delivery import AttemptResult, Recipient
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification, StopReason
 from tidings.model.outcome import InvalidTarget
@@ -121,12 +122,13 @@ class Pipeline:
         is_exclusive: bool = False,
         alerts: AlertSink | None = None,
         channels_with_hooks: Collection[str] = (),
+        on_digests_closed: OnClosed = lambda _closed: None,
     ) -> None:
         """Connect the stages.
 
         on_outcomes: called with each list of recorded outcomes. rate_limits: notifications per user and hour.
         is_exclusive: no other process can send from this database. alerts: for operators. channels_with_hooks: those
-        whose providers report what became of messages.
+        whose providers report what became of messages. on_digests_closed: called with the digests of each transaction.
         """
         self.store = store
         self.queue = queue
@@ -166,6 +168,15 @@ class Pipeline:
             rate_limits=rate_limits,
             notification_cache=self._notification_cache,
             bulk_lock=self._bulk_lock,
+        )
+        self.digest_closer = DigestCloser(
+            store,
+            catalog,
+            renderer,
+            clock,
+            self._accept_digests,
+            bulk_lock=self._bulk_lock,
+            on_closed=on_digests_closed,
         )
         #: whether a worker of this process consumes the queue
         self.has_local_consumer = False
@@ -219,22 +230,44 @@ class Pipeline:
             ordered = {notification.id: notification for notification in accepted}
             results = [ordered[result.id] if isinstance(result, Notification) else result for result in results]
             inline = [one for one in accepted if one.id in resolved and one.id not in delayed]
-            page_plans = await self.fan_out.plan_inline(tx, inline, resolved, now)
-            planned_ids = {notification.id for notification in inline}
-            unplanned = [notification for notification in accepted if notification.id not in planned_ids]
-            await self.store.notifications.add_many(tx, [*(page_plan.after for page_plan in page_plans), *unplanned])
-            await self.fan_out.add_deliveries(tx, page_plans, now)
-            tasks = [
-                *build_delivery_tasks(page_plans, now),
-                *(fan_out_task(notification, now) for notification in unplanned),
-            ]
-            await self.store.outbox.add(tx, tasks)
             if order.superseded:
                 stopped = {older: StopReason(newer) for older, newer in order.superseded.items()}
                 tx.on_commit(partial(self._stop_committed, stopped, wait=not plan_inline))
-            if due := [task for task in tasks if task.due_at <= now]:
-                tx.on_commit(partial(self._publish_committed, due, inline, unplanned))
+            await self._store_accepted(tx, accepted, inline, resolved, now)
         return results
+
+    async def _store_accepted(
+        self,
+        tx: Transaction,
+        accepted: Sequence[Notification],
+        inline: Sequence[Notification],
+        resolved: Mapping[str, ResolvedRecipients],
+        now: datetime,
+    ) -> None:
+        """Store notifications with their tasks. inline: those of them that are planned at once, for `resolved`."""
+        page_plans = await self.fan_out.plan_inline(tx, inline, resolved, now)
+        planned_ids = {notification.id for notification in inline}
+        unplanned = [notification for notification in accepted if notification.id not in planned_ids]
+        await self.store.notifications.add_many(tx, [*(page_plan.after for page_plan in page_plans), *unplanned])
+        await self.fan_out.add_deliveries(tx, page_plans, now)
+        tasks = [
+            *build_delivery_tasks(page_plans, now),
+            *(fan_out_task(notification, now) for notification in unplanned),
+        ]
+        await self.store.outbox.add(tx, tasks)
+        if due := [task for task in tasks if task.due_at <= now]:
+            tx.on_commit(partial(self._publish_committed, due, inline, unplanned))
+
+    async def _accept_digests(
+        self,
+        tx: Transaction,
+        notifications: Sequence[Notification],
+        recipients: Mapping[str, Recipient],
+        now: datetime,
+    ) -> None:
+        """Accept the notifications of digests, each to one user, and plan them. recipients: by notification id."""
+        resolved = {key: [(recipient.user_id, recipient)] for key, recipient in recipients.items()}
+        await self._store_accepted(tx, notifications, notifications, resolved, now)
 
     def _try_build_notification(self, request: NotifyRequest, now: datetime) -> Notification | ValidationFailed:
         try:
@@ -358,6 +391,13 @@ class Pipeline:
             tasks = await self.store.deliveries.batch_due(tx, now, self.config.batch_size)
         await self.queue.publish(tasks)
         return len(tasks)
+
+    async def close_due_digests(self) -> int:
+        """Close the digests that are due, as one notification each. Returns how many."""
+        total = 0
+        while closed := await self.digest_closer.close_due():
+            total += closed
+        return total
 
     # 5 record -------------------------------------------------------------------------------------------------------
 

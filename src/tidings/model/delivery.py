@@ -60,6 +60,10 @@ class SkipReason(StrEnum):
     DEVICE_REPLACED = "device_replaced"
     #: the address bounced, complained or opted out, or an operator suppressed it
     SUPPRESSED = "suppressed"
+    #: the user had seen it in the feed before its digest closed
+    SEEN = "seen"
+    #: nothing was left of a digest when it closed
+    EMPTY_DIGEST = "empty_digest"
     #: a rule of a pack
     PACK_RULE = "pack_rule"
 

@@ -63,6 +63,8 @@ class Notification:
     recipients: int = 0
     deliveries: int = 0
     skipped: int = 0
+    #: recipients for whom it was collected into a digest
+    collected: int = 0
 
     @property
     def collapse_key(self) -> str:
@@ -70,7 +72,14 @@ class Notification:
         return self.subject or self.id
 
     def with_progress(
-        self, *, cursor: str | None, recipients: int, deliveries: int, skipped: int, is_complete: bool
+        self,
+        *,
+        cursor: str | None,
+        recipients: int,
+        deliveries: int,
+        skipped: int,
+        collected: int = 0,
+        is_complete: bool,
     ) -> Self:
         """Return the notification after one more page: state and cursor updated, counts added."""
         return replace(
@@ -81,6 +90,7 @@ class Notification:
             recipients=self.recipients + recipients,
             deliveries=self.deliveries + deliveries,
             skipped=self.skipped + skipped,
+            collected=self.collected + collected,
         )
 
 
@@ -99,5 +109,9 @@ class NotificationCounts:
     recipients: int
     deliveries: int
     skipped: int
+    #: recipients for whom it was collected into a digest
+    collected: int = 0
+    #: of these: in digests that are open
+    collecting: int = 0
     #: deliveries per delivery state
     by_state: Mapping[str, int] = field(default_factory=dict)

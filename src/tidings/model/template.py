@@ -1,13 +1,17 @@
 """Categories, templates, and the messages rendered from them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tidings.model.plan_options import NO_PLAN_OPTIONS, PlanOptions
 from tidings.model.priority import Priority
 
 #: highest rate limit per user and hour; the time of each counted notification is stored for an hour
 MAX_HOURLY_LIMIT = 10_000
+#: code of the built-in template of digests
+DIGEST_CODE = "DIGEST"
+#: ends the code of a template that is the digest of another
+DIGEST_SUFFIX = ".digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,29 @@ class Template:
     subject: str | None = None
     #: its steps, digest and throttle, unless the request has its own
     plan: PlanOptions = NO_PLAN_OPTIONS
+    #: as `texts` and `contents`, for a digest of its notifications: they see `items` and `count`. Without texts, the
+    #: built-in template `DIGEST` is used
+    digest_texts: Mapping[str, TemplateText] = field(default_factory=dict)
+    digest_contents: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+
+    @property
+    def digest_template(self) -> "Template | None":
+        """The template of a digest of its notifications, None if it has no texts of its own for it."""
+        if not self.digest_texts:
+            return None
+        return replace(
+            self,
+            code=self.code + DIGEST_SUFFIX,
+            texts=self.digest_texts,
+            contents=self.digest_contents,
+            optional=frozenset({"url"}),
+            defaults={},
+            url="{{ url or '/' }}",
+            subject=None,
+            plan=NO_PLAN_OPTIONS,
+            digest_texts={},
+            digest_contents={},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ _REASON_TEMPLATES: Mapping[SkipReason, str] = {
     SkipReason.ALREADY_INFORMED: "at {when}, {user} had last heard the same, so it was not new.",
     SkipReason.DEVICE_REPLACED: "the device had a new subscription by {when}, to which the same message was planned.",
     SkipReason.SUPPRESSED: "the address was suppressed at {when}{suppression}.",
+    SkipReason.SEEN: "{user} had seen it in the feed before {when}.",
+    SkipReason.EMPTY_DIGEST: "nothing was left of the digest at {when}.",
     SkipReason.PACK_RULE: "{rule} of a pack decided against it at {when}{error}.",
     SkipReason.RATE_LIMITED: "at {when}, {user} had reached the rate limit for an hour{limit}.",
 }

@@ -6,7 +6,7 @@ from sqlalchemy import Select, exists, select, tuple_
 
 from tidings.model.delivery import DeliveryState
 from tidings.model.priority import Priority
-from tidings.model.template import Category, Template, TemplateText
+from tidings.model.template import DIGEST_CODE, Category, Template, TemplateText
 from tidings.packs import core_audiences
 from tidings.ports.pack import AudienceKind, Pack
 from tidings.stores.schema.tables import WHERE_SUBJECT, deliveries, notifications, preferences, users
@@ -115,6 +115,22 @@ _DISABLED_TEXTS = {
 #: an SMS has no title: `smsText` is the whole text, else title and body are
 _SMS_TEXT = "{% if smsText %}{{ smsText | text }}{% else %}{{ title | text }}\n{{ body | text }}{% endif %}"
 
+#: a digest of one item is that item
+_DIGEST_BODY = """{% if count == 1 %}{{ items[0].body }}{% else %}
+{%- for item in items %}{{ item.title }}{% if item.body %}: {{ item.body }}{% endif %}
+{% endfor %}{% if count > items | length %}MORE{% endif %}{% endif %}"""
+_DIGEST_SMS = """{% if count == 1 %}{{ items[0].title }}
+{{ items[0].body }}{% else %}TITLE:
+{%- for item in items %} {{ item.title }}{% if not loop.last %};{% endif %}{% endfor %}
+{%- if count > items | length %}; MORE{% endif %}{% endif %}"""
+#: locale → title of several items, and what follows the items that are shown
+_DIGEST_WORDS = {
+    "en": ("{{ count }} updates", "and {{ count - items | length }} more"),
+    "de": ("{{ count }} Neuigkeiten", "und {{ count - items | length }} weitere"),
+    "fr": ("{{ count }} nouveautés", "et {{ count - items | length }} autres"),
+    "es": ("{{ count }} novedades", "y {{ count - items | length }} más"),
+}
+
 pack = Pack(
     name="core",
     categories=(
@@ -130,6 +146,27 @@ pack = Pack(
             optional=frozenset({"url", "smsText"}),
             url="{{ url or '/' }}",
             contents={"sms": {"en": {"text": _SMS_TEXT}}},
+        ),
+        Template(
+            code=DIGEST_CODE,
+            # a digest has the category of its items
+            category="MESSAGE",
+            priority=Priority.NORMAL,
+            texts={
+                locale: TemplateText(
+                    f"{{% if count == 1 %}}{{{{ items[0].title }}}}{{% else %}}{title}{{% endif %}}",
+                    _DIGEST_BODY.replace("MORE", more),
+                )
+                for locale, (title, more) in _DIGEST_WORDS.items()
+            },
+            optional=frozenset({"url"}),
+            url="{{ url or '/' }}",
+            contents={
+                "sms": {
+                    locale: {"text": _DIGEST_SMS.replace("TITLE", title).replace("MORE", more)}
+                    for locale, (title, more) in _DIGEST_WORDS.items()
+                }
+            },
         ),
         Template(
             code="CONTACT_POINT_DISABLED",

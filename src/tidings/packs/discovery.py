@@ -91,7 +91,9 @@ def check_texts(packs: Sequence[Pack], renderer: "MinijinjaRenderer") -> None:
     faults = [
         f"pack {pack.name}, template {template.code} (version {template.version}), {fault}"
         for pack in packs
-        for template in pack.templates
+        for declared in pack.templates
+        for template in (declared, declared.digest_template)
+        if template is not None
         for fault in _find_faults(template, renderer)
     ]
     if faults:

@@ -23,6 +23,7 @@ from tidings.model.user import ContactAddress, Preference, User
 from tidings.ports.alerts import Alerts
 from tidings.ports.audiences import Audiences, SavedAudiences, Topics
 from tidings.ports.contact_health import ContactHealthStore
+from tidings.ports.digests import Digests
 from tidings.ports.inbox import Inbox
 from tidings.ports.operations import DeadLetters, Processes, Schedules, UserRateLimits
 from tidings.ports.personal_data import PersonalData
@@ -521,6 +522,8 @@ class Store(Protocol):
     def alerts(self) -> Alerts: ...
     @property
     def inbox(self) -> Inbox: ...
+    @property
+    def digests(self) -> Digests: ...
     @property
     def status_events(self) -> StatusEvents: ...
     @property

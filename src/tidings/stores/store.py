@@ -26,6 +26,7 @@ from tidings.stores.repositories.contact_health import SqlContactHealth
 from tidings.stores.repositories.contact_points import SqlContactPoints
 from tidings.stores.repositories.dead_letters import SqlDeadLetters
 from tidings.stores.repositories.deliveries import SqlDeliveries
+from tidings.stores.repositories.digests import SqlDigests
 from tidings.stores.repositories.heartbeats import SqlProcesses
 from tidings.stores.repositories.idempotency_keys import SqlIdempotencyKeys
 from tidings.stores.repositories.inbox import SqlInbox
@@ -108,6 +109,7 @@ class SqlStore:
         self.schedules = SqlSchedules()
         self.alerts = SqlAlerts()
         self.inbox = SqlInbox()
+        self.digests = SqlDigests()
         self._statement_count = 0
         # on PostgreSQL both engines share a pool, and the reader's events reach the writer's listeners
         for engine in (writer,) if writer.pool is reader.pool else (writer, reader):

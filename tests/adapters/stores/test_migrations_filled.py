@@ -44,12 +44,15 @@ NEW_COLUMNS = {
         "subject_previous_state",
         "superseded_by",
         "superseded_unsent",
+        "plan",
+        "collected",
     },
 }
 #: tables added by the newest migration
 NEW_TABLES = {
     *("user_topics", "audiences"),
     "quotas",
+    *("digests", "digest_items"),
     *("user_limits", "processes", "schedules", "alerts", "contact_points"),
     *("inbox_items", "inbox_counters", "inbox_recalls"),
     *("contact_point_health", "status_events"),

@@ -45,6 +45,8 @@ class NotificationResponse(ResponseModel):
     recipients: int
     deliveries: int
     skipped: int
+    #: recipients for whom it was collected into a digest
+    collected: int
 
     @classmethod
     def from_notification(cls, notification: Notification) -> Self:
@@ -74,6 +76,8 @@ class ProgressResponse(ResponseModel):
     recipients: int
     deliveries: int
     skipped: int
+    #: recipients for whom it was collected into a digest
+    collected: int
     by_state: dict[str, int]
     created_at: datetime
     finished: bool
@@ -137,8 +141,8 @@ class SkipResponse(ResponseModel):
 
 
 def is_finished(notification: Notification, counts: NotificationCounts) -> bool:
-    """Whether the fan-out has ended and every delivery has a final state."""
-    unfinished = counts.by_state.get("pending", 0) + counts.by_state.get("sending", 0)
+    """Whether the fan-out has ended, every delivery has a final state, and every digest that collected it is closed."""
+    unfinished = counts.by_state.get("pending", 0) + counts.by_state.get("sending", 0) + counts.collecting
     return notification.state in {"fanned_out", "cancelled"} and not unfinished
 
 
@@ -147,6 +151,7 @@ def _count_fields(notification: Notification, counts: NotificationCounts) -> dic
         "recipients": counts.recipients,
         "deliveries": counts.deliveries,
         "skipped": counts.skipped,
+        "collected": counts.collected,
         "byState": {str(state): number for state, number in counts.by_state.items() if number},
         "finished": is_finished(notification, counts),
     }
@@ -175,4 +180,5 @@ def _notification_fields(notification: Notification) -> dict[str, object]:
         "recipients": notification.recipients,
         "deliveries": notification.deliveries,
         "skipped": notification.skipped,
+        "collected": notification.collected,
     }

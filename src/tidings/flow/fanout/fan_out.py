@@ -17,6 +17,7 @@ import structlog
 
 from tidings.errors import BackendError
 from tidings.flow.catalog import Catalog
+from tidings.flow.fanout.collected_items import resolve_collected
 from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
 from tidings.flow.fanout.user_rate_limit import WINDOW, RateLimitPolicy, apply_limit, limit_scope, recipients_of
 from tidings.flow.notifications import NotificationCache
@@ -71,6 +72,7 @@ class PagePlan:
             recipients=self.recipients,
             deliveries=len(self.plan.planned),
             skipped=len(self.plan.skipped),
+            collected=len(self.plan.collected),
             is_complete=self.is_last,
         )
 
@@ -208,13 +210,15 @@ class FanOut:
             )
             for notification in notifications
         }
-        return await self._apply_limits(tx, self._build_page_plans(notifications, resolved, informed, now), now)
+        page_plans = self._build_page_plans(notifications, resolved, informed, now)
+        return await self._apply_limits(tx, await self._collect(tx, page_plans, now), now)
 
     async def add_deliveries(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> None:
-        """Store the deliveries and skips of page plans."""
+        """Store the deliveries, skips and collected items of page plans."""
         planned = [delivery for page_plan in page_plans for delivery in page_plan.plan.planned]
         skipped = [skip for page_plan in page_plans for skip in page_plan.plan.skipped]
         await self._store.deliveries.add(tx, planned, skipped, now)
+        await self._store.digests.add_items(tx, [item for one in page_plans for item in one.plan.collected])
 
     async def load_page(
         self, tx: Transaction, notification: Notification, after: str | None
@@ -377,7 +381,7 @@ class FanOut:
                 tx, [(page_plan.before, page_plan.after) for page_plan in page_plans]
             )
             unlimited = [page_plan for page_plan in page_plans if page_plan.before.id in advanced]
-            stored = await self._apply_limits(tx, unlimited, now)
+            stored = await self._apply_limits(tx, await self._collect(tx, unlimited, now), now)
             # Correct the counts, which were written without rate limits. The row is locked, so this cannot fail.
             corrections = [
                 (first.after, limited.after)
@@ -409,6 +413,22 @@ class FanOut:
         except BackendError as error:
             # the deliveries are committed; `Reconciler.requeue_stuck` publishes their tasks later
             log.warning("batches_not_published", batches=len(tasks), error=error.message)
+
+    async def _collect(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
+        """Open the digests of the collected items, or extend those that are open. Keeps the order.
+
+        As for `_apply_limits`, only plans that won the compare-and-set may be passed.
+        """
+        items = [item for page_plan in page_plans for item in page_plan.plan.collected]
+        if not items:
+            return list(page_plans)
+        opened = await self._store.digests.open(tx, items, now)
+        leading = {key for key, digest in opened.items() if digest.is_new}
+        assigned = []
+        for page_plan in page_plans:
+            plan = resolve_collected(page_plan.plan, opened, leading)
+            assigned.append(page_plan if plan is page_plan.plan else replace(page_plan, plan=plan))
+        return assigned
 
     async def _apply_limits(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
         """Count each notification for its recipients, and skip the recipients over the limit. Keeps the order.

@@ -9,10 +9,12 @@ from datetime import datetime
 
 from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import decide
+from tidings.flow.plan.collection import DigestCollection
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.contact_point import NO_CONTACT_POINT
 from tidings.model.decision import Skip
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
+from tidings.model.digest import CollectedItem
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.template import Category
@@ -21,10 +23,12 @@ from tidings.ports.pack import PackRule
 
 @dataclass(slots=True)
 class Plan:
-    """The deliveries and skips of a page of recipients."""
+    """The deliveries, skips and collected items of a page of recipients."""
 
     planned: list[PlannedDelivery] = field(default_factory=list)
     skipped: list[SkipRecord] = field(default_factory=list)
+    #: recipients for whom a digest collects the notification
+    collected: list[CollectedItem] = field(default_factory=list)
 
 
 def plan_page(
@@ -48,9 +52,13 @@ def plan_page(
     plan = Plan()
     context = PlanContext(notification, category, channels, now, get_traits=get_traits, pack_rules=pack_rules)
     requested_channels = notification.channels or channels
+    collection = DigestCollection.for_notification(notification)
     for recipient in page:
+        #: on the channels that are collected
+        at_once = plan if collection is None else Plan()
         for channel in requested_channels:
             target_ids = recipient.targets.get(channel, ())
+            channel_plan = at_once if collection is not None and collection.has_channel(channel) else plan
             verdict = decide(
                 Candidate(
                     recipient.user_id,
@@ -64,12 +72,12 @@ def plan_page(
             )
             if isinstance(verdict.decision, Skip):
                 reason, detail = verdict.decision.reason, verdict.decision.detail
-                plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
+                channel_plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
                 continue
             if not get_traits(channel).needs_contact_point:
                 target_ids = (NO_CONTACT_POINT,)
             held = verdict.decision
-            plan.planned.extend(
+            channel_plan.planned.extend(
                 PlannedDelivery(
                     id=new_id(now),
                     notification_id=notification.id,
@@ -85,6 +93,13 @@ def plan_page(
                 )
                 for target_id in target_ids
             )
+        if collection is None:
+            continue
+        if at_once.planned:
+            item = collection.collect(recipient.user_id, recipient.timezone, now, at_once.planned, at_once.skipped)
+            plan.collected.append(item)
+        else:
+            plan.skipped.extend(at_once.skipped)
     return plan
 
 

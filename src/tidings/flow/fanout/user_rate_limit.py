@@ -1,7 +1,7 @@
 """Rate limits per user: which notifications count, and how a plan changes for users over the limit. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Self
 
@@ -80,4 +80,4 @@ def apply_limit(
         SkipRecord(notification_id, user_id, channel, SkipReason.RATE_LIMITED, detail)
         for user_id, channel in dict.fromkeys((delivery.user_id, delivery.channel) for delivery in over_limit)
     ]
-    return Plan(kept, [*plan.skipped, *skipped])
+    return replace(plan, planned=kept, skipped=[*plan.skipped, *skipped])

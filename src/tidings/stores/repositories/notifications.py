@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Row, Text, column, func, insert, null, or_, select, text, update
 
 from tidings.model.audience import from_json, to_json
+from tidings.model.digest import DigestItemState
 from tidings.model.notification import Notification, NotificationCounts, NotificationState, StopReason
 from tidings.model.plan_options import PlanOptions
 from tidings.model.priority import Priority
@@ -16,6 +17,7 @@ from tidings.stores.engine.stalled_sessions import LOCK_WAIT, terminate_stalled_
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
 from tidings.stores.repositories.status_events import SqlStatusEvents
+from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.tables import WHERE_UNPLANNED, deliveries, notifications, skips
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import encode_rows, id_array, rowset
@@ -35,6 +37,7 @@ _transitions = rowset(
     _n.recipients,
     _n.deliveries,
     _n.skipped,
+    _n.collected,
 )
 _COMPARE_AND_SET_PROGRESS = (
     update(notifications)
@@ -51,6 +54,7 @@ _COMPARE_AND_SET_PROGRESS = (
         recipients=_transitions.c.recipients,
         deliveries=_transitions.c.deliveries,
         skipped=_transitions.c.skipped,
+        collected=_transitions.c.collected,
     )
     .returning(_n.id)
 )
@@ -143,16 +147,26 @@ class SqlNotifications:
     async def get_counts(self, tx: Transaction, notification_id: str) -> NotificationCounts:
         totals = (
             await connection_of(tx).execute(
-                select(_n.recipients, _n.deliveries, _n.skipped).where(_n.id == notification_id)
+                select(_n.recipients, _n.deliveries, _n.skipped, _n.collected).where(_n.id == notification_id)
             )
         ).one()
+        collecting = 0
+        if totals.collected:
+            items = digest_items.c
+            is_open = (items.notification_id == notification_id, items.state == DigestItemState.COLLECTED.value)
+            collecting = await connection_of(tx).scalar(select(func.count()).where(*is_open)) or 0
         states = await connection_of(tx).execute(
             select(deliveries.c.state, func.count())
             .where(deliveries.c.notification_id == notification_id)
             .group_by(deliveries.c.state)
         )
         return NotificationCounts(
-            totals.recipients, totals.deliveries, totals.skipped, by_state={row[0]: row[1] for row in states}
+            totals.recipients,
+            totals.deliveries,
+            totals.skipped,
+            totals.collected,
+            collecting,
+            by_state={row[0]: row[1] for row in states},
         )
 
     async def list_open(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Notification]:
@@ -174,6 +188,7 @@ def _transition_row(before: Notification, after: Notification) -> tuple[str | in
         after.recipients,
         after.deliveries,
         after.skipped,
+        after.collected,
     )
 
 
@@ -204,6 +219,7 @@ def _to_row(notification: Notification) -> dict[str, object]:
         "recipients": notification.recipients,
         "deliveries": notification.deliveries,
         "skipped": notification.skipped,
+        "collected": notification.collected,
     }
 
 

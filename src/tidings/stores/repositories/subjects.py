@@ -18,22 +18,26 @@ from sqlalchemy import (
 )
 
 from tidings.model.delivery import DeliveryState, SkipReason
+from tidings.model.digest import DigestItemState
 from tidings.model.notification import NotificationState
 from tidings.model.outcome import RetryLater
 from tidings.model.subject import SEPARATOR, PriorDelivery, ReceiptStatus, SubjectNotification, Supersession
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
+from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.tables import WHERE_SUBJECT, WHERE_UNPLANNED, attempts, deliveries, notifications, skips
 from tidings.stores.sql.json_params import id_array, text_array
 
-_n, _d, _s = notifications.c, deliveries.c, skips.c
+_n, _d, _s, _i = notifications.c, deliveries.c, skips.c, digest_items.c
 #: seed of the advisory locks on subjects: "tidings" in ASCII, and a 2
 SUBJECT_LOCK_ID = 0x74_69_64_69_6E_67_73_02
 #: states in which a user has received a message, or is about to
 _SENT_STATES = (DeliveryState.DELIVERED.value, DeliveryState.SENDING.value, DeliveryState.UNCERTAIN.value)
 _OPEN_STATES = (DeliveryState.PENDING.value, DeliveryState.SENDING.value)
-_HAS_OPEN = or_(WHERE_UNPLANNED, exists().where(_d.notification_id == _n.id, _d.state.in_(_OPEN_STATES)))
+#: collected by a digest that is open
+_IS_COLLECTED = exists().where(_i.notification_id == _n.id, _i.state == DigestItemState.COLLECTED.value)
+_HAS_OPEN = or_(WHERE_UNPLANNED, exists().where(_d.notification_id == _n.id, _d.state.in_(_OPEN_STATES)), _IS_COLLECTED)
 #: with dead letters: they are not replayed any more once a newer notification is accepted
 _HAS_UNSENT = or_(
     WHERE_UNPLANNED,
@@ -41,6 +45,7 @@ _HAS_UNSENT = or_(
         _d.notification_id == _n.id,
         _d.state.in_((*_OPEN_STATES, DeliveryState.REFUSED.value, DeliveryState.UNCERTAIN.value)),
     ),
+    _IS_COLLECTED,
 )
 #: an attempt without an answer of the provider, which may have taken the message
 _MAY_HAVE_ARRIVED = or_(
@@ -179,7 +184,17 @@ class SqlSubjects:
         skipped = select(_s.user_id, _s.notification_id, reason.label("status")).where(
             _s.notification_id.in_(ids), _s.user_id.in_(users)
         )
-        rows = await connection_of(tx).execute(union_all(planned, skipped))
+        in_digest = case(
+            (_i.state == DigestItemState.COLLECTED.value, ReceiptStatus.UNSENT.value),
+            (_i.state == DigestItemState.DIGESTED.value, ReceiptStatus.INFORMED.value),
+            (_i.reason == SkipReason.SUPERSEDED.value, ReceiptStatus.UNSENT.value),
+            (_i.reason == SkipReason.SEEN.value, ReceiptStatus.INFORMED.value),
+            else_=ReceiptStatus.UNKNOWN.value,
+        )
+        collected = select(_i.user_id, _i.notification_id, in_digest.label("status")).where(
+            _i.notification_id.in_(ids), _i.user_id.in_(users)
+        )
+        rows = await connection_of(tx).execute(union_all(planned, skipped, collected))
         return [
             PriorDelivery(user_id, notification_id, ReceiptStatus(status)) for user_id, notification_id, status in rows
         ]

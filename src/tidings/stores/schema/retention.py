@@ -16,11 +16,13 @@ from sqlalchemy.exc import DBAPIError
 
 from tidings.errors import BackendError
 from tidings.model.delivery import DeliveryState
+from tidings.model.digest import DigestItemState
 from tidings.model.notification import NotificationState
 from tidings.ports.store import Store
 from tidings.stores.engine.schema_lock import is_lock_timeout
 from tidings.stores.engine.transaction import SqlConnection, connection_of
 from tidings.stores.schema import partitions
+from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.partitions import SET_LOCK_TIMEOUT, Week
 from tidings.stores.schema.tables import deliveries, notifications, skips
 from tidings.stores.sql.ids import min_uuid_at
@@ -38,6 +40,7 @@ _CLOSED_STATES = (NotificationState.FANNED_OUT.value, NotificationState.CANCELLE
 _OPEN_STATES = (DeliveryState.PENDING.value, DeliveryState.SENDING.value)
 _n = notifications.c
 _d = deliveries.c
+_i = digest_items.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +169,13 @@ async def _delete_rows(store: Store, before: str, max_rows: int) -> tuple[int, i
 
 async def _select_old_notifications(connection: SqlConnection, before: str, after: str | None) -> Sequence[str]:
     has_open_delivery = select(_d.id).where(_d.notification_id == _n.id, _d.state.in_(_OPEN_STATES)).exists()
+    # of a weekly digest, which may close after the retention
+    is_collected = (
+        select(_i.user_id).where(_i.notification_id == _n.id, _i.state == DigestItemState.COLLECTED.value).exists()
+    )
     query = (
         select(_n.id)
-        .where(_n.id < before, _n.state.in_(_CLOSED_STATES), ~has_open_delivery)
+        .where(_n.id < before, _n.state.in_(_CLOSED_STATES), ~has_open_delivery, ~is_collected)
         .order_by(_n.id)
         .limit(PAGE_SIZE)
     )

@@ -257,6 +257,8 @@ notifications = Table(
     Column("recipients", Integer, nullable=False),
     Column("deliveries", Integer, nullable=False),
     Column("skipped", Integer, nullable=False),
+    # recipients for whom it was collected into a digest
+    Column("collected", Integer, nullable=False, server_default="0"),
     Index(
         "ix_notifications_unplanned",
         "id",

@@ -5,6 +5,7 @@ from tidings.testing.contracts.batches_contract import BatchesContract
 from tidings.testing.contracts.contact_health_contract import ContactHealthContract
 from tidings.testing.contracts.contact_points_contract import ContactPointsContract
 from tidings.testing.contracts.crashes_contract import CrashesContract
+from tidings.testing.contracts.digests_contract import DigestsContract
 from tidings.testing.contracts.idempotency_contract import IdempotencyContract
 from tidings.testing.contracts.inbox_contract import InboxContract
 from tidings.testing.contracts.leases_contract import LeasesContract
@@ -33,6 +34,7 @@ class StoreContract(
     ContactHealthContract,
     InboxContract,
     ProviderEventsContract,
+    DigestsContract,
 ):
     """Provide a fixture `store`: an empty, upgraded store of the adapter.
 

@@ -1,0 +1,96 @@
+"""Builds the notification that a digest becomes. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from tidings.errors import ValidationFailed
+from tidings.flow.catalog import Catalog
+from tidings.flow.plan.collection import list_collected_channels
+from tidings.model.audience import users
+from tidings.model.delivery import Recipient
+from tidings.model.digest import Digest
+from tidings.model.notification import Notification
+from tidings.model.plan_options import PlanOptions
+from tidings.model.priority import LANES
+from tidings.model.template import RenderedMessage
+from tidings.ports.renderer import Renderer
+
+#: items that a digest shows; `count` counts all
+MAX_SHOWN_ITEMS = 10
+_DEFAULT_URL = "/"
+
+
+class RenderedItem(NamedTuple):
+    """An item with its text in the language of the user."""
+
+    notification: Notification
+    message: RenderedMessage
+
+
+def render_item(
+    notification: Notification, recipient: Recipient, catalog: Catalog, renderer: Renderer
+) -> RenderedMessage:
+    """Return the text of an item, in the current version of its template.
+
+    If the variables of the notification do not suffice for that, it is rendered in the version with which it was
+    accepted. Raises ValidationFailed if that fails, too.
+    """
+    current = catalog.get_template(notification.template_code)
+    try:
+        return renderer.render(current, notification, recipient.locale, recipient.timezone)
+    except ValidationFailed:
+        pinned = catalog.get_template(notification.template_code, notification.template_version)
+        if pinned.version == current.version:
+            raise
+        return renderer.render(pinned, notification, recipient.locale, recipient.timezone)
+
+
+def build_digest_notification(
+    digest: Digest,
+    shown: Sequence[RenderedItem],
+    items: Sequence[Notification],
+    catalog: Catalog,
+    *,
+    notification_id: str,
+    now: datetime,
+) -> Notification:
+    """Return the notification for the items of a digest, which are in their order and at least one.
+
+    shown: the first items with their texts.
+    """
+    template = catalog.get_digest_template(digest.key.template_code)
+    newest = items[-1]
+    urls = {one.message.url for one in shown}
+    return Notification(
+        id=notification_id,
+        template_code=template.code,
+        template_version=template.version,
+        category=newest.category,
+        audience=users(digest.key.user_id),
+        variables={
+            "count": len(items),
+            "items": [_describe_item(one) for one in shown],
+            "url": urls.pop() if len(urls) == 1 else _DEFAULT_URL,
+        },
+        priority=min((one.priority for one in items), key=LANES.index),
+        channels=list_collected_channels(newest),
+        action_url=None,
+        action_text=None,
+        send_at=now,
+        expires_at=max(one.expires_at for one in items),
+        created_at=now,
+        source=f"digest:{digest.id}",
+        plan=PlanOptions(steps=newest.plan.steps),
+    )
+
+
+def _describe_item(shown: RenderedItem) -> dict[str, object]:
+    """Return an item as templates see it: the variables of its notification, title, body and url.
+
+    The variables are also given under `variables`, for those named `title`, `body` or `url`.
+    """
+    variables = dict(shown.notification.variables)
+    message = shown.message
+    text = {"title": message.title, "body": message.body, "url": message.url}
+    return {**variables, **text, "variables": variables, "notificationId": shown.notification.id}

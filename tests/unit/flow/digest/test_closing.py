@@ -1,0 +1,277 @@
+"""Digests: notifications are collected for a user and closed into one, each of them exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tidings.errors import Conflict
+from tidings.model.audience import everyone, users
+from tidings.model.delivery import SkipReason
+from tidings.model.digest import Digest, DigestItem, DigestItemState, DigestState
+from tidings.model.notification import Notification, NotificationState
+from tidings.model.plan_options import DigestOptions
+from tidings.model.priority import Priority
+from tidings.model.subject import SubjectRequest
+from tidings.model.user import Preference
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import Process
+
+MINUTE = timedelta(minutes=1)
+TEN_MINUTES = DigestOptions(window_seconds=600)
+
+
+@pytest.fixture
+async def process(process: Process) -> Process:
+    await process.add_users("ana", "ben")
+    return process
+
+
+async def trigger(
+    process: Process, *names: str, title: str = "Hello", digest: DigestOptions = TEN_MINUTES, **fields: object
+) -> Notification:
+    """Accept and plan a notification that is collected."""
+    request = process.build_request(users(*names or ("ana",)))
+    variables = {**request.variables, "title": title}
+    request = replace(request, variables=variables, digest=digest, **fields)  # type: ignore[arg-type]  # checked by tests
+    async with process.store.transaction() as tx:
+        [notification] = await process.pipeline.accept_many(tx, [request])
+    assert isinstance(notification, Notification)
+    return notification
+
+
+async def list_digests(process: Process, user: str = "ana") -> list[Digest]:
+    """Return the digests of a user, oldest first."""
+    async with process.store.read_snapshot() as tx:
+        return list(await process.store.digests.list_page(tx, before=None, limit=100, user_id=user))[::-1]
+
+
+async def list_items(process: Process, user: str = "ana") -> list[DigestItem]:
+    """Return the items of all digests of a user, in their order."""
+    digests = [one.id for one in await list_digests(process, user)]
+    async with process.store.read_snapshot() as tx:
+        return list(await process.store.digests.list_items(tx, digests))
+
+
+async def close(process: Process, after: timedelta = 10 * MINUTE) -> int:
+    """Let time pass, and close what is due."""
+    process.clock.advance(after)
+    return await process.pipeline.close_due_digests()
+
+
+async def sent(process: Process) -> list[str]:
+    """Send what is planned, and return the texts of all messages so far."""
+    await process.process_queue()
+    return [message.payload.decode() for message in process.channel.sent]
+
+
+async def read(process: Process, notification_id: str | None) -> Notification:
+    async with process.store.read_snapshot() as tx:
+        found = await process.store.notifications.get(tx, notification_id or "")
+    assert found is not None
+    return found
+
+
+async def test_ten_updates_become_one_message(process: Process) -> None:
+    triggers = [await trigger(process, title=f"Update {number}") for number in range(10)]
+    assert await sent(process) == []
+    assert await close(process, 10 * MINUTE - timedelta(seconds=1)) == 0
+    assert await close(process, timedelta(seconds=1)) == 1
+    [message] = await sent(process)
+    assert message.startswith("10 updates: Update 0: World\nUpdate 1: World\n")
+    [digest] = await list_digests(process)
+    assert (digest.state, digest.item_count) == (DigestState.CLOSED, 10)
+    made = await read(process, digest.notification_id)
+    assert (made.category, made.priority, made.variables["count"]) == ("NEWS", Priority.HIGH, 10)
+    assert [item.notification_id for item in await list_items(process)] == [one.id for one in triggers]
+    for one in triggers:
+        counts = await process.get_counts(one)
+        assert (counts.recipients, counts.deliveries, counts.skipped, counts.collected) == (1, 0, 0, 1)
+    assert await close(process) == 0
+    assert len(await sent(process)) == 1
+
+
+async def test_a_digest_of_one_item_is_that_item(process: Process) -> None:
+    await trigger(process, title="Only")
+    await close(process)
+    assert await sent(process) == ["Only: World"]
+
+
+async def test_a_broadcast_is_collected_for_each_recipient(process: Process) -> None:
+    for title in ("One", "Two"):
+        request = process.build_request(everyone())
+        request = replace(request, digest=TEN_MINUTES, variables={"title": title, "body": ""})
+        await process.plan(await process.pipeline.submit(request))
+    assert await close(process) == 2
+    assert await sent(process) == ["2 updates: One\nTwo"] * 2
+
+
+async def test_an_urgent_notification_is_not_collected(process: Process) -> None:
+    await trigger(process, priority=Priority.URGENT)
+    assert await sent(process) == ["Hello: World"]
+    assert await list_digests(process) == []
+
+
+async def test_who_would_get_nothing_is_skipped_and_not_collected(process: Process) -> None:
+    await opt_out(process)
+    notification = await trigger(process)
+    counts = await process.get_counts(notification)
+    assert (counts.skipped, counts.collected) == (1, 0)
+    assert await list_digests(process) == []
+
+
+async def opt_out(process: Process, user: str = "ana") -> None:
+    async with process.store.transaction() as tx:
+        await process.store.users.set_preferences(tx, user, [Preference("NEWS", "webpush", enabled=False)])
+
+
+async def test_c1_a_new_version_or_window_joins_the_open_digest(process: Process) -> None:
+    await trigger(process)
+    await trigger(process, digest=DigestOptions(window_seconds=3600, max_items=5))
+    await trigger(process, digest=DigestOptions(at="08:00"))
+    [digest] = await list_digests(process)
+    assert digest.item_count == 3
+
+
+async def test_c1_other_keys_users_and_channels_have_digests_of_their_own(process: Process) -> None:
+    by_title = DigestOptions("title", 600)
+    await trigger(process, "ana", "ben", title="A", digest=by_title)
+    await trigger(process, title="B", digest=by_title)
+    await trigger(process, digest=DigestOptions("body", 600))
+    await trigger(process, digest=replace_options(by_title, channels=("webpush",)), title="A")
+    assert sorted(one.key.key for one in await list_digests(process)) == ["A", "A", "B", "World"]
+    assert [one.key.key for one in await list_digests(process, "ben")] == ["A"]
+
+
+def replace_options(options: DigestOptions, channels: tuple[str, ...]) -> DigestOptions:
+    return DigestOptions(options.key, options.window_seconds, channels=channels)
+
+
+async def test_c4_a_fixed_window_is_opened_by_the_first_and_immutable(process: Process) -> None:
+    await trigger(process)
+    process.clock.advance(9 * MINUTE)
+    await trigger(process)
+    assert await close(process, MINUTE) == 1
+    await trigger(process)
+    assert await close(process, 9 * MINUTE) == 0
+    assert await close(process, MINUTE) == 1
+
+
+async def test_c4_a_sliding_window_ends_at_its_maximum_from_the_opening(process: Process) -> None:
+    sliding = DigestOptions(window_seconds=600, sliding=True, max_seconds=1200)
+    for _ in range(3):
+        await trigger(process, digest=sliding)
+        process.clock.advance(7 * MINUTE)
+        if (await list_digests(process))[0].item_count < 3:
+            assert await process.pipeline.close_due_digests() == 0
+    [digest] = await list_digests(process)
+    assert digest.closes_at == digest.opened_at + 20 * MINUTE
+    assert await close(process, timedelta()) == 1
+
+
+async def test_c5_the_first_is_sent_at_once_and_not_repeated(process: Process) -> None:
+    leading = DigestOptions(window_seconds=600, first_at_once=True)
+    for title in ("First", "Second", "Third"):
+        await trigger(process, title=title, digest=leading)
+    assert await sent(process) == ["First: World"]
+    assert await close(process) == 1
+    assert (await sent(process))[1:] == ["2 updates: Second: World\nThird: World"]
+    await trigger(process, title="Fourth", digest=leading)
+    assert (await sent(process))[2:] == ["Fourth: World"]
+
+
+async def test_c5_a_window_that_collected_nothing_ends_silently(process: Process) -> None:
+    first = await trigger(process, digest=DigestOptions(window_seconds=600, first_at_once=True))
+    assert await close(process) == 1
+    assert await sent(process) == ["Hello: World"]
+    [digest] = await list_digests(process)
+    assert (digest.state, digest.item_count) == (DigestState.EMPTY, 0)
+    assert (await process.get_counts(first)).collected == 0
+
+
+async def test_c6_it_closes_early_and_counts_all(process: Process) -> None:
+    small = DigestOptions(window_seconds=600, max_items=12)
+    for number in range(11):
+        await trigger(process, title=f"U{number}", digest=small)
+    assert await close(process, timedelta()) == 0
+    await trigger(process, title="U11", digest=small)
+    assert await close(process, timedelta()) == 1
+    [message] = await sent(process)
+    assert message.startswith("12 updates: U0: World")
+    assert message.endswith("U9: World\nand 2 more")
+
+
+async def test_c7_a_digest_with_nothing_left_is_not_sent(process: Process) -> None:
+    notification = await trigger(process)
+    await process.pipeline.cancel(notification.id)
+    assert await close(process) == 1
+    assert await sent(process) == []
+    [digest] = await list_digests(process)
+    assert (digest.state, digest.notification_id) == (DigestState.EMPTY, None)
+    [item] = await list_items(process)
+    assert (item.state, item.reason) == (DigestItemState.LEFT_OUT, SkipReason.CANCELLED)
+
+
+async def test_c9_an_opt_out_leaves_every_item_out(process: Process) -> None:
+    await trigger(process, "ana", "ben")
+    await trigger(process)
+    await opt_out(process)
+    assert await close(process) == 2
+    assert await sent(process) == ["Hello: World"]  # to ben
+    assert {item.reason for item in await list_items(process)} == {SkipReason.PREFERENCE_OFF}
+
+
+async def test_b14_items_are_looked_at_one_by_one(process: Process) -> None:
+    expiring = await trigger(process, title="Expired", expires_at=process.clock.now() + 5 * MINUTE)
+    cancelled = await trigger(process, title="Cancelled")
+    await trigger(process, title="Kept")
+    await process.pipeline.cancel(cancelled.id)
+    await close(process)
+    assert await sent(process) == ["Kept: World"]
+    reasons: Mapping[str, SkipReason | None] = {item.notification_id: item.reason for item in await list_items(process)}
+    assert reasons[expiring.id] is SkipReason.EXPIRED
+    assert reasons[cancelled.id] is SkipReason.CANCELLED
+    assert list(reasons.values()).count(None) == 1
+
+
+async def test_b19_the_newer_item_of_a_subject_replaces_the_older(process: Process) -> None:
+    old = await trigger(process, title="Old", subject=SubjectRequest("order:1"))
+    await trigger(process, title="Other")
+    await process.plan(await trigger(process, title="New", subject=SubjectRequest("order:1")))
+    await close(process)
+    assert await sent(process) == ["2 updates: Other: World\nNew: World"]
+    [left_out] = [item for item in await list_items(process) if item.state is DigestItemState.LEFT_OUT]
+    assert (left_out.notification_id, left_out.reason) == (old.id, SkipReason.SUPERSEDED)
+
+
+async def test_b19_what_is_taken_back_within_a_window_is_not_told(process: Process) -> None:
+    for state, previous in (("B", "A"), ("A", "B")):
+        subject = SubjectRequest("order:1", state={"at": state}, previous_state={"at": previous})
+        await process.plan(await trigger(process, subject=subject))
+    await close(process)
+    assert await sent(process) == []
+    assert [item.reason for item in await list_items(process)] == [SkipReason.SUPERSEDED]
+
+
+async def test_c12_two_closers_send_one_digest(start: Callable[..., Process], process: Process) -> None:
+    other = start(queue=process.queue)
+    await trigger(process)
+    process.clock.advance(10 * MINUTE)
+    assert await process.pipeline.close_due_digests() + await other.pipeline.close_due_digests() == 1
+    assert len(await sent(process)) == 1
+
+
+async def test_what_a_digest_has_taken_can_no_longer_be_cancelled(process: Process) -> None:
+    notification = await trigger(process)
+    await close(process)
+    with pytest.raises(Conflict):
+        await process.pipeline.cancel(notification.id)
+    [digest] = await list_digests(process)
+    await process.pipeline.cancel(digest.notification_id or "")
+    assert await sent(process) == []
+    assert (await read(process, digest.notification_id)).state is NotificationState.CANCELLED
