@@ -1,11 +1,15 @@
 """Suppressions as operators change them, over HTTP and on the command line."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from tidings.errors import Conflict, NotFound
-from tidings.model.suppression import ALL, Suppression, SuppressionReason
+from tidings.model.suppression import ALL, Suppression, SuppressionFilter, SuppressionReason
 from tidings.ports.clock import Clock
 from tidings.ports.store import Store, Transaction
+
+#: suppressions of one address that are lifted together: one per category, sender and reason
+MAX_PER_ADDRESS = 500
 
 
 class SuppressionService:
@@ -63,3 +67,19 @@ class SuppressionService:
         lifted = await self._store.suppressions.get(tx, suppression_id)
         assert lifted is not None, "it was read in this transaction"
         return lifted
+
+    async def lift_address(
+        self, tx: Transaction, channel: str, address: str, *, category: str | None, by: str, reason: str
+    ) -> Sequence[Suppression]:
+        """Lift the active suppressions of an address, and return them. category: only that of this category.
+
+        Raises NotFound if there is none, and as `lift`.
+        """
+        selected = SuppressionFilter(channel, address)
+        found = await self._store.suppressions.page(
+            tx, selected, before=None, limit=MAX_PER_ADDRESS, now=self._clock.now()
+        )
+        matching = [one for one in found if category is None or one.category == category]
+        if not matching:
+            raise NotFound("This address is not suppressed.", code="unknown_suppression")
+        return [await self.lift(tx, one.id, by=by, reason=reason) for one in matching]

@@ -98,6 +98,7 @@ ROUTES = {
     ("GET", "/api/audiences/{name}/stats"): "read notify",
     ("GET", "/api/suppressions"): "read",
     ("POST", "/api/suppressions"): "admin",
+    ("DELETE", "/api/suppressions"): "admin",
     ("DELETE", "/api/suppressions/{suppression_id}"): "admin",
     ("GET", "/api/provider-events"): "read",
     ("GET", "/api/explain"): "read",

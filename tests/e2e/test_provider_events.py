@@ -158,12 +158,21 @@ async def test_an_operator_suppresses_an_address_and_a_misspelt_one_is_refused(
         ({"channel": "pigeon"}, "channel"),
         ({"address": "nobody"}, "address"),
         ({"category": "NOPE"}, "category"),
+        ({"scope": "category"}, "category"),
+        ({"scope": "all", "category": "MESSAGE"}, "category"),
         ({"reason": "because"}, "reason"),
     ):
         refused = await server.expect(422, "POST", "/api/suppressions", body | wrong)
         assert refused.read(Json)["errors"][0]["field"] == field
     refused = await server.expect(422, "GET", "/api/suppressions?address=cleo@example.org")
     assert refused.read(Json)["errors"][0]["field"] == "channel"
+
+    lift = {**body, "reason": "asked by phone"}
+    await server.expect(404, "DELETE", "/api/suppressions", {**lift, "category": "MESSAGE"})
+    [lifted] = (await server.expect(200, "DELETE", "/api/suppressions", lift)).read(Json)["items"]
+    assert (lifted["id"], lifted["liftReason"]) == (added["id"], "asked by phone")
+    await server.expect(404, "DELETE", "/api/suppressions", lift)
+    assert await notify(server, "cleo") == {"delivered": 1}
 
 
 async def test_c50_calls_that_cannot_be_verified_are_refused_counted_and_reported(server: TidingsServer) -> None:

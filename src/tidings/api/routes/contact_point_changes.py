@@ -1,8 +1,10 @@
 """Changes of a contact point: new secrets, enabling one that was disabled, and a replay of what it missed."""
 
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, params
 from msgspec import structs
 from pydantic import Field
 from starlette.responses import Response
@@ -86,91 +88,83 @@ class EnableResponse(ContactPointResponse):
     replayed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who changes a contact point, and whose it is."""
+
+    #: the name under which idempotency keys are stored
+    name: str
+    user_id: str
+
+
 def router(context: RouteContext) -> APIRouter:
     """Return the routes for API keys, and those below `/users/me` for user tokens."""
     routes = APIRouter(tags=["users"], route_class=JsonRoute)
     require_user = context.authenticator.require_user()
     require_key = context.require_scopes("notify")
+
+    async def find_user(user_id: str = Depends(require_user)) -> Caller:
+        return Caller(caller_of(user_id), user_id)
+
+    async def find_key(user_id: str, key_id: str = Depends(require_key)) -> Caller:
+        return Caller(f"key:{key_id}", user_id)
+
     limit = Depends(context.rate_limited("contact-point-change", _CHANGE_RATE, require_user))
-    own, any_user = "/users/me/contact-points/{contact_point_id}", "/users/{user_id}/contact-points/{contact_point_id}"
+    _add_changes(routes, context, "/users/me/contact-points/{contact_point_id}", find_user, [limit])
+    _add_changes(routes, context, "/users/{user_id}/contact-points/{contact_point_id}", find_key, [])
+    return routes
 
-    @routes.post(f"{own}/rotate-secret", dependencies=[limit])
-    async def rotate_own(
-        contact_point_id: str,
-        body: RotateSecretBody,
-        user_id: str = Depends(require_user),
-        idempotent: IdempotencyContext = Depends(context.idempotent),
-    ) -> Response:
-        """Give an own contact point a new signing secret. The old one signs as well during the overlap."""
-        return await _rotate(context, idempotent, caller_of(user_id), user_id, contact_point_id, body)
 
-    @routes.post(f"{own}/enable", dependencies=[limit])
-    async def enable_own(
-        contact_point_id: str,
-        body: EnableBody,
-        user_id: str = Depends(require_user),
-        idempotent: IdempotencyContext = Depends(context.idempotent),
-    ) -> Response:
-        """Enable an own contact point that was disabled, and optionally send what it missed."""
-        return await _enable(context, idempotent, caller_of(user_id), user_id, contact_point_id, body)
+def _add_changes(
+    routes: APIRouter,
+    context: RouteContext,
+    path: str,
+    find_caller: Callable[..., Awaitable[Caller]],
+    dependencies: Sequence[params.Depends],
+) -> None:
+    """Add the routes below the path of a contact point. find_caller: a dependency."""
 
-    @routes.post(f"{own}/replay", dependencies=[limit])
-    async def replay_own(
-        contact_point_id: str,
-        body: EndpointReplayBody,
-        user_id: str = Depends(require_user),
-        idempotent: IdempotencyContext = Depends(context.idempotent),
-    ) -> Response:
-        """Send what an own contact point missed while it was disabled."""
-        return await _replay(context, idempotent, caller_of(user_id), user_id, contact_point_id, body)
-
-    @routes.post(f"{any_user}/rotate-secret")
+    @routes.post(f"{path}/rotate-secret", dependencies=dependencies)
     async def rotate(
-        user_id: str,
         contact_point_id: str,
         body: RotateSecretBody,
-        key_id: str = Depends(require_key),
+        caller: Caller = Depends(find_caller),
         idempotent: IdempotencyContext = Depends(context.idempotent),
     ) -> Response:
         """Give a contact point a new signing secret. The old one signs as well during the overlap."""
-        return await _rotate(context, idempotent, f"key:{key_id}", user_id, contact_point_id, body)
+        return await _rotate(context, idempotent, caller, contact_point_id, body)
 
-    @routes.post(f"{any_user}/enable")
+    @routes.post(f"{path}/enable", dependencies=dependencies)
     async def enable(
-        user_id: str,
         contact_point_id: str,
         body: EnableBody,
-        key_id: str = Depends(require_key),
+        caller: Caller = Depends(find_caller),
         idempotent: IdempotencyContext = Depends(context.idempotent),
     ) -> Response:
         """Enable a contact point that was disabled, and optionally send what it missed."""
-        return await _enable(context, idempotent, f"key:{key_id}", user_id, contact_point_id, body)
+        return await _enable(context, idempotent, caller, contact_point_id, body)
 
-    @routes.post(f"{any_user}/replay")
+    @routes.post(f"{path}/replay", dependencies=dependencies)
     async def replay(
-        user_id: str,
         contact_point_id: str,
         body: EndpointReplayBody,
-        key_id: str = Depends(require_key),
+        caller: Caller = Depends(find_caller),
         idempotent: IdempotencyContext = Depends(context.idempotent),
     ) -> Response:
         """Send what a contact point missed while it was disabled."""
-        return await _replay(context, idempotent, f"key:{key_id}", user_id, contact_point_id, body)
-
-    return routes
+        return await _replay(context, idempotent, caller, contact_point_id, body)
 
 
 async def _rotate(
     context: RouteContext,
     idempotent: IdempotencyContext,
-    caller: str,
-    user_id: str,
+    caller: Caller,
     contact_point_id: str,
     body: RotateSecretBody,
 ) -> Response:
-    async with idempotent(caller) as call:
+    async with idempotent(caller.name) as call:
         now = context.clock.now()
-        point = await _get_locked(context, call.tx, user_id, contact_point_id)
+        point = await _get_locked(context, call.tx, caller.user_id, contact_point_id)
         plugin: object = context.runtime.plugins.get(point.channel)
         if not isinstance(plugin, HasSecrets):
             raise Conflict(f"Contact points of the channel {point.channel} have no secrets.", code="no_secrets")
@@ -184,15 +178,14 @@ async def _rotate(
 async def _enable(
     context: RouteContext,
     idempotent: IdempotencyContext,
-    caller: str,
-    user_id: str,
+    caller: Caller,
     contact_point_id: str,
     body: EnableBody,
 ) -> Response:
     health_store = context.store.contact_health
-    async with idempotent(caller) as call:
+    async with idempotent(caller.name) as call:
         now = context.clock.now()
-        point = await _get_locked(context, call.tx, user_id, contact_point_id)
+        point = await _get_locked(context, call.tx, caller.user_id, contact_point_id)
         if point.state is ContactPointState.DISABLED:
             # a new version: outcomes of sends that began before do not disable it again
             point = structs.replace(point, state=ContactPointState.ACTIVE, version=point.version + 1)
@@ -224,14 +217,13 @@ async def _enable(
 async def _replay(
     context: RouteContext,
     idempotent: IdempotencyContext,
-    caller: str,
-    user_id: str,
+    caller: Caller,
     contact_point_id: str,
     body: EndpointReplayBody,
 ) -> Response:
-    async with idempotent(caller) as call:
+    async with idempotent(caller.name) as call:
         now = context.clock.now()
-        point = await _get_locked(context, call.tx, user_id, contact_point_id)
+        point = await _get_locked(context, call.tx, caller.user_id, contact_point_id)
         if point.state is not ContactPointState.ACTIVE:
             raise Conflict(f"The contact point is {point.state}; enable it first.", code="contact_point_not_active")
         health = await context.store.contact_health.get(call.tx, point.id)

@@ -1,11 +1,11 @@
 """Suppressed addresses: list, add, lift; and the events of providers from which they come."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import structlog
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from starlette.responses import Response
 
 from tidings.api.accepting.idempotency import IdempotencyContext
@@ -32,8 +32,31 @@ class SuppressionBody(RequestModel):
     channel: str = Field(min_length=1, max_length=32)
     address: str = Field(min_length=1, max_length=2_000)
     reason: SuppressionReason = SuppressionReason.MANUAL
-    category: str = Field("", max_length=64, description="code of the category that is stopped; empty = all")
+    scope: Literal["all", "category"] | None = Field(
+        None, description="default: `category` with a category, else `all`"
+    )
+    category: str = Field(
+        "", max_length=64, validate_default=True, description="code of the category that is stopped; empty = all"
+    )
     expires_at: Instant | None = Field(None, description="when it ends by itself; null = when it is lifted")
+
+    @field_validator("category")
+    @classmethod
+    def _check_scope(cls, category: str, info: ValidationInfo) -> str:
+        # a scope that failed validation is missing in `data`, and has its own error
+        scope = info.data.get("scope")
+        if scope is not None and (scope == "category") != bool(category):
+            raise ValueError("is required with the scope category, and must be empty with the scope all")
+        return category
+
+
+class LiftBody(RequestModel):
+    """The suppressions of an address that are lifted."""
+
+    channel: str = Field(min_length=1, max_length=32)
+    address: str = Field(min_length=1, max_length=2_000)
+    category: str | None = Field(None, max_length=64, description="only that of this category; empty = that of all")
+    reason: str = Field(min_length=3, max_length=300, description="why they are lifted; it is kept")
 
 
 class SuppressionResponse(ResponseModel):
@@ -60,6 +83,12 @@ class SuppressionResponse(ResponseModel):
     lifted_at: datetime | None
     lifted_by: str | None
     lift_reason: str | None
+
+
+class SuppressionsResponse(ResponseModel):
+    """The suppressions that were lifted."""
+
+    items: list[SuppressionResponse]
 
 
 class SuppressionPage(ResponseModel):
@@ -99,7 +128,8 @@ class ProviderEventPage(ResponseModel):
 def router(context: RouteContext) -> APIRouter:
     """Return the routes under /suppressions and /provider-events."""
     routes = APIRouter(tags=["suppressions"], route_class=JsonRoute)
-    _add_suppressions(routes, context)
+    _add_list(routes, context)
+    _add_changes(routes, context)
 
     @routes.get("/provider-events", dependencies=[Depends(context.require_scopes("read"))])
     async def list_events(
@@ -119,10 +149,7 @@ def router(context: RouteContext) -> APIRouter:
     return routes
 
 
-def _add_suppressions(routes: APIRouter, context: RouteContext) -> None:
-    require_admin = context.require_scopes("admin")
-    service = SuppressionService(context.store, context.clock)
-
+def _add_list(routes: APIRouter, context: RouteContext) -> None:
     @routes.get("/suppressions", dependencies=[Depends(context.require_scopes("read"))])
     async def list_suppressions(
         channel: ChannelFilter = None,
@@ -144,6 +171,11 @@ def _add_suppressions(routes: APIRouter, context: RouteContext) -> None:
             )
         page, next_cursor = paginate(rows, limit)
         return SuppressionPage(items=[SuppressionResponse.model_validate(row) for row in page], next_cursor=next_cursor)
+
+
+def _add_changes(routes: APIRouter, context: RouteContext) -> None:
+    require_admin = context.require_scopes("admin")
+    service = SuppressionService(context.store, context.clock)
 
     @routes.post(
         "/suppressions",
@@ -176,6 +208,17 @@ def _add_suppressions(routes: APIRouter, context: RouteContext) -> None:
             )
             created = SuppressionResponse.model_validate(stored)
             return with_location(call.respond(201, created.json_object()), "/api/suppressions")
+
+    @routes.delete("/suppressions")
+    async def lift_address(body: LiftBody, key_id: str = Depends(require_admin)) -> SuppressionsResponse:
+        """Lift the suppressions of an address, so that it is written to again. They are kept with who lifted them."""
+        address = parse_address(context, body.channel, body.address)
+        async with context.store.transaction() as tx:
+            lifted = await service.lift_address(
+                tx, body.channel, address, category=body.category, by=key_id, reason=body.reason
+            )
+        log.info("suppressions_lifted", channel=body.channel, count=len(lifted), by=key_id)
+        return SuppressionsResponse(items=[SuppressionResponse.model_validate(one) for one in lifted])
 
     @routes.delete("/suppressions/{suppression_id}")
     async def lift(

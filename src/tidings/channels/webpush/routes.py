@@ -163,6 +163,14 @@ def create_router(context: PackContext) -> APIRouter:
             response = SubscribeResponse(id=stored.id, state=stored.state, created=created)
             return call.respond(201 if created else 200, response.json_object())
 
+    _add_renewal(routes, context)
+    _add_own_devices(routes, context)
+    return routes
+
+
+def _add_renewal(routes: APIRouter, context: PackContext) -> None:
+    store, key_ring = context.store, get_channel(context.channels).key_ring
+
     @routes.post("/push/renew", dependencies=[Depends(context.rate_limited("push-renew", _RENEW_RATE))])
     async def renew(body: RenewBody) -> SubscribeResponse:
         """Replace a subscription that the browser or its push service rotated while no page was open.
@@ -181,6 +189,11 @@ def create_router(context: PackContext) -> APIRouter:
             )
         return SubscribeResponse(id=stored.id, state=stored.state, created=False)
 
+
+def _add_own_devices(routes: APIRouter, context: PackContext) -> None:
+    store, require_user = context.store, context.require_user()
+    limit = context.rate_limited("push-change", _SUBSCRIBE_RATE, require_user)
+
     @routes.delete("/push/unsubscribe", status_code=204, dependencies=[Depends(limit)])
     async def unsubscribe(body: UnsubscribeBody, user_id: str = Depends(require_user)) -> None:
         """Remove one of the calling user's subscriptions. 204 also if it does not exist."""
@@ -193,8 +206,6 @@ def create_router(context: PackContext) -> APIRouter:
         async with store.read_snapshot() as tx:
             devices = await store.subscriptions.list_by_user(tx, user_id)
         return DevicesResponse(items=[device_response(device) for device in devices])
-
-    return routes
 
 
 def device_response(subscription: PushSubscription) -> DeviceResponse:
