@@ -37,7 +37,6 @@ NEW_COLUMNS = {
     "attempts": {"provider", "message_id", "parts"},
     "deliveries": {"crashes", "detail", "held_by"},
     "notifications": {
-        "plan",
         "subject",
         "subject_version",
         "subject_state",
