@@ -275,3 +275,4 @@ async def test_bench_rooms_measures_viewers_and_loses_none(backends: str, tmp_pa
     assert figures.joins_and_leaves_per_second > 0
     assert 0 < figures.join_ms.p50 <= figures.join_ms.max
     assert figures.herd_seconds > 0
+    assert figures.decisions_per_second > 0

@@ -16,7 +16,11 @@ SOON = timedelta(seconds=4)
 
 @pytest.fixture(scope="module")
 def settings() -> Mapping[str, str]:
-    return {"TIDINGS_INAPP__ENABLED": "true", "TIDINGS_EVENTS__REMINDER_HOURS": "3"}
+    return {
+        "TIDINGS_INAPP__ENABLED": "true",
+        "TIDINGS_EVENTS__REMINDER_HOURS": "3",
+        "TIDINGS_EVENTS__VENUE_TIMEZONE": "Asia/Tokyo",
+    }
 
 
 async def publish_event(server: TidingsServer, title: str, starts: datetime, holder: str) -> str:
@@ -49,6 +53,11 @@ async def test_a_reminder_is_sent_before_the_start_and_moves_with_the_event(serv
 
     await eventually(is_reminded, pause=0.5)
     page = (await server.expect(200, "GET", "/api/notifications?templateCode=EVENT_REMINDER")).read(Json)
+    [sent] = [item for item in page["items"] if item["variables"]["eventTitle"] == "Carmen"]
+    assert sent["variables"]["venueTimezone"] == "Asia/Tokyo"
+    items = (await server.expect(200, "GET", "/api/inbox", token=server.user_token("holder"))).read(Json)["items"]
+    bodies = [item["body"] for item in items if item["title"].startswith("Starting soon")]
+    assert bodies[0].endswith(("JST", "UTC+09:00")), "the zone of the venue, for a user without a zone"
     of_moved = [item for item in page["items"] if item["source"] == f"event:{moved}:reminder"]
     assert [item["supersededBy"] for item in of_moved] == [None, of_moved[0]["id"]]
     for user in ("moved", "returned"):

@@ -1,6 +1,7 @@
 """`tidings bench rooms`: memory and CPU of idle viewers, joins and departures per second, and a returning herd."""
 
 import asyncio
+import itertools
 import os
 import resource
 import tempfile
@@ -17,6 +18,8 @@ from tidings.bench.room_client import RoomClient, join_room
 from tidings.bench.server_process import RunningServer, run_server
 from tidings.container import AppContainer
 from tidings.credentials import sign_user_token
+from tidings.presence import room_state
+from tidings.presence.room_state import EndDecision, RoomState
 
 #: connections that are opened at the same time
 _CONCURRENCY = 100
@@ -24,6 +27,8 @@ _CONCURRENCY = 100
 _ROOMS = 20
 #: files of this process and of the server besides the connections
 _OTHER_FILES = 200
+#: seconds; of the rooms in the measurement of decisions
+_GRACE = 30.0
 _VARIABLES = {
     "TIDINGS_STREAM_USER_CONNECTIONS": "0",
     "TIDINGS_STREAM_ADDRESS_CONNECTIONS": "0",
@@ -44,6 +49,8 @@ class RoomsBenchResult:
     #: pairs of one join and one departure
     joins_and_leaves_per_second: float
     join_ms: Latency
+    #: joins and departures that the state machine of rooms decides on one core, without connections and stores
+    decisions_per_second: float
     #: seconds until all viewers were back after all connections were lost at once
     herd_seconds: float
     #: epochs that ended although their viewers came back
@@ -119,6 +126,7 @@ class _Bench:
             kib_per_connection=round(memory * 1024 / connections, 1),
             idle_cpu_percent=round(idle_cpu * 100, 1),
             joins_and_leaves_per_second=round(pairs_per_second, 1),
+            decisions_per_second=round(measure_decisions(), 1),
             join_ms=Latency.from_milliseconds(latencies),
             herd_seconds=round(herd_seconds, 2),
             false_ends=false_ends,
@@ -157,6 +165,34 @@ class _Bench:
     def _measure_memory(self) -> float:
         """Return the resident memory of the server in MiB."""
         return max(usage.memory_mb for usage in self._server.measure_usage().values())
+
+
+def measure_decisions(seconds: float = 0.5, rooms: int = 1000) -> float:
+    """Return how many joins and departures per second of CPU time the state machine decides.
+
+    Each room goes live, loses its viewer, and ends after the grace period, again and again.
+    """
+    states = [RoomState()] * rooms
+    started, decided, now = time.process_time(), 0, 0.0
+    for room in itertools.cycle(range(rooms)):
+        if room == 0 and time.process_time() - started > seconds:
+            break
+        now += 1.0
+        state = room_state.set_epoch(_report(states[room], now, lease=15.0), room)
+        state, decision = room_state.decide(state, now)
+        state, end = room_state.decide(_report(state, now, lease=0.0), now + _GRACE)
+        if decision is not None or not isinstance(end, EndDecision):
+            raise RuntimeError("a room with a viewer ended, or one without did not")
+        states[room] = room_state.confirm_end(state, end.epoch, now + _GRACE) or RoomState()
+        decided += 2
+    return decided / (time.process_time() - started)
+
+
+def _report(state: RoomState, now: float, *, lease: float) -> RoomState:
+    connections = 1 if lease else 0
+    return room_state.apply_report(
+        state, "node", connections=connections, lease=lease, silent_for=0.0, grace=_GRACE, now=now
+    )
 
 
 async def _run_limited(numbers: Sequence[int], work: Callable[[int], Awaitable[None]]) -> None:

@@ -36,6 +36,23 @@ def format_local_instant(value: object, locale: str, timezone: str) -> str:
     )
 
 
+def format_instant_at_venue(value: object, locale: str, timezone: str) -> str:
+    """Return an instant in the zone of a venue, with the zone's abbreviation if the reader's clock differs.
+
+    Template filter. `value` is a list: the instant as for `format_local_instant`, and the IANA name of the zone.
+    Without a name the zone is the reader's. Never raises.
+    """
+    instant, venue = (value[0], value[1]) if isinstance(value, list | tuple) and len(value) == 2 else (value, None)
+    if not isinstance(venue, str) or not venue:
+        return format_local_instant(instant, locale, timezone)
+    there, here = _to_local(instant, find_zone(venue)), _to_local(instant, find_zone(timezone))
+    text = format_local_instant(instant, locale, venue)
+    if there is None or here is None or there.utcoffset() == here.utcoffset():
+        return text
+    suffix = _zone_suffix(there, find_locale(locale), is_needed=True)
+    return text if text.endswith(suffix) else text + suffix
+
+
 def format_instant_change(old: object, new: object, locale: str, timezone: str) -> str | None:
     """Return `Sun, 22 Nov 2026, 18:00 → 19:30`, without repeating the same day; None unless both are instants."""
     babel_locale, zone = find_locale(locale), find_zone(timezone)

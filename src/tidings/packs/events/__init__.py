@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tidings.localization.dates import format_local_instant
+from tidings.localization.dates import format_instant_at_venue, format_local_instant
 from tidings.packs.events.audiences import AUDIENCES
 from tidings.packs.events.repository import erase, export
 from tidings.packs.events.settings import EventsSettings
@@ -35,7 +35,7 @@ pack = Pack(
     categories=CATEGORIES,
     templates=TEMPLATES,
     audiences=AUDIENCES,
-    filters={"described": format_changes, "instant": format_local_instant},
+    filters={"described": format_changes, "instant": format_local_instant, "instant_at_venue": format_instant_at_venue},
     warm_up=lambda: format_local_instant("2026-01-01T00:00:00Z", "en", "UTC"),
     router=_create_router,
     export=export,

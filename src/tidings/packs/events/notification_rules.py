@@ -173,11 +173,12 @@ def publication_notice(event: Event, now: datetime) -> NotifyRequest:
     )
 
 
-def build_reminder(event: Event, lead: timedelta, now: datetime) -> NotifyRequest | None:
+def build_reminder(event: Event, lead: timedelta, now: datetime, venue_timezone: str = "") -> NotifyRequest | None:
     """Return the reminder of an event, to be sent `lead` before its start.
 
     None if the event does not take place, its time is past or more than a year ahead, or `lead` is zero. The ticket
-    holders of that time receive it: the audience is read when it is due.
+    holders of that time receive it: the audience is read when it is due. venue_timezone: IANA name of the zone in which
+    the start is shown; empty = the recipient's.
     """
     send_at = event.start_date - lead
     if not lead or event.status is not EventStatus.ACTIVE or not now < send_at <= now + MAX_SCHEDULE_AHEAD:
@@ -185,7 +186,7 @@ def build_reminder(event: Event, lead: timedelta, now: datetime) -> NotifyReques
     return NotifyRequest(
         template_code="EVENT_REMINDER",
         audience=audience.ticket_holders(event.id),
-        variables=template_variables(event),
+        variables={**template_variables(event), "venueTimezone": venue_timezone},
         send_at=send_at,
         # past the start a reminder is of no use
         expires_at=event.start_date,

@@ -26,8 +26,13 @@ from tidings.schemas.response_models import LOCATION_HEADER, paginate
 
 def create_router(context: PackContext) -> APIRouter:
     """Return the routes of the events pack, to be mounted under `/api`."""
+    settings = load_settings()
     service = EventService(
-        context.store, context.notifier, context.clock, reminder_before=load_settings().reminder_before
+        context.store,
+        context.notifier,
+        context.clock,
+        reminder_before=settings.reminder_before,
+        venue_timezone=settings.venue_timezone,
     )
     routes = APIRouter(tags=["events"])
     routes.include_router(_create_read_router(context, service))

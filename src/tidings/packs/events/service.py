@@ -58,12 +58,17 @@ class EventService:
         clock: Clock,
         *,
         reminder_before: timedelta = timedelta(),
+        venue_timezone: str = "",
     ) -> None:
-        """reminder_before: time before the start at which ticket holders are reminded; zero = never."""
+        """reminder_before: time before the start at which ticket holders are reminded; zero = never.
+
+        venue_timezone: zone of the start in reminders; empty = the recipient's.
+        """
         self._store = store
         self._notifier = notifier
         self._clock = clock
         self._reminder_before = reminder_before
+        self._venue_timezone = venue_timezone
 
     async def create(self, tx: Transaction, fields: EventFields) -> Event:
         """Store a new event, a draft unless `status` is given.
@@ -214,12 +219,15 @@ class EventService:
 
         The reminder with the new time or text supersedes the earlier one, which is then not sent.
         """
-        before = None if old is None else notification_rules.build_reminder(old, self._reminder_before, now)
-        after = notification_rules.build_reminder(new, self._reminder_before, now)
+        before = None if old is None else self._build_reminder(old, now)
+        after = self._build_reminder(new, now)
         if after is not None and after != before:
             await self._accept_notification(tx, new, after)
         elif before is not None and after is None:
             await self._notifier.withdraw(tx, build_reminder_subject(new.id))
+
+    def _build_reminder(self, event: Event, now: datetime) -> NotifyRequest | None:
+        return notification_rules.build_reminder(event, self._reminder_before, now, self._venue_timezone)
 
     async def _load_history(self, tx: Transaction, event: Event) -> EventHistory:
         subjects = self._store.subjects

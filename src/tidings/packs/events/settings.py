@@ -1,10 +1,12 @@
 """The settings of the events pack, `TIDINGS_EVENTS__…`."""
 
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tidings.config.plugin_settings import load_plugin_settings
+from tidings.schemas.field_types import TimeZone
 
 
 class EventsSettings(BaseModel):
@@ -14,6 +16,9 @@ class EventsSettings(BaseModel):
 
     #: hours before the start of an event, at which ticket holders are reminded of it; 0 = no reminders
     reminder_hours: float = Field(0, ge=0, le=336)
+
+    #: zone of the venues, in which reminders show the start; empty = the recipient's
+    venue_timezone: TimeZone | Literal[""] = ""
 
     @property
     def reminder_before(self) -> timedelta:

@@ -26,6 +26,7 @@ TEMPLATE_BY_CHANGE_TYPE: Mapping[str, str] = {
 _CHANGES = "{{ changes | described }}"
 _WHEN = "{{ startDate | instant }}"
 _WHEN_AND_WHERE = _WHEN + "{% if venue %} · {{ venue }}{% endif %}"
+_WHEN_AT_THE_VENUE = "{{ [startDate, venueTimezone] | instant_at_venue }}{% if venue %} · {{ venue }}{% endif %}"
 #: the other changes, if a cancellation included more
 _MORE = "{% if changes and changes | length > 1 %}\n{{ changes | described }}{% endif %}"
 
@@ -136,8 +137,8 @@ TEMPLATES = (
     _build_template(
         "EVENT_REMINDER",
         Priority.HIGH,
-        _build_texts(_REMINDER_TITLES, _WHEN_AND_WHERE),
-        optional={"venue": None},
+        _build_texts(_REMINDER_TITLES, _WHEN_AT_THE_VENUE),
+        optional={"venue": None, "venueTimezone": None},
     ),
     _build_template(
         "EVENT_MANUAL", Priority.HIGH, {"en": TemplateText("{{ title }}", "{{ body }}")}, optional={"eventId": None}
