@@ -20,6 +20,7 @@ from tidings.channels.plugin import (
     ChannelHooks,
     ChannelPlugin,
     HasBackgroundTasks,
+    HasCategorySettings,
     HasPreparation,
     load_channel_plugins,
 )
@@ -141,7 +142,8 @@ class Core:
             on_outcomes=metrics.count_outcomes,
             is_exclusive=settings.is_exclusive,
             alerts=alerts,
-            channels_with_hooks=hooks.keys() & set(catalog.channels),
+            channels_with_hooks=[name for name in catalog.channels if name in hooks and hooks[name].providers],
+            soft_bounce_policies={name: one.feedback.soft_bounces for name, one in hooks.items()},
         )
         return cls(settings, clock, packs, plugins, catalog, renderer, store, queue, pipeline, alerts, hooks)
 
@@ -344,7 +346,7 @@ class AppContainer:
             await self.store.processes.purge(tx, now - HEARTBEAT_RETENTION)
             await self.store.status_events.purge(tx, now - STATUS_EVENT_RETENTION)
         await self._sync_old_profiles(now)
-        configured = {name: hooks for name, hooks in self.hooks.items() if name in self.channels}
+        configured = {name: one for name, one in self.hooks.items() if one.providers and name in self.channels}
         await check_silence(self.store, configured, self.alerts, now)
         keep_for = timedelta(days=self.settings.retention_days)
         if keep_for:
@@ -383,7 +385,7 @@ def build_catalog(
 ) -> tuple[Catalog, RateLimitPolicy]:
     """Return the catalog of packs and channels, and the rate limits.
 
-    Raises ConfigError if a limit's category is unknown, a channel's settings or the file of triggers are wrong.
+    Raises ConfigError if the category of a setting is unknown, a channel's settings or the file of triggers are wrong.
     """
     catalog = load_catalog(
         packs,
@@ -392,7 +394,11 @@ def build_catalog(
         triggers=load_trigger_file(settings.triggers_file),
     )
     rate_limits = RateLimitPolicy.parse(settings.user_limit, settings.category_limits)
-    catalog.check_limits(rate_limits.per_category)
+    catalog.check_categories("TIDINGS_CATEGORY_LIMITS", rate_limits.per_category)
+    for plugin in plugins.values():
+        if isinstance(plugin, HasCategorySettings):
+            for setting, codes in plugin.list_categories(settings).items():
+                catalog.check_categories(setting, codes)
     return catalog, rate_limits
 
 

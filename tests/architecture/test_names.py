@@ -33,7 +33,7 @@ VERBS = words_of(
     discard downgrade drain drip drop edit encode encrypt end enqueue ensure erase escape estimate evaluate evict
     exceed execute expand expire explain export extend extract fail fetch filter find finish flush format forward freeze
     generate get give group handle hang has hash heartbeat identify import insert install invalidate is issue
-    iter join kill leave lend lift limit list load lock log lookup make map mark match measure merge migrate mint
+    iter join kill leave lend lift limit lint list load lock log lookup make map mark match measure merge migrate mint
     mock move mute nack normalize notify open order pad page paginate parse pause peek pin ping plan poll pop post
     prefetch preflight prepare preview prime print probe process publish purge push put query quiesce raise rank read
     reap recall receive reconcile record recover redact redeem redeliver refresh register reject relay release

@@ -100,7 +100,7 @@ async def test_a_message_is_sent_over_the_second_relay_with_text_and_html(
     assert "1 Main Street, Basel" in text.get_content()
 
 
-async def test_the_unsubscribe_link_works_once_and_again_and_only_by_post(
+async def test_c51_the_unsubscribe_link_works_once_and_again_and_only_by_post(
     server: TidingsServer, mailbox: tuple[Mailbox, int]
 ) -> None:
     await server.expect(201, "PUT", "/api/users/ben", {"email": "ben@example.org", "locale": "de"})

@@ -14,7 +14,7 @@ from tidings.ports.plugin import CheckContext as CheckContext
 from tidings.ports.plugin import TaskScope as TaskScope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from tidings.config.settings import Settings, SettingSource
     from tidings.model.channel import ChannelTraits
     from tidings.model.check import CheckResult
+    from tidings.model.lint import LintFinding
     from tidings.model.receipt import ProviderEvent
     from tidings.model.suppression import SoftBouncePolicy
+    from tidings.model.template import Category, RenderedMessage
     from tidings.ports.alerts import AlertSink
     from tidings.ports.broadcaster import Broadcaster
     from tidings.ports.channel import Channel
@@ -133,6 +135,24 @@ class HasSettings(Protocol):
 
     def list_settings(self, settings: Settings, /) -> Sequence[SettingSource]:
         """Return the settings with their values, without secrets, and their sources. Raises ConfigError."""
+        ...
+
+
+@runtime_checkable
+class HasCategorySettings(Protocol):
+    """A channel with settings that list categories."""
+
+    def list_categories(self, settings: Settings, /) -> Mapping[str, Sequence[str]]:
+        """Return the codes of categories by the name of their setting. Each must be declared by a pack."""
+        ...
+
+
+@runtime_checkable
+class HasLint(Protocol):
+    """A channel that looks for faults in rendered templates, before they are sent."""
+
+    def create_linter(self, settings: Settings, /) -> Callable[[RenderedMessage, Category], Sequence[LintFinding]]:
+        """Return what finds faults in a message. Raises ConfigError. Its result raises ValidationFailed."""
         ...
 
 

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-from tidings.channels.plugin import ChannelPlugin, HasChecks, HasHooks, HasSettings, load_channel_plugins
+from tidings.channels.plugin import ChannelPlugin, HasChecks, HasHooks, HasLint, HasSettings, load_channel_plugins
 from tidings.config.settings import MIN_PUBLIC_SECRET, Settings, SettingSource
 from tidings.errors import ConfigError, TidingsError
 from tidings.model.check import CheckResult
+from tidings.model.lint import LintLevel
 from tidings.model.outcome import Outcome
 from tidings.packs.discovery import list_pack_settings, load_packs
 from tidings.ports.pack import Pack
@@ -19,6 +20,11 @@ from tidings.stores.store import SqlStore
 #: seconds that the checks of one channel or pack may take
 CHECK_TIMEOUT = 5.0
 
+_LINT_LEVELS: Mapping[LintLevel, Literal["ok", "warning", "problem"]] = {
+    LintLevel.INFO: "ok",
+    LintLevel.WARNING: "warning",
+    LintLevel.ERROR: "problem",
+}
 Check: TypeAlias = Callable[[CheckContext], Awaitable[Sequence[CheckResult]]]
 
 
@@ -32,6 +38,7 @@ def check_plugins(settings: Settings, *, is_database_readable: bool) -> Sequence
         f"channel {name}": partial(_check_channel, name, plugin) for name, plugin in channels.items()
     }
     checks |= {f"pack {pack.name}": pack.check for pack in packs if pack.check is not None}
+    checks["templates"] = _check_templates
     checks["providers"] = _check_providers
     return asyncio.run(_run(settings, checks, is_database_readable))
 
@@ -56,6 +63,34 @@ def _load_plugins() -> tuple[Mapping[str, ChannelPlugin], Sequence[Pack]]:
         return load_channel_plugins(), load_packs()
     except ConfigError:
         return {}, ()
+
+
+async def _check_templates(context: CheckContext) -> Sequence[CheckResult]:
+    """Return what the configured channels find in the samples of templates. Measures are one line per template."""
+    # loads all packs, which is slow
+    from tidings.container import build_catalog
+    from tidings.rendering.minijinja_renderer import MinijinjaRenderer
+    from tidings.rendering.template_lint import lint_template
+
+    plugins, packs = _load_plugins()
+    try:
+        catalog, _ = build_catalog(packs, plugins, context.settings)
+    except ConfigError:
+        # the check of packs and channels reports it
+        return []
+    renderer = MinijinjaRenderer(catalog.filters, context.settings.frontend_url)
+    linters = {
+        name: plugin.create_linter(context.settings)
+        for name in catalog.channels
+        if isinstance(plugin := plugins[name], HasLint)
+    }
+    return [
+        CheckResult(
+            _LINT_LEVELS[one.finding.level], f"template {code}", f"{one.channel}, {one.locale}: {one.finding.message}"
+        )
+        for code, template in catalog.templates.items()
+        for one in lint_template(template, catalog.get_category(template.category), renderer, linters)
+    ]
 
 
 async def _check_providers(context: CheckContext) -> Sequence[CheckResult]:

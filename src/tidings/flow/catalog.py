@@ -118,13 +118,11 @@ class Catalog:
         """Return a category. If its pack is no longer installed, return one with the default rules (on by default)."""
         return self.categories.get(code) or Category(code, code)
 
-    def check_limits(self, limited: Iterable[str]) -> None:
-        """Raise ConfigError if the setting `category_limits` contains a category that no pack declares."""
-        for code in limited:
+    def check_categories(self, setting: str, codes: Iterable[str]) -> None:
+        """Raise ConfigError that names the setting if it contains a category that no pack declares."""
+        for code in codes:
             if code not in self.categories:
-                raise ConfigError(
-                    "TIDINGS_CATEGORY_LIMITS", f"no category {code!r}{_suggest_nearest(code, self.categories)}"
-                )
+                raise ConfigError(setting, f"no category {code!r}{_suggest_nearest(code, self.categories)}")
 
     def check_audience(self, audience: Audience, path: str = "audience") -> None:
         """Raise ValidationFailed if a kind is unknown, arguments do not match the kind, or the tree is too large.

@@ -55,6 +55,7 @@ from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.record.contact_health import build_notice, derive_contact_results
 from tidings.flow.record.retry_policy import apply_retry_policy, retry_renewed_target
+from tidings.flow.record.soft_refusals import SoftRefusalRecorder
 from tidings.flow.record.target_health import derive_target_changes
 from tidings.flow.record.unanswered_messages import UnansweredMessages
 from tidings.flow.tasks import fan_out_task
@@ -66,6 +67,7 @@ from tidings.model.notification import Notification, StopReason
 from tidings.model.outcome import InvalidTarget
 from tidings.model.request import NotifyRequest
 from tidings.model.subscription import MAX_TARGET_REFUSALS
+from tidings.model.suppression import SoftBouncePolicy
 from tidings.model.task import Task
 from tidings.model.template import Category, RenderedMessage
 from tidings.ports.alerts import AlertSink, NoAlerts
@@ -122,13 +124,15 @@ class Pipeline:
         is_exclusive: bool = False,
         alerts: AlertSink | None = None,
         channels_with_hooks: Collection[str] = (),
+        soft_bounce_policies: Mapping[str, SoftBouncePolicy] | None = None,
         on_digests_closed: OnClosed = lambda _closed: None,
     ) -> None:
         """Connect the stages.
 
         on_outcomes: called with each list of recorded outcomes. rate_limits: notifications per user and hour.
         is_exclusive: no other process can send from this database. alerts: for operators. channels_with_hooks: those
-        whose providers report what became of messages. on_digests_closed: called with the digests of each transaction.
+        whose providers report what became of messages. soft_bounce_policies: by channel, for refusals during a send.
+        on_digests_closed: called with the digests of each transaction.
         """
         self.store = store
         self.queue = queue
@@ -139,6 +143,7 @@ class Pipeline:
         self._on_outcomes = on_outcomes
         self._alerts = alerts or NoAlerts()
         self._unanswered = UnansweredMessages(store.receipts, channels_with_hooks)
+        self._soft_refusals = SoftRefusalRecorder(store, soft_bounce_policies or {})
         #: accepted or planned by this process, which will probably also send their deliveries
         self._notification_cache = NotificationCache()
         self.outbox_relay = OutboxRelay(
@@ -422,6 +427,7 @@ class Pipeline:
             ]
             applied = await self.store.deliveries.record(tx, rows, now)
             await self._unanswered.record(tx, rows, now)
+            await self._soft_refusals.record(tx, rows, now)
             suspended = await self.store.subscriptions.record_results(tx, derive_target_changes(rows), now)
             # the attempts as they were made: the retry policy turns the last one into a final state
             await self._record_contact_results(tx, attempts, now)

@@ -38,6 +38,8 @@ class RetryLater(msgspec.Struct, frozen=True):
     status: int | None = None
     #: False when the provider requested the wait (`Retry-After`), or when nothing was sent
     counts_as_attempt: bool = True
+    #: True when the mailbox of the recipient refused the message for a cause that passes
+    is_soft_bounce: bool = False
 
 
 class PermanentFailure(msgspec.Struct, frozen=True):
@@ -53,6 +55,9 @@ class PermanentFailure(msgspec.Struct, frozen=True):
     is_expired: bool = False
     #: True when the provider's reason is unknown and may lie in the target, which is suspended if this repeats
     is_target_suspect: bool = False
+    #: True when the mailbox of the recipient refused it for a cause that passes, such as a full one; some of them in a
+    #: row suppress the address for some days
+    is_soft_bounce: bool = False
 
 
 class InvalidTarget(msgspec.Struct, frozen=True):

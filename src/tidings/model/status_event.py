@@ -8,6 +8,7 @@ import msgspec
 
 from tidings.model.delivery import AttemptResult, DeliveryState, SkipRecord
 from tidings.model.notification import Notification
+from tidings.model.receipt import FAILED_STATUSES, ProviderEvent, ReceiptStatus
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -21,6 +22,10 @@ class StatusEventType(StrEnum):
     SKIPPED = "delivery.skipped"
     #: the provider may have taken it before it fell silent
     UNCERTAIN = "delivery.uncertain"
+    #: the provider reported later that the recipient did not get the message
+    BOUNCED = "delivery.bounced"
+    #: the recipient reported the message as spam
+    COMPLAINED = "delivery.complained"
 
 
 #: final state of a delivery → its event; a dead letter that an operator discards had one before
@@ -112,6 +117,34 @@ def build_outcome_event(result: AttemptResult, state: DeliveryState, now: dateti
         outcome.reason.value if isinstance(outcome, SkipRecord) else outcome.why,
         getattr(outcome, "provider", None),
         getattr(outcome, "message_id", None),
+    )
+
+
+def build_receipt_event(event: ProviderEvent, notification_id: str, user_id: str, now: datetime) -> StatusEvent | None:
+    """Return the event of what a provider reported later of a delivery, None if the recipient got the message.
+
+    Its reason is the cause with the provider's code: texts of providers may contain the address.
+    """
+    if event.delivery_id is None or event.status is None:
+        return None
+    if event.status is ReceiptStatus.COMPLAINED:
+        kind = StatusEventType.COMPLAINED
+    elif event.status in FAILED_STATUSES:
+        kind = StatusEventType.BOUNCED
+    else:
+        return None
+    return StatusEvent(
+        kind,
+        now,
+        _to_sequence(now),
+        notification_id,
+        event.delivery_id,
+        user_id,
+        event.channel,
+        event.status.value,
+        f"{event.cause.value} {event.code or ''}".strip(),
+        event.provider,
+        event.message_id,
     )
 
 

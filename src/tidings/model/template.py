@@ -57,6 +57,8 @@ class Template:
     subject: str | None = None
     #: its steps, digest and throttle, unless the request has its own
     plan: PlanOptions = NO_PLAN_OPTIONS
+    #: variables of example notifications, also long ones: the lint of `tidings doctor` measures the worst of them
+    samples: tuple[Mapping[str, object], ...] = ()
     #: as `texts` and `contents`, for a digest of its notifications: they see `items` and `count`. Without texts, the
     #: built-in template `DIGEST` is used
     digest_texts: Mapping[str, TemplateText] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class Template:
             plan=NO_PLAN_OPTIONS,
             digest_texts={},
             digest_contents={},
+            samples=(),
         )
 
 

@@ -14,9 +14,8 @@ from tidings.ports.store import Store
 
 
 def create_hooks(plugins: Mapping[str, ChannelPlugin], settings: Settings) -> Mapping[str, ChannelHooks]:
-    """Return the hooks of the channels of which a provider can report events, by channel. Raises ConfigError."""
-    hooks = {name: plugin.create_hooks(settings) for name, plugin in plugins.items() if isinstance(plugin, HasHooks)}
-    return {name: channel_hooks for name, channel_hooks in hooks.items() if channel_hooks.providers}
+    """Return the hooks by channel; of some no provider can report events yet. Raises ConfigError."""
+    return {name: plugin.create_hooks(settings) for name, plugin in plugins.items() if isinstance(plugin, HasHooks)}
 
 
 async def check_silence(store: Store, hooks: Mapping[str, ChannelHooks], alerts: AlertSink, now: datetime) -> None:

@@ -107,6 +107,19 @@ class HasDestinations(Protocol):
 
 
 @runtime_checkable
+class HasLocalSends(Protocol):
+    """A channel that sends into the database of the installation: many of its sends share a transaction.
+
+    Its sends do not take the slots of those that wait for providers.
+    """
+
+    @property
+    def max_local_sends(self) -> int:
+        """The sends at once, per worker."""
+        ...
+
+
+@runtime_checkable
 class HasSenders(Protocol):
     """A channel whose recipients may opt out of one sender, such as a number, and not of another."""
 

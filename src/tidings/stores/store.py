@@ -93,7 +93,7 @@ class SqlStore:
         self.contact_health = SqlContactHealth()
         self.users = SqlUsers(self.contact_points)
         self.subscriptions = SqlSubscriptions(cipher, self.status_events)
-        self.receipts = SqlReceipts(cipher)
+        self.receipts = SqlReceipts(cipher, self.status_events)
         self.suppressions = SqlSuppressions(cipher)
         self.deliveries = SqlDeliveries(
             cipher, self.subscriptions, self.contact_points, self.status_events, self.suppressions

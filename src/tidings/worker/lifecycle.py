@@ -23,25 +23,22 @@ async def start_worker(container: AppContainer) -> AsyncIterator[Worker]:
     outcome_buffer = OutcomeBuffer(
         container.pipeline.record, max_rows=settings.flush_rows, max_delay=settings.flush_ms / 1000
     )
-    limiter = SendLimiter(settings.worker_concurrency)
     sender = DeliverySender(
         container.channels,
         container.render_cache,
-        limiter,
+        SendLimiter(settings.worker_concurrency),
         container.clock,
         outcome_buffer.add,
         outcome_buffer.flush_soon,
         pack_rules=container.catalog.rules,
     )
-    metrics.register_gauge(metrics.SENDS_IN_FLIGHT, lambda: limiter.in_flight)
+    metrics.register_gauge(metrics.SENDS_IN_FLIGHT, lambda: sender.in_flight)
     metrics.register_gauge(metrics.UNWRITTEN_OUTCOMES, lambda: outcome_buffer.pending_count)
     for pack in container.packs:
         if pack.warm_up is not None:
             pack.warm_up()
     async with AsyncExitStack() as stack:
-        worker = Worker(
-            container, sender, outcome_buffer, limiter, await stack.enter_async_context(_open_intake(container))
-        )
+        worker = Worker(container, sender, outcome_buffer, await stack.enter_async_context(_open_intake(container)))
         for channel in container.channels.values():
             stack.push_async_callback(channel.close)
             await channel.open()

@@ -8,7 +8,6 @@ import structlog
 from tidings.concurrency import cancel_all, discard_result, run_with_deadline
 from tidings.container import AppContainer
 from tidings.errors import BackendError
-from tidings.flow.deliver.concurrency_limiter import SendLimiter
 from tidings.flow.deliver.sender import DeliverySender
 from tidings.flow.record.outcome_buffer import OutcomeBuffer
 from tidings.model.priority import LANES
@@ -33,7 +32,6 @@ class Worker:
         container: AppContainer,
         sender: DeliverySender,
         outcome_buffer: OutcomeBuffer,
-        limiter: SendLimiter,
         intake: JobIntake | None = None,
     ) -> None:
         """intake: accepts jobs of other services; None = there is no shared queue."""
@@ -42,7 +40,6 @@ class Worker:
         self._reconciler = container.reconciler
         self._sender = sender
         self._outcome_buffer = outcome_buffer
-        self._limiter = limiter
         self._clock = container.clock
         self._database_health = container.database_health
         self._background_tasks = BackgroundTasks(container, sender, outcome_buffer)
@@ -91,7 +88,7 @@ class Worker:
         last_tick_at, down_seconds = self._pipeline.last_tick_at, self._pipeline.queue.down_seconds
         tick_age = None if last_tick_at is None else round((self._clock.now() - last_tick_at).total_seconds(), 1)
         return {
-            "inFlight": self._limiter.in_flight,
+            "inFlight": self._sender.in_flight,
             "unwritten": self._outcome_buffer.pending_count,
             "lanes": [lane.value for lane in LANES],
             "roundAge": tick_age,
@@ -120,7 +117,7 @@ class Worker:
         started_at = loop.time()
         consumers, support = self._consumer_tasks, self._support_tasks
         if consumers:
-            log.info("draining", in_flight=self._limiter.in_flight, within_s=round(deadline, 1))
+            log.info("draining", in_flight=self._sender.in_flight, within_s=round(deadline, 1))
         await self._quiesce_within(deadline, force)
         await _wait_until_ended(consumers, max(0.0, started_at + deadline - loop.time()), force)
         if late := [task for task in consumers if not task.done()]:

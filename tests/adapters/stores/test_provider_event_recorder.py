@@ -9,7 +9,11 @@ import pytest
 from msgspec import structs
 
 from tidings.flow.record.provider_events import ProviderEventRecorder
+from tidings.flow.record.soft_refusals import SOURCE, SoftRefusalRecorder
 from tidings.model.alert import AlertName
+from tidings.model.contact_point import ContactPoint
+from tidings.model.ids import new_id
+from tidings.model.outcome import PermanentFailure
 from tidings.model.receipt import EventCause, ProviderEvent, ReceiptStatus
 from tidings.model.suppression import SoftBouncePolicy, Suppression, SuppressionFilter, SuppressionReason
 from tidings.model.user import User
@@ -20,7 +24,7 @@ from tidings.stores.engine.sqlite import create_engines
 from tidings.stores.store import SqlStore
 from tidings.testing.clock import FrozenClock
 from tidings.testing.contracts.provider_events_contract import make_event
-from tidings.testing.contracts.samples import NOW
+from tidings.testing.contracts.samples import NOW, make_attempt_result, make_claimed_delivery, make_notification
 
 DAY = timedelta(days=1)
 POLICY = SoftBouncePolicy(bounces=2, within=14 * DAY, suppressed_for=7 * DAY)
@@ -155,3 +159,42 @@ async def test_c68_an_invalid_number_is_not_used_again(recorder: Recorder) -> No
     assert await recorder.record(event) == []
     async with recorder.store.read_snapshot() as tx:
         assert [point.is_usable for point in await recorder.store.contact_points.list_by_user(tx, "ana")] == [False]
+
+
+async def test_c55_refusals_of_a_mailbox_during_sends_are_soft_bounces(recorder: Recorder) -> None:
+    store = recorder.store
+    point = ContactPoint(new_id(NOW), "ana", "email", "ana@example.org")
+    async with store.transaction() as tx:
+        await store.users.upsert(tx, [User("ana")], NOW)
+        await store.contact_points.add(tx, [point], NOW)
+    refusals = SoftRefusalRecorder(store, {"email": POLICY})
+    full = PermanentFailure("mailbox full", 552, is_soft_bounce=True)
+
+    async def record(*outcomes: PermanentFailure, target_id: str = point.id, channel: str = "email") -> int:
+        results = [
+            structs.replace(
+                make_attempt_result(make_claimed_delivery(make_notification()), outcome),
+                delivery_id=new_id(NOW),
+                user_id="ana",
+                target_id=target_id,
+                channel=channel,
+            )
+            for outcome in outcomes
+        ]
+        for _ in range(2):
+            # recorded again after a crash, each counts once
+            async with store.transaction() as tx:
+                await refusals.record(tx, results, recorder.clock.now())
+        return len(await recorder.list_active())
+
+    assert await record(full, PermanentFailure("a policy", 550)) == 0
+    # channels without a policy and contact points that were removed count nothing
+    assert await record(full, full, channel="webhook") == 0
+    assert await record(full, full, target_id=new_id(NOW)) == 0
+    assert await record(full) == 1
+    [suppression] = await recorder.list_active()
+    assert (suppression.reason, suppression.address, suppression.source) == (
+        SuppressionReason.SOFT_BOUNCES,
+        "ana@example.org",
+        SOURCE,
+    )

@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 from sqlalchemy import update
 
 from tidings.model.delivery import SkipReason, SkipRecord
 from tidings.model.ids import new_id
 from tidings.model.outcome import Accepted, InvalidTarget, Outcome, PermanentFailure, RetryLater, Uncertain
+from tidings.model.receipt import EventCause, ProviderEvent, ReceiptStatus
 from tidings.ports.store import MAX_WORKER_CRASHES
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import QUARANTINE_REASON
@@ -145,3 +147,41 @@ async def test_a_batch_is_claimed_by_one_worker_until_its_time_is_over(events_st
         assert not await events.has_due(tx, HIDDEN)
         assert await events.purge(tx, NOW) == 0
         assert await events.purge(tx, HIDDEN) == second.count
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "kind", "reason"),
+    [
+        (ReceiptStatus.BOUNCED, EventCause.HARD_BOUNCE, "delivery.bounced", "hard_bounce 5.1.1"),
+        (ReceiptStatus.UNDELIVERED, EventCause.INVALID_NUMBER, "delivery.bounced", "invalid_number 5.1.1"),
+        (ReceiptStatus.COMPLAINED, EventCause.COMPLAINT, "delivery.complained", "complaint 5.1.1"),
+        (ReceiptStatus.DELIVERED, EventCause.NONE, None, None),
+    ],
+)
+async def test_c55_what_a_provider_reports_later_is_an_event(
+    events_store: SqlStore, status: ReceiptStatus, cause: EventCause, kind: str | None, reason: str | None
+) -> None:
+    scene = await create_planned_notification(events_store, "ana")
+    [due] = await scene.claim(events_store)
+    await read_events(events_store)
+    report = ProviderEvent(
+        *("email", "postmark", "e-1", NOW, status, cause),
+        delivery_id=due.id,
+        recipient="ana@example.org",
+        code="5.1.1",
+        detail="<ana@example.org> is unknown",
+    )
+    for _ in range(2):
+        async with events_store.transaction() as tx:
+            await events_store.receipts.add(tx, report, NOW)
+            # of a delivery that is erased, or of another installation
+            unknown = structs.replace(report, event_id="e-2", delivery_id=new_id(NOW))
+            await events_store.receipts.add(tx, unknown, NOW)
+            await events_store.receipts.add(tx, structs.replace(report, event_id="e-3", delivery_id="x"), NOW)
+    events = await read_events(events_store)
+    assert [event["type"] for event in events] == ([] if kind is None else [kind])
+    if kind is not None:
+        [event] = events
+        assert (event["deliveryId"], event["notificationId"], event["userId"]) == (due.id, scene.notification.id, "ana")
+        assert (event["state"], event["reason"], event["provider"]) == (status.value, reason, "postmark")
+        assert "ana@example.org" not in str(event)

@@ -125,3 +125,21 @@ def test_feeds_are_read_and_need_user_tokens(settings: Settings) -> None:
     assert (found["feeds"], found["TIDINGS_USER_SECRET"]) == ("ok", "warning")
     signed = enabled.model_copy(update={"user_secret": "a secret of the tests, long enough"})
     assert "TIDINGS_USER_SECRET" not in {one.check for one in check_plugins(signed, is_database_readable=True)}
+
+
+def test_c65_the_samples_of_templates_are_measured_for_the_configured_channels(settings: Settings) -> None:
+    found = check_plugins(settings, is_database_readable=False)
+    assert [one for one in found if one.check.startswith("template ")] == []
+    values = {
+        "TIDINGS_SMS_URL": "https://a:s@127.0.0.1:1?from=Acme",
+        "TIDINGS_SMS__COUNTRIES": "DE",
+        "TIDINGS_SMTP_URL": "smtp://127.0.0.1:1",
+        "TIDINGS_EMAIL_FROM": "Acme <news@acme.example>",
+    }
+    found = check_plugins(settings.with_channel_values(values), is_database_readable=False)
+    lines = [(one.level, one.message) for one in found if one.check == "template LOW_STOCK_ALERT"]
+    assert [level for level, _ in lines] == ["ok", "ok", "problem"]
+    size, segments, opt_out = (message for _, message in lines)
+    assert "bytes of HTML" in size
+    assert "in UCS-2 because of" in segments
+    assert "recipients cannot answer STOP to the sender 'Acme'" in opt_out

@@ -130,7 +130,7 @@ class EmailChannel:
         try:
             if self._signer is not None:
                 content = await asyncio.to_thread(self._signer.sign, content)
-            envelope = Envelope(payload.mail_from, address, content)
+            envelope = Envelope(payload.mail_from, address, content, is_canonical=True)
             context = SendContext(message.delivery_id, message.attempt, message.expires_at, payload.duplicate_ok)
             return await self._router.send(envelope, context, message.priority)
         finally:

@@ -1,19 +1,21 @@
 """Composes messages: the complete RFC 5322 bytes except `To`, which is added when the message is sent."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from tidings.channels.email.addresses import to_ascii_domain
 from tidings.channels.email.calendar import build_calendar, parse_calendar_event
-from tidings.channels.email.layout import MAX_HTML_BYTES, UNSUBSCRIBE_MARK, MailLayout
+from tidings.channels.email.layout import MAX_HTML_BYTES, MailLayout, measure_html
 from tidings.channels.email.mime import (
     METADATA_HEADER,
     Part,
+    QuotedPrintable,
     clean_text,
     write_address_header,
     write_body,
@@ -71,8 +73,7 @@ class EmailComposer:
         now = self._clock.now()
         url = self._build_unsubscribe_url(context)
         link = url or self._public_url
-        html = _insert(self._tracker.insert_tracking(body.html, context, now), link)
-        text = _insert(body.text, link)
+        html = self._tracker.insert_tracking(body.html, context, now)
         attachments = []
         if calendar := content.fields.get("calendar", "").strip():
             event = parse_calendar_event(calendar)
@@ -80,7 +81,10 @@ class EmailComposer:
             attachments.append(build_calendar(linked, now, self._sender))
         head = self._write_headers(content, context, now, url)
         boundary = hashlib.sha256(context.delivery_id.encode()).hexdigest()[:24]
-        alternatives = [Part("text/plain", text), Part("text/html", html)]
+        alternatives = [
+            Part("text/plain", QuotedPrintable(body.text.encode(link))),
+            Part("text/html", QuotedPrintable(html.encode(link))),
+        ]
         message = head.encode("ascii") + write_body(alternatives, attachments, boundary)
         duplicate_ok = context.category.code in self._settings.duplicate_ok
         return msgspec.msgpack.encode(EmailPayload(self._bounce_address, message, duplicate_ok))
@@ -88,10 +92,10 @@ class EmailComposer:
     def preview(self, content: RenderedMessage, category: Category) -> Mapping[str, object]:
         """Return subject, text part and size of a message. Raises ValidationFailed for invalid MJML."""
         body = self._layout.render(content, category)
-        size = sum(len(piece.encode()) for piece in body.html)
+        size = measure_html(body)
         return {
             "subject": choose_subject(content),
-            "text": "".join(_insert(body.text, self._public_url + UNSUBSCRIBE_PATH)),
+            "text": body.text.join(self._public_url + UNSUBSCRIBE_PATH),
             "htmlBytes": size,
             "isClipped": size > MAX_HTML_BYTES,
         }
@@ -102,7 +106,7 @@ class EmailComposer:
         lines = [
             self._from_header,
             write_text_header("Subject", choose_subject(content)),
-            f"Date: {format_datetime(now)}\r\n",
+            _write_date(now.replace(microsecond=0)),
             write_token_header("Message-ID", self._build_id(context.delivery_id)),
             "MIME-Version: 1.0\r\n",
             # no out-of-office replies (RFC 3834 §5)
@@ -143,6 +147,6 @@ def choose_subject(content: RenderedMessage) -> str:
     return (clean_text(content.fields.get("subject", "")) or content.title)[:MAX_SUBJECT_LENGTH]
 
 
-def _insert(pieces: Sequence[str], url: str) -> tuple[str, ...]:
-    """Return the pieces of a text with the unsubscribe link in the place of its mark."""
-    return tuple(url if piece == UNSUBSCRIBE_MARK else piece for piece in pieces)
+@lru_cache(maxsize=16)
+def _write_date(second: datetime) -> str:
+    return f"Date: {format_datetime(second)}\r\n"

@@ -18,6 +18,13 @@ import structlog
 from minijinja import Environment, safe
 
 from tidings.channels.email.labels import find_labels
+from tidings.channels.email.mail_text import (
+    UNSUBSCRIBE_MARK,
+    MailText,
+    TextTemplate,
+    remove_marks,
+    split_at_marks,
+)
 from tidings.channels.email.plain_text import to_plain_text
 from tidings.channels.email.settings import EmailSettings
 from tidings.errors import ValidationFailed
@@ -25,18 +32,15 @@ from tidings.model.template import Category, RenderedMessage
 
 log = structlog.get_logger(__name__)
 
-#: stands for the unsubscribe link
-UNSUBSCRIBE_MARK: Final = "https://unsubscribe.invalid/one-click"
 #: bytes of HTML above which Gmail cuts a message off
 MAX_HTML_BYTES: Final = 102_000
+#: of UTF-8
+_MAX_BYTES_PER_CHARACTER: Final = 4
 #: renderings that are kept
 _CACHE_SIZE: Final = 256
 #: compiled layouts that are kept; there is one per shape of a message: language, paragraphs, lines and buttons
 _COMPILED_CACHE_SIZE: Final = 512
 _PREVIEW_LENGTH: Final = 140
-#: only letters and digits: mrml writes other characters of attributes in the escapes of Rust
-_MARK: Final = re.compile(r"tidingsmark(\d+)end")
-_ANY_MARK: Final = re.compile(rf"(tidingsmark\d+end|{re.escape(UNSUBSCRIBE_MARK)})")
 #: characters that XML and HTML do not allow
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
 _FOLDER: Final = Path(__file__).parent / "layouts"
@@ -49,10 +53,10 @@ KNOWN_ELEMENTS: Final = frozenset(_KNOWN_ELEMENTS.split())
 
 
 class MailBody(msgspec.Struct, frozen=True):
-    """The HTML and the text of a message, each in pieces: the texts, and what all messages of the layout share."""
+    """The HTML and the text of a message, for all of its recipients in one language."""
 
-    html: tuple[str, ...]
-    text: tuple[str, ...]
+    html: MailText
+    text: MailText
 
 
 class MailLayout:
@@ -75,7 +79,7 @@ class MailLayout:
         # replacing the marks takes microseconds.
         self._compile_cached = lru_cache(maxsize=_COMPILED_CACHE_SIZE)(self._compile)
         self._to_text_cached = lru_cache(maxsize=_COMPILED_CACHE_SIZE)(
-            lambda source: split_at_marks(to_plain_text(source))
+            lambda source: TextTemplate.split(to_plain_text(source))
         )
         self._render_cached = lru_cache(maxsize=_CACHE_SIZE)(self._render)
 
@@ -111,7 +115,7 @@ class MailLayout:
         paragraphs = [part.split("\n") for part in re.split(r"\n\s*\n", body.strip()) if part.strip()]
         mark = _Marks()
         source, footer = self._fill_layout(
-            _MARK.sub("", _CONTROL.sub("", mjml)),
+            remove_marks(_CONTROL.sub("", mjml)),
             lang=mark(lang),
             direction="rtl" if direction == "rtl" else "ltr",
             start="right" if direction == "rtl" else "left",
@@ -132,18 +136,20 @@ class MailLayout:
         self._warn_if_clipped(html, category_title)
         if text.strip():
             head = split_at_marks(f"{text.strip()}\n\n")
-            return MailBody(html, (*head, *mark.insert_text(self._to_text_cached(footer))))
-        return MailBody(html, mark.insert_text(self._to_text_cached(source)))
+            return MailBody(MailText(html), MailText((*head, *mark.insert_text(self._to_text_cached(footer)))))
+        return MailBody(MailText(html), MailText(mark.insert_text(self._to_text_cached(source))))
 
     def _warn_if_clipped(self, html: Sequence[str], category_title: str) -> None:
         """Log once per category that mail programs cut its messages off."""
+        if sum(map(len, html)) * _MAX_BYTES_PER_CHARACTER <= MAX_HTML_BYTES:
+            return
         size = sum(len(piece.encode()) for piece in html)
         if size > MAX_HTML_BYTES and category_title not in self._clipped:
             self._clipped.add(category_title)
             log.warning("email_html_clipped", category=category_title, bytes=size, limit=MAX_HTML_BYTES)
 
-    def _compile(self, mjml: str) -> tuple[str, ...]:
-        return split_at_marks(self._inliner.inline(_compile(mjml)))
+    def _compile(self, mjml: str) -> TextTemplate:
+        return TextTemplate.split(self._inliner.inline(_compile(mjml)))
 
     def _fill_layout(self, mjml: str, **variables: object) -> tuple[str, str]:
         """Return the MJML of the whole message, and that of its footer. mjml: the template's own, or empty."""
@@ -163,23 +169,21 @@ class _Marks:
 
     def __call__(self, text: str) -> str:
         number = self._numbers.setdefault(_CONTROL.sub("", text), len(self._numbers))
+        # only letters and digits: mrml writes other characters of attributes in the escapes of Rust
         return f"tidingsmark{number}end"
 
-    def insert_html(self, pieces: Sequence[str]) -> tuple[str, ...]:
+    def insert_html(self, template: TextTemplate) -> tuple[str, ...]:
         """Return HTML with the texts in the place of their marks, escaped for elements and attributes."""
-        return self._insert(pieces, [escape(text) for text in self._numbers])
+        return template.insert_texts([escape(text) for text in self._numbers])
 
-    def insert_text(self, pieces: Sequence[str]) -> tuple[str, ...]:
+    def insert_text(self, template: TextTemplate) -> tuple[str, ...]:
         """Return the text part with the texts in the place of their marks, each in one line."""
-        return self._insert(pieces, [" ".join(text.split()) for text in self._numbers])
-
-    def _insert(self, pieces: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
-        return tuple(texts[int(found[1])] if (found := _MARK.fullmatch(piece)) else piece for piece in pieces)
+        return template.insert_texts([" ".join(text.split()) for text in self._numbers])
 
 
-def split_at_marks(text: str) -> tuple[str, ...]:
-    """Return the pieces of a text. Each mark, of a text or of the unsubscribe link, is a piece of its own."""
-    return tuple(piece for piece in _ANY_MARK.split(text) if piece)
+def measure_html(body: MailBody) -> int:
+    """Return the bytes of HTML, with the mark of the unsubscribe link instead of the link."""
+    return sum(len(piece.encode()) for piece in body.html.pieces)
 
 
 def find_unknown_elements(mjml: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Writes messages in the Internet Message Format (RFC 5322, 2045–2047): headers and body parts, ASCII only, CRLF.
 
+No line begins with a dot, so that a message can be sent over SMTP as it is.
+
 Written here instead of with `email.message`, which encodes a long URL in a header as an encoded word, and takes
 milliseconds for the quoted-printable form of an HTML part.
 """
@@ -18,13 +20,23 @@ import msgspec
 METADATA_HEADER: Final = "X-PM-Metadata-delivery-id"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
 _ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")
+#: a line that begins with a dot, and the rest of it
+_LEADING_DOT: Final = re.compile(rb"^\.([^\r\n]*)", re.MULTILINE)
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 #: recommended length of a line (RFC 5322 §2.1.1)
 _LINE_LENGTH: Final = 76
+#: between two encoded pieces: a line break after `=` is not part of the text (RFC 2045 §6.7, rule 5)
+SOFT_BREAK: Final = b"=\r\n"
 #: encoded pieces that are kept: a layout has some forty, in each language and shape of its messages
 _SHARED_PIECES: Final = 512
 #: characters of a piece that is kept
 _MAX_SHARED_LENGTH: Final = 16_000
+
+
+class QuotedPrintable(msgspec.Struct, frozen=True):
+    """A text in quoted-printable, without a line break at its end."""
+
+    body: bytes
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -32,8 +44,7 @@ class Part(msgspec.Struct, frozen=True):
 
     #: media type with its parameters, except the charset
     content_type: str
-    #: a text may be given in pieces: those that several messages share are encoded once
-    content: str | bytes | tuple[str, ...]
+    content: str | bytes | QuotedPrintable
     #: None = shown inline
     filename: str | None = None
 
@@ -46,6 +57,8 @@ def clean_text(text: str) -> str:
 def write_text_header(name: str, text: str) -> str:
     """Return a header line with free text, encoded if it is not ASCII (RFC 2047)."""
     text = clean_text(text)
+    if text.isascii() and len(name) + 2 + len(text) <= _LINE_LENGTH:
+        return f"{name}: {text}\r\n"
     charset = "us-ascii" if text.isascii() else "utf-8"
     encoded = Header(text, charset, maxlinelen=_LINE_LENGTH, header_name=name).encode(linesep="\r\n")
     return f"{name}: {encoded}\r\n"
@@ -93,9 +106,8 @@ def _write_part(part: Part) -> bytes:
     disposition = f'Content-Disposition: attachment; filename="{part.filename}"\r\n' if part.filename else ""
     if not isinstance(content, bytes):
         content_type += '; charset="utf-8"'
-    if isinstance(content, tuple):
-        # a line break after `=` is not part of the content (RFC 2045 §6.7, rule 5)
-        encoding, body = "quoted-printable", b"=\r\n".join(map(_encode_piece, content)) + b"\r\n"
+    if isinstance(content, QuotedPrintable):
+        encoding, body = "quoted-printable", content.body + b"\r\n"
     elif part.filename or isinstance(content, bytes):
         raw = content.encode() if isinstance(content, str) else content
         encoding, body = "base64", base64.encodebytes(raw).replace(b"\n", b"\r\n")
@@ -105,7 +117,8 @@ def _write_part(part: Part) -> bytes:
     return head.encode("ascii") + body
 
 
-def _encode_piece(text: str) -> bytes:
+def encode_text(text: str) -> bytes:
+    """Return a piece of a text in quoted-printable. Pieces that messages share are encoded once."""
     return _encode_shared(text) if len(text) <= _MAX_SHARED_LENGTH else _encode_quoted_printable(text)
 
 
@@ -114,7 +127,16 @@ def _encode_quoted_printable(text: str) -> bytes:
     lines = _LINE_END.sub("\r\n", text) if "\r" in text else text.replace("\n", "\r\n")
     encoded = binascii.b2a_qp(lines.encode(), istext=True)
     # soft line breaks have the form of the first line break of the text
-    return encoded if "\n" in lines else encoded.replace(b"\n", b"\r\n")
+    encoded = encoded if "\n" in lines else encoded.replace(b"\n", b"\r\n")
+    # SMTP doubles a dot at the beginning of a line; without any, messages need not be searched for them
+    while encoded.startswith(b".") or b"\n." in encoded:
+        encoded = _LEADING_DOT.sub(_encode_leading_dot, encoded)
+    return encoded
+
+
+def _encode_leading_dot(line: re.Match[bytes]) -> bytes:
+    # the form of the dot is two characters longer, and `=` may follow, so a full line becomes two
+    return b"=2E" + line[1] if len(line[1]) <= _LINE_LENGTH - 4 else b"=2E" + SOFT_BREAK + line[1]
 
 
 _encode_shared = lru_cache(maxsize=_SHARED_PIECES)(_encode_quoted_printable)

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 from tidings.channels.email.addresses import parse_address
 from tidings.channels.email.channel import EmailChannel, create_email_channel
 from tidings.channels.email.hooks.reader import EmailHooks
-from tidings.channels.email.settings import SHORT_NAME, EmailSettings, load_email_settings
+from tidings.channels.email.layout import MailLayout
+from tidings.channels.email.lint import lint_email
+from tidings.channels.email.settings import PREFIX, SHORT_NAME, EmailSettings, load_email_settings
 from tidings.channels.plugin import ChannelContext, CheckContext
 from tidings.config.settings import Settings
 from tidings.errors import ConfigError, ValidationFailed
 from tidings.model.channel import ChannelTraits
 from tidings.model.check import CheckResult
+from tidings.model.lint import LintFinding
+from tidings.model.template import Category, RenderedMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fastapi import APIRouter
 
@@ -38,6 +42,17 @@ class EmailPlugin:
             return parse_address(address)
         except ValidationFailed as error:
             raise ValueError(error.field_errors[0].message) from None
+
+    def list_categories(self, settings: Settings) -> Mapping[str, Sequence[str]]:
+        """Return the codes of categories by the name of their setting. Raises ConfigError."""
+        own = load_email_settings(settings)
+        return {
+            f"{PREFIX}{name.upper()}": getattr(own, name) for name in ("track_opens", "track_clicks", "duplicate_ok")
+        }
+
+    def create_linter(self, settings: Settings) -> Callable[[RenderedMessage, Category], Sequence[LintFinding]]:
+        """Return what measures the HTML of messages. Raises ConfigError."""
+        return partial(lint_email, layout=MailLayout(load_email_settings(settings)))
 
     def create_hooks(self, settings: Settings) -> EmailHooks:
         """Return what reads the calls of providers. Raises ConfigError naming the setting."""

@@ -39,6 +39,10 @@ _SPEAKS_OF_UNKNOWN_ADDRESS: Final = re.compile(
     r"no mailbox (?:here )?by that name",
     re.IGNORECASE,
 )
+_SPEAKS_OF_FULL_MAILBOX: Final = re.compile(
+    r"(mailbox|inbox|user|recipient|account)\b.{0,40}\b(full|over ?quota|quota exceeded|exceeded (?:its |the )?quota)",
+    re.IGNORECASE,
+)
 #: the relay refuses this server, not the recipient
 _SPEAKS_OF_RELAY: Final = re.compile(
     r"relay(?:ing)?\b.{0,30}\b(denied|not permitted|not allowed|prohibited)|"
@@ -109,15 +113,18 @@ def decide_outcome(exchange: SmtpExchange, attempt: SmtpAttempt) -> Outcome | Re
     if (kind_of_failure := classify_relay_failure(exchange.stage, reply)) is not None:
         return RelayFailure(kind_of_failure, why, reply.code)
     if not reply.is_permanent:
-        return retry_or_give_up(why, reply, attempt)
+        return retry_or_give_up(why, reply, attempt, is_soft_bounce=is_mailbox_refusal(exchange.stage, reply))
     if is_unknown_address(reply):
         return InvalidTarget(why, reply.code, "suppress", SuppressionReason.HARD_BOUNCE)
     # a full or disabled mailbox (5.2.x) and an unexplained refusal of the recipient may be over tomorrow: they are
     # counted, and only a target that repeats them is suspended
     enhanced = reply.enhanced or ""
     is_suspect = exchange.stage is Stage.RCPT and (enhanced.startswith("5.2.") or not enhanced)
-    is_content = exchange.stage in (Stage.DATA, Stage.CONTENT)
-    return PermanentFailure(why, reply.code, operator_alert=is_content, is_target_suspect=is_suspect)
+    is_soft = is_mailbox_refusal(exchange.stage, reply)
+    is_content = exchange.stage in (Stage.DATA, Stage.CONTENT) and not is_soft
+    return PermanentFailure(
+        why, reply.code, operator_alert=is_content, is_target_suspect=is_suspect, is_soft_bounce=is_soft
+    )
 
 
 def classify_relay_failure(stage: Stage, reply: SmtpReply) -> RelayFailureKind | None:
@@ -125,7 +132,10 @@ def classify_relay_failure(stage: Stage, reply: SmtpReply) -> RelayFailureKind |
     enhanced = reply.enhanced or ""
     if stage is Stage.AUTH or reply.code in _LOGIN_CODES:
         return RelayFailureKind.REFUSED if reply.is_permanent else RelayFailureKind.FAILING
-    if enhanced.endswith((".3.4", ".2.3")) or (stage in (Stage.MAIL, Stage.CONTENT) and reply.code == 552):
+    if enhanced.endswith((".3.4", ".2.3")) or (
+        # 5.2.2: it is the mailbox that is full
+        stage in (Stage.MAIL, Stage.CONTENT) and reply.code == 552 and enhanced != "5.2.2"
+    ):
         return RelayFailureKind.TOO_LARGE
     if not reply.is_permanent:
         return _classify_temporary(stage, reply, enhanced)
@@ -148,14 +158,30 @@ def is_unknown_address(reply: SmtpReply) -> bool:
     return reply.code in (550, 551, 553) and _SPEAKS_OF_UNKNOWN_ADDRESS.search(reply.text) is not None
 
 
-def retry_or_give_up(why: str, reply: SmtpReply, attempt: SmtpAttempt) -> RetryLater | PermanentFailure:
+def is_mailbox_refusal(stage: Stage, reply: SmtpReply) -> bool:
+    """Whether a reply is about the recipient's mailbox, for a cause that passes: full, busy or disabled (x.2.x).
+
+    Greylisting (4.7.1, or 450 without a code) is not: it says nothing of the mailbox.
+    """
+    if stage not in (Stage.RCPT, Stage.CONTENT) or _SPEAKS_OF_GREYLIST.search(reply.text):
+        return False
+    if reply.enhanced is not None:
+        return reply.enhanced.startswith(("4.2.", "5.2."))
+    return stage is Stage.RCPT and _SPEAKS_OF_FULL_MAILBOX.search(reply.text) is not None
+
+
+def retry_or_give_up(
+    why: str, reply: SmtpReply, attempt: SmtpAttempt, *, is_soft_bounce: bool = False
+) -> RetryLater | PermanentFailure:
     """Return when a message is tried again after a temporary refusal that is about the recipient."""
     if attempt.number >= MAX_ATTEMPTS:
-        return PermanentFailure(f"gave up after {attempt.number} attempts: {why}", reply.code)
+        why = f"gave up after {attempt.number} attempts: {why}"
+        return PermanentFailure(why, reply.code, is_soft_bounce=is_soft_bounce)
     wait = RETRY_DELAYS[max(0, min(attempt.number, len(RETRY_DELAYS)) - 1)]
     if _SPEAKS_OF_GREYLIST.search(reply.text) or reply.enhanced == "4.7.1":
         wait = max(wait, GREYLIST_DELAY)
-    return RetryLater(attempt.now + wait * (1 + JITTER_SHARE * attempt.jitter), why, reply.code)
+    until = attempt.now + wait * (1 + JITTER_SHARE * attempt.jitter)
+    return RetryLater(until, why, reply.code, is_soft_bounce=is_soft_bounce)
 
 
 def _classify_temporary(stage: Stage, reply: SmtpReply, enhanced: str) -> RelayFailureKind | None:

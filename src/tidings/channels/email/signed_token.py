@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from functools import lru_cache
 from typing import Final
 
 _MAC_LENGTH: Final = 24
@@ -34,5 +35,9 @@ def verify_token(secret_key: str, purpose: bytes, token: str, *, max_length: int
 
 
 def _compute_mac(secret_key: str, purpose: bytes, payload: bytes) -> bytes:
-    key = hmac.digest(secret_key.encode(), purpose, hashlib.sha256)
-    return hmac.digest(key, payload, hashlib.sha256)[:_MAC_LENGTH]
+    return hmac.digest(_derive_key(secret_key, purpose), payload, hashlib.sha256)[:_MAC_LENGTH]
+
+
+@lru_cache(maxsize=16)
+def _derive_key(secret_key: str, purpose: bytes) -> bytes:
+    return hmac.digest(secret_key.encode(), purpose, hashlib.sha256)

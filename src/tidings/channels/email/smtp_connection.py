@@ -19,6 +19,8 @@ from tidings.channels.email.smtp_exchange import Envelope, SmtpExchange, SmtpRep
 #: bytes of one line, and lines of one reply, that are read
 _MAX_LINE: Final = 8192
 _MAX_REPLY_LINES: Final = 100
+#: bytes of a message that is written at once with its last line; a larger one is drained before
+_MAX_WRITE: Final = 48_000
 _LINE_ENDS: Final = re.compile(rb"\r\n|\r|\n")
 _CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x20\x7f<>]")
 
@@ -228,12 +230,15 @@ class SmtpConnection:
 
     async def _send_content(self, envelope: Envelope, deadline: float) -> SmtpExchange:
         self._stage = Stage.CONTENT
-        self._writer.write(_encode_content(envelope.content))
+        content = envelope.content if envelope.is_canonical else _encode_content(envelope.content)
         async with self._limit(self._timeouts.content, deadline):
+            if len(content) > _MAX_WRITE:
+                self._writer.write(content)
+                content = b""
             await self._writer.drain()
-            # the relay cannot have accepted the message without this line (RFC 5321 §4.1.1.4)
+            # the relay cannot have accepted the message without its last line (RFC 5321 §4.1.1.4)
             self._is_written = True
-            self._writer.write(b".\r\n")
+            self._writer.write(content + b".\r\n")
             return SmtpExchange(Stage.CONTENT, await self._read_reply())
 
     async def _reset(self, exchange: SmtpExchange, deadline: float) -> None:
@@ -276,11 +281,11 @@ class SmtpConnection:
 
 
 def _encode_content(content: bytes) -> bytes:
-    """Return a message with CRLF line ends, the last line included, and doubled leading dots (RFC 5321 §4.5.2)."""
-    line_ends = content.count(b"\r\n")
-    if content.count(b"\n") != line_ends or content.count(b"\r") != line_ends:
-        content = _LINE_ENDS.sub(b"\r\n", content)
-    content = content.replace(b"\n.", b"\n..")
+    """Return a message with CRLF line ends, the last line included, and doubled leading dots (RFC 5321 §4.5.2).
+
+    To look at every line of a message takes 60 µs, so it is not done for those that `mime` wrote.
+    """
+    content = _LINE_ENDS.sub(b"\r\n", content).replace(b"\n.", b"\n..")
     if content.startswith(b"."):
         content = b"." + content
     return content if content.endswith(b"\r\n") else content + b"\r\n"

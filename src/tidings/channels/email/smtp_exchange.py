@@ -72,6 +72,8 @@ class Envelope(msgspec.Struct, frozen=True):
     rcpt_to: str
     #: RFC 5322, lines end with CRLF
     content: bytes
+    #: whether all line ends of the content are CRLF and no line begins with a dot, as `mime` writes them
+    is_canonical: bool = False
 
     @property
     def is_international(self) -> bool:

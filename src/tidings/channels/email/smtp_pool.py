@@ -52,16 +52,24 @@ class SmtpPool:
 
     async def send(self, envelope: Envelope, deadline: float) -> SmtpExchange:
         """Send one message until `deadline` in event loop time. Never raises for what the relay does."""
-        try:
-            async with asyncio.timeout_at(deadline - _MIN_SEND_TIME):
-                await self._slots.acquire()
-        except TimeoutError:
+        if not await self._acquire_slot(deadline - _MIN_SEND_TIME):
             why = f"all {self._limits.size} connections to {self.relay.name} are in use"
             return SmtpExchange(Stage.CONNECT, why=why, is_busy=True)
         try:
             return await self._send_on_a_connection(envelope, deadline)
         finally:
             self._slots.release()
+
+    async def _acquire_slot(self, until: float) -> bool:
+        """Return whether a slot became free until this event loop time."""
+        if not self._slots.locked():
+            # does not wait, so it needs no timer
+            return await self._slots.acquire()
+        try:
+            async with asyncio.timeout_at(until):
+                return await self._slots.acquire()
+        except TimeoutError:
+            return False
 
     def close(self) -> None:
         """Close all idle connections. The caller has awaited its sends."""

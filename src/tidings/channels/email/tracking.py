@@ -5,7 +5,7 @@ text part keeps the plain links. A link with `rel="notrack"` stays as it is.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import datetime
 from functools import lru_cache
 from html import escape, unescape
@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from tidings.channels.email.layout import UNSUBSCRIBE_MARK, split_at_marks
+from tidings.channels.email.mail_text import UNSUBSCRIBE_MARK, MailText, split_at_marks
 from tidings.channels.email.signed_token import sign_token, verify_token
 from tidings.ports.channel import ComposeContext
 
@@ -56,12 +56,12 @@ class MailTracker:
         self._opens = frozenset(opens)
         self._clicks = frozenset(clicks)
 
-    def insert_tracking(self, html: Sequence[str], context: ComposeContext, sent_at: datetime) -> Sequence[str]:
-        """Return the pieces of the HTML of one delivery, with tracked links and the image. Else they are unchanged."""
+    def insert_tracking(self, html: MailText, context: ComposeContext, sent_at: datetime) -> MailText:
+        """Return the HTML of one delivery with tracked links and the image; unchanged where nothing is reported."""
         category = context.category.code
         if category not in self._clicks and category not in self._opens:
             return html
-        document = "".join(html)
+        document = "".join(html.pieces)
         pieces, urls = split_links(document) if category in self._clicks else ((document,), ())
         link = MailLink(context.delivery_id, context.user_id, category, int(sent_at.timestamp()))
         rewritten = [pieces[0]]
@@ -74,7 +74,7 @@ class MailTracker:
             # a document without an end of the body is taken as it is
             rewritten[-1:] = [head, image, end + tail] if end else [tail, image]
         # the mark of the unsubscribe link is a piece of its own again
-        return [part for piece in rewritten for part in split_at_marks(piece)]
+        return MailText([part for piece in rewritten for part in split_at_marks(piece)])
 
     def _build_url(self, link: MailLink) -> str:
         return escape(self._base_url + sign_link(self._secret_key, link))

@@ -1,18 +1,29 @@
 """The declaration of the SMS channel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tidings.channels.http.check_responses import read_credentials_response
 from tidings.channels.plugin import ChannelContext, CheckContext
 from tidings.channels.sms.channel import SmsChannel
-from tidings.channels.sms.hooks import SmsHooks
+from tidings.channels.sms.hooks import SmsHooks, list_senders
+from tidings.channels.sms.lint import lint_text
 from tidings.channels.sms.numbers import parse_number
 from tidings.channels.sms.outcome_policy import DEFAULT_RETRY_POLICY
-from tidings.channels.sms.settings import SHORT_NAME, create_country_policy, create_sms_channel, load_sms_settings
+from tidings.channels.sms.settings import (
+    PREFIX,
+    SHORT_NAME,
+    create_country_policy,
+    create_sms_channel,
+    list_provider_urls,
+    load_sms_settings,
+)
 from tidings.config.settings import Settings
 from tidings.errors import ConfigError, ValidationFailed
 from tidings.model.channel import ChannelTraits
 from tidings.model.check import CheckResult
+from tidings.model.lint import LintFinding
+from tidings.model.template import Category, RenderedMessage
 from tidings.ports.clock import SystemClock
 
 
@@ -41,6 +52,20 @@ class SmsPlugin:
         countries = create_country_policy(load_sms_settings(settings))
         if countries is not None and (refusal := countries.find_refusal(parse_number(address))) is not None:
             raise ValueError(refusal)
+
+    def list_categories(self, settings: Settings) -> Mapping[str, Sequence[str]]:
+        """Return the codes of categories by the name of their setting. Raises ConfigError."""
+        return {f"{PREFIX}DUPLICATE_OK": load_sms_settings(settings).duplicate_ok}
+
+    def create_linter(self, settings: Settings) -> Callable[[RenderedMessage, Category], Sequence[LintFinding]]:
+        """Return what measures texts, and misses a way to opt out. Raises ConfigError."""
+        own = load_sms_settings(settings)
+        return partial(
+            lint_text,
+            senders=list_senders(list_provider_urls(own)),
+            plain=own.plain_text,
+            max_segments=own.max_segments,
+        )
 
     def create_hooks(self, settings: Settings) -> SmsHooks:
         """Return what reads the calls of providers. Raises ConfigError naming the setting."""

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -24,7 +24,7 @@ from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import AttemptResult, HoldRecord, OutboundMessage, SkipReason, SkipRecord
 from tidings.model.notification import StopReason
 from tidings.model.outcome import Outcome, RetryLater
-from tidings.ports.channel import Channel, ComposeContext, Destination, HasDestinations, HasSenders
+from tidings.ports.channel import Channel, ComposeContext, Destination, HasDestinations, HasLocalSends, HasSenders
 from tidings.ports.clock import Clock
 from tidings.ports.pack import PackRule
 
@@ -44,6 +44,7 @@ class _DestinationGroup:
     """Jobs of one `send` call for the same destination; None = the destination is unknown."""
 
     destination: Destination | None
+    limiter: SendLimiter
     #: jobs that are not started, the next one last
     pending: list[DeliveryJob] = field(default_factory=list)
 
@@ -70,6 +71,12 @@ class DeliverySender:
         self._channels = channels
         self._render_cache = render_cache
         self._limiter = limiter
+        #: by name of the channel; the others share the first one
+        self._own_limiters = {
+            name: SendLimiter(channel.max_local_sends)
+            for name, channel in channels.items()
+            if isinstance(channel, HasLocalSends)
+        }
         self._clock = clock
         self._on_outcome = on_outcome
         self._on_idle = on_idle
@@ -89,6 +96,15 @@ class DeliverySender:
         """Ids of the notifications with deliveries in flight or waiting for a slot."""
         return self._held_counts.keys()
 
+    @property
+    def in_flight(self) -> int:
+        """The sends that have started and not ended."""
+        return sum(limiter.in_flight for limiter in self._limiters)
+
+    @property
+    def _limiters(self) -> Sequence[SendLimiter]:
+        return (self._limiter, *self._own_limiters.values())
+
     def mark_stopped(self, notification_id: str, reason: StopReason) -> None:
         """Start no more sends of this notification, including deliveries that are already claimed."""
         self._stopped[notification_id] = reason
@@ -97,9 +113,13 @@ class DeliverySender:
         """Start no more sends. Sends in flight continue."""
         self._is_stopping = True
 
-    def urgent_work(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def urgent_work(self) -> Iterator[None]:
         """Return a context in which sends that are not urgent start one by one (`StartThrottle.urgent_work`)."""
-        return self._limiter.urgent_work()
+        with ExitStack() as stack:
+            for limiter in self._limiters:
+                stack.enter_context(limiter.urgent_work())
+            yield
 
     def flush_now(self) -> None:
         """Request that buffered outcomes are written at once."""
@@ -128,7 +148,7 @@ class DeliverySender:
         send_tasks = [
             (send_task, process_group(send_task, group))
             for group in groups
-            for send_task in (SendTask() for _ in range(min(len(group.pending), self._limiter.slots)))
+            for send_task in (SendTask() for _ in range(min(len(group.pending), group.limiter.slots)))
         ]
         try:
             await self._slow_sends.run_until_done(send_tasks, check_all_started)
@@ -136,17 +156,20 @@ class DeliverySender:
             self._held_counts -= held
             for job in jobs:
                 self._refresher.discard(job)
-        if not self._limiter.in_flight:
+        if not self.in_flight:
             self._on_idle()
         return [job for group in groups for job in group.pending]
 
     def _group_by_destination(self, jobs: Iterable[DeliveryJob]) -> Sequence[_DestinationGroup]:
         """Group jobs by destination, so that jobs that wait for one destination do not block the others."""
-        groups: dict[str, _DestinationGroup] = {}
+        groups: dict[tuple[str, str], _DestinationGroup] = {}
         for job in jobs:
             channel = self._channels_with_destinations.get(job.delivery.channel)
             destination = channel.destination(job.delivery.target) if channel and job.delivery.target else None
-            group = groups.setdefault("" if destination is None else destination.name, _DestinationGroup(destination))
+            own_limiter = self._own_limiters.get(job.delivery.channel)
+            key = (job.delivery.channel if own_limiter else "", "" if destination is None else destination.name)
+            if (group := groups.get(key)) is None:
+                group = groups[key] = _DestinationGroup(destination, own_limiter or self._limiter)
             group.pending.append(job)
         for group in groups.values():
             group.pending.reverse()
@@ -155,25 +178,26 @@ class DeliverySender:
     async def _defer_if_closed(self, group: _DestinationGroup) -> None:
         """Defer the pending jobs of a destination that has closed, and lend the slots of its hanging sends."""
         destination = group.destination
-        if destination is None or not self._is_closed(destination):
+        if destination is None or not self._is_closed(group):
             return
-        self._limiter.reject_waiters(destination)
-        self._limiter.lend_hung_slots(destination)
+        group.limiter.reject_waiters(destination)
+        group.limiter.lend_hung_slots(destination)
         while group.pending and not self._is_stopping:
             await self._defer(group.pending.pop(), destination)
 
-    def _is_closed(self, destination: Destination) -> bool:
-        return destination.is_closed(is_full=self._limiter.is_full(destination))
+    def _is_closed(self, group: _DestinationGroup) -> bool:
+        destination = group.destination
+        return destination is not None and destination.is_closed(is_full=group.limiter.is_full(destination))
 
     async def _process_next(self, group: _DestinationGroup, send_task: SendTask, reload: Reload) -> None:
         job, destination = group.pending.pop(), group.destination
         if stopped := self._preflight(job):
             await self._record_unsent(job, stopped)
             return
-        if destination is not None and self._is_closed(destination):
+        if destination is not None and self._is_closed(group):
             await self._defer(job, destination)
             return
-        if not await self._limiter.acquire(job.notification.priority, destination):
+        if not await group.limiter.acquire(job.notification.priority, destination):
             assert destination is not None, "waiters are only rejected per destination"
             await self._defer(job, destination)
             return
@@ -200,7 +224,7 @@ class DeliverySender:
             # messages that a crash may send twice.
             await self._on_outcome(_build_result(job, outcome, started, self._clock.now()))
         finally:
-            self._limiter.release(destination)
+            group.limiter.release(destination)
 
     async def _send_tracked(
         self, job: DeliveryJob, message: OutboundMessage, send_task: SendTask, started: datetime

@@ -77,58 +77,10 @@ class ProviderEventRecorder:
             # in one order of addresses, so that two calls of a provider do not deadlock
             for event in sorted(events, key=lambda event: (event.channel, event.recipient or "", event.event_id)):
                 if await self._store.receipts.add(tx, event, self._clock.now()):
-                    new.append((event, await self._apply(tx, event, policy)))
+                    new.append((event, await apply_event(self._store, tx, event, policy, self._clock.now())))
             for channel in sorted({event.channel for event in events}):
                 await self._store.receipts.record_event(tx, channel)
         return new
-
-    async def _apply(self, tx: Transaction, event: ProviderEvent, policy: SoftBouncePolicy) -> Effect | None:
-        if event.recipient is None:
-            return None
-        now, store = self._clock.now(), self._store
-        history = (
-            await self._load_history(tx, event.channel, event.recipient, event.occurred_at - policy.within)
-            if event.cause is EventCause.SOFT_BOUNCE
-            else ()
-        )
-        status = compute_status(await store.receipts.list_of_message(tx, event))
-        effect = decide_effect(event, status, history, policy, now)
-        lift = partial(
-            store.suppressions.lift_matching,
-            tx,
-            event.channel,
-            event.recipient,
-            observed_before=event.occurred_at,
-            now=now,
-        )
-        match effect:
-            case Suppress(reason=reason, sender=sender, expires_at=expires_at):
-                suppression = Suppression(
-                    new_id(now),
-                    event.channel,
-                    reason,
-                    event.recipient,
-                    now,
-                    event.occurred_at,
-                    sender=sender,
-                    source=event.provider,
-                    expires_at=expires_at,
-                )
-                await store.suppressions.add(tx, suppression)
-            case LiftBounces():
-                await lift(BOUNCE_REASONS, senders=None, reason="a later delivery was confirmed")
-            case LiftOptOuts(sender=sender):
-                await lift(OPT_OUT_REASONS, senders={sender, ALL}, reason="the recipient answered START")
-            case MarkGone():
-                await store.contact_points.mark_gone(tx, event.channel, event.recipient, now)
-        return effect
-
-    async def _load_history(self, tx: Transaction, channel: str, recipient: str, since: datetime) -> Sequence[Receipt]:
-        """Return the events about an address, the newest first. After a lift, its bounces count anew."""
-        selected = SuppressionFilter(channel, recipient, SuppressionReason.SOFT_BOUNCES, include_ended=True)
-        for lifted in await self._store.suppressions.page(tx, selected, before=None, limit=1, now=self._clock.now()):
-            since = max(since, lifted.lifted_at or since)
-        return await self._store.receipts.list_of_address(tx, channel, recipient, since=since, limit=_MAX_HISTORY)
 
     def _report_reply(self, event: ProviderEvent) -> None:
         self._alerts.raise_alert(
@@ -138,3 +90,58 @@ class ProviderEventRecorder:
             f"GET /api/provider-events?channel={event.channel}&cause={event.cause.value}",
             lasts=REPLY_ALERT_LASTS,
         )
+
+
+async def apply_event(
+    store: Store, tx: Transaction, event: ProviderEvent, policy: SoftBouncePolicy, now: datetime
+) -> Effect | None:
+    """Change the suppressions and contact points of the address of a new event. Returns what was changed."""
+    if event.recipient is None:
+        return None
+    history = (
+        await _load_history(store, tx, event, event.occurred_at - policy.within, now)
+        if event.cause is EventCause.SOFT_BOUNCE
+        else ()
+    )
+    status = compute_status(await store.receipts.list_of_message(tx, event))
+    effect = decide_effect(event, status, history, policy, now)
+    lift = partial(
+        store.suppressions.lift_matching,
+        tx,
+        event.channel,
+        event.recipient,
+        observed_before=event.occurred_at,
+        now=now,
+    )
+    match effect:
+        case Suppress(reason=reason, sender=sender, expires_at=expires_at):
+            suppression = Suppression(
+                new_id(now),
+                event.channel,
+                reason,
+                event.recipient,
+                now,
+                event.occurred_at,
+                sender=sender,
+                source=event.provider,
+                expires_at=expires_at,
+            )
+            await store.suppressions.add(tx, suppression)
+        case LiftBounces():
+            await lift(BOUNCE_REASONS, senders=None, reason="a later delivery was confirmed")
+        case LiftOptOuts(sender=sender):
+            await lift(OPT_OUT_REASONS, senders={sender, ALL}, reason="the recipient answered START")
+        case MarkGone():
+            await store.contact_points.mark_gone(tx, event.channel, event.recipient, now)
+    return effect
+
+
+async def _load_history(
+    store: Store, tx: Transaction, event: ProviderEvent, since: datetime, now: datetime
+) -> Sequence[Receipt]:
+    """Return the events about an address, the newest first. After a lift, its bounces count anew."""
+    assert event.recipient is not None, "the caller checked"
+    selected = SuppressionFilter(event.channel, event.recipient, SuppressionReason.SOFT_BOUNCES, include_ended=True)
+    for lifted in await store.suppressions.page(tx, selected, before=None, limit=1, now=now):
+        since = max(since, lifted.lifted_at or since)
+    return await store.receipts.list_of_address(tx, event.channel, event.recipient, since=since, limit=_MAX_HISTORY)

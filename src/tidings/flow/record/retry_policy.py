@@ -31,12 +31,14 @@ def apply_retry_policy(result: AttemptResult, max_attempts: int = MAX_ATTEMPTS) 
     max_attempts: attempts per delivery on the channel.
     """
     match result.outcome:
-        case RetryLater(why=why, status=status, counts_as_attempt=True) if result.number >= max_attempts:
-            return structs.replace(
-                result, outcome=PermanentFailure(f"gave up after {result.number} attempts: {why}", status)
-            )
-        case RetryLater(until=until, why=why, status=status) if until >= result.expires_at:
-            expired = PermanentFailure(f"expired before the next attempt; last answer: {why}", status, is_expired=True)
+        case RetryLater(why=why, status=status, counts_as_attempt=True, is_soft_bounce=is_soft) if (
+            result.number >= max_attempts
+        ):
+            gave_up = f"gave up after {result.number} attempts: {why}"
+            return structs.replace(result, outcome=PermanentFailure(gave_up, status, is_soft_bounce=is_soft))
+        case RetryLater(until=until, why=why, status=status, is_soft_bounce=is_soft) if until >= result.expires_at:
+            why = f"expired before the next attempt; last answer: {why}"
+            expired = PermanentFailure(why, status, is_expired=True, is_soft_bounce=is_soft)
             return structs.replace(result, outcome=expired)
         case _:
             return result

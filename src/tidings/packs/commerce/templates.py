@@ -23,6 +23,25 @@ _TOTAL = "{{ [total, currency] | money }}"
 _AMOUNT = "{{ [amount, currency] | money }}"
 
 
+_ORDER_SAMPLE = {"orderId": "5f2c", "orderNumber": "ORD-12345", "userName": "Ana"}
+_SAMPLES: Mapping[str, Mapping[str, object]] = {
+    "ORDER_CREATED": {**_ORDER_SAMPLE, "total": 4999, "currency": "INR"},
+    "ORDER_SHIPPED": {**_ORDER_SAMPLE, "carrier": "DHL", "trackingNumber": "T-1"},
+    "ORDER_DELIVERED": _ORDER_SAMPLE,
+    "PAYMENT_CAPTURED": {**_ORDER_SAMPLE, "amount": "4999.50", "currency": "EUR"},
+    "PAYMENT_FAILED": {**_ORDER_SAMPLE, "amount": "4999.50", "currency": "EUR", "reason": "card expired"},
+    "LOW_STOCK_ALERT": {"productName": "Premium Widget", "currentStock": 1500, "threshold": 2000},
+    "USER_WELCOME": {"userName": "Alice"},
+}
+#: long values, in an alphabet that SMS sends in half as many characters
+_LONG: Mapping[str, object] = {
+    "orderNumber": "ORD-2026-11-0000012345",
+    "userName": "Aleksandra Wiśniewska-Kowalczyk",
+    "productName": "Ekspres ciśnieniowy ze spieniaczem, stal szczotkowana",
+    "trackingNumber": "00340434161094042557",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Text:
     """The text of a message in one language."""
@@ -53,6 +72,7 @@ def _build_template(
         defaults=optional,
         url=url,
         contents={"sms": {language: {"text": text.sms} for language, text in texts.items()}},
+        samples=(_SAMPLES[code], {**_SAMPLES[code], **_LONG}),
     )
 
 

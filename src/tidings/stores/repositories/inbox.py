@@ -83,8 +83,10 @@ class SqlInbox:
         await _settle(tx, ledger, now)
         pairs = encode_rows([item_key(item) for item in items])
         stored = [to_item(row) for row in await connection.execute(_SELECT_BY_PAIRS, {"rows": pairs})]
-        keys = encode_rows([collapse_key(item) for item in items if item.collapse_key != item.notification_id])
-        current = [to_item(row) for row in await connection.execute(_SELECT_BY_COLLAPSE_KEYS, {"rows": keys})]
+        keys = [collapse_key(item) for item in items if item.collapse_key != item.notification_id]
+        # most notifications have no subject, and replace nothing
+        rows = await connection.execute(_SELECT_BY_COLLAPSE_KEYS, {"rows": encode_rows(keys)}) if keys else ()
+        current = [to_item(row) for row in rows]
         recalled = await connection.scalars(
             select(_r.notification_id).where(_r.notification_id.in_(id_array({i.notification_id for i in items})))
         )

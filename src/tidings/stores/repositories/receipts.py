@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import Row, Select, delete, select, union, update
 
-from tidings.model.ids import new_id
+from tidings.model.ids import is_id, new_id
 from tidings.model.receipt import EventCause, ProviderEvent, Receipt, ReceiptStatus
+from tidings.model.status_event import build_receipt_event
 from tidings.ports.store import Transaction
 from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.contact_points import compute_address_digest
+from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.schema.provider_tables import provider_activity, receipts
 from tidings.stores.schema.tables import attempts, contact_points, deliveries
 from tidings.stores.sql.json_params import id_array, text_array
@@ -27,8 +29,9 @@ _MAX_MESSAGE_ID, _MAX_CODE, _MAX_DETAIL = 200, 64, 500
 class SqlReceipts:
     """Implements `ports.provider_events.Receipts`."""
 
-    def __init__(self, cipher: FieldCipher) -> None:
+    def __init__(self, cipher: FieldCipher, status_events: SqlStatusEvents) -> None:
         self._cipher = cipher
+        self._status_events = status_events
 
     async def add(self, tx: Transaction, event: ProviderEvent, now: datetime) -> bool:
         row = self._to_row(event, now)
@@ -36,11 +39,23 @@ class SqlReceipts:
             upsert(tx, receipts).values(row).on_conflict_do_nothing(index_elements=[_r.event_digest])
         )
         if inserted.rowcount == 1:
+            if self._status_events.is_enabled and event.delivery_id is not None:
+                await self._add_status_event(tx, event, event.delivery_id, now)
             return True
         await connection_of(tx).execute(
             update(receipts).where(_r.event_digest == row["event_digest"]).values(repeats=_r.repeats + 1)
         )
         return False
+
+    async def _add_status_event(self, tx: Transaction, event: ProviderEvent, delivery_id: str, now: datetime) -> None:
+        """Tell the host product that a message bounced after it was sent. Few messages do, each with one query."""
+        if not is_id(delivery_id) or build_receipt_event(event, "", "", now) is None:
+            return
+        query = select(_d.notification_id, _d.user_id).where(_d.id == delivery_id)
+        if (row := (await connection_of(tx).execute(query)).first()) is None:
+            return
+        if (built := build_receipt_event(event, row.notification_id, row.user_id, now)) is not None:
+            await self._status_events.add(tx, [built], now)
 
     async def list_of_message(self, tx: Transaction, event: ProviderEvent) -> Sequence[Receipt]:
         delivery_ids = [] if event.delivery_id is None else [event.delivery_id]

@@ -3,6 +3,7 @@
 import email
 import email.policy
 import json
+import quopri
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +21,8 @@ from structlog.testing import capture_logs
 from tidings.channels.email import layout
 from tidings.channels.email.composer import EmailComposer, EmailPayload
 from tidings.channels.email.layout import MAX_HTML_BYTES, find_unknown_elements
-from tidings.channels.email.mime import Part, write_body
+from tidings.channels.email.mail_text import UNSUBSCRIBE_MARK, MailText
+from tidings.channels.email.mime import Part, QuotedPrintable, write_body
 from tidings.channels.email.settings import EmailSettings
 from tidings.channels.email.unsubscribe import Unsubscription, verify_unsubscription
 from tidings.errors import ValidationFailed
@@ -96,7 +98,7 @@ def test_c60_messages_about_one_subject_form_a_thread_per_user() -> None:
     assert alone["In-Reply-To"] is None
 
 
-def test_an_optional_category_can_be_unsubscribed_with_one_click() -> None:
+def test_c51_an_optional_category_can_be_unsubscribed_with_one_click() -> None:
     message = compose()
     (url,) = re.findall(r"<(\S+)>", message["List-Unsubscribe"])
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
@@ -235,11 +237,23 @@ def test_a_url_is_shown_once_if_it_is_its_own_label() -> None:
 
 
 def test_a_text_in_pieces_is_encoded_as_one_text() -> None:
-    pieces = ("é" * 500 + " \r\nlast line ", "https://x.example/?a=1", " and more " * 60)
-    encoded = write_body([Part("text/plain", pieces)], [], "b")
+    pieces = ("é" * 500 + " \r\nlast line ", UNSUBSCRIBE_MARK, " and more " * 60)
+    text = MailText(pieces)
+    encoded = write_body([Part("text/plain", QuotedPrintable(text.encode("https://x.example/?a=1")))], [], "b")
     assert max(len(line) for line in encoded.split(b"\r\n")) <= 76
     [part] = email.message_from_bytes(encoded, policy=email.policy.default).iter_parts()
-    assert part.get_content().removesuffix("\r\n") == "".join(pieces)
+    assert part.get_content().removesuffix("\r\n") == text.join("https://x.example/?a=1")
+
+
+@given(st.lists(st.sampled_from([".", "..", "a", "é", "\n", "\r", " ", "=", "x" * 73, "." * 80]), max_size=12))
+def test_c57_no_line_begins_with_a_dot_and_every_line_ends_with_crlf(words: list[str]) -> None:
+    text = MailText(("".join(words), UNSUBSCRIBE_MARK, "".join(reversed(words))))
+    lines = text.encode("https://x.example/").split(b"\r\n")
+    assert not [line for line in lines if line.startswith(b".") or b"\n" in line or b"\r" in line]
+    # 76, and the `=` between two pieces
+    assert max(map(len, lines)) <= 77
+    shown = quopri.decodestring(b"\r\n".join(lines)).decode()
+    assert shown.split() == re.sub(r"\r\n|\r|\n", "\n", text.join("https://x.example/")).split()
 
 
 def test_no_remote_style_sheet_is_loaded() -> None:

@@ -12,7 +12,9 @@ from tidings.channels.email.layout import select_text_color
 from tidings.channels.email.relay import Relay, TlsMode, parse_relay
 from tidings.channels.email.settings import EmailSettings, load_email_settings
 from tidings.config.settings import Settings
+from tidings.container import Core
 from tidings.errors import ConfigError, ValidationFailed
+from tidings.ports.clock import SystemClock
 from tidings.testing.clock import FrozenClock
 
 
@@ -164,3 +166,10 @@ def test_an_invalid_address_is_refused(text: str) -> None:
 )
 def test_button_text_contrasts_with_the_brand_colour(color: str, expected: str) -> None:
     assert select_text_color(color) == expected
+
+
+@pytest.mark.parametrize("name", ["TRACK_OPENS", "TRACK_CLICKS", "DUPLICATE_OK"])
+def test_c63_an_unknown_category_is_refused_at_the_start(name: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path).with_channel_values({f"TIDINGS_EMAIL__{name}": "MESSAGE,MESAGE"})
+    with pytest.raises(ConfigError, match=f"^TIDINGS_EMAIL__{name}: no category 'MESAGE'; did you mean 'MESSAGE'"):
+        Core.build(settings, SystemClock())

@@ -11,7 +11,7 @@ from tidings.channels.email.reply_policy import (
     decide_outcome,
 )
 from tidings.channels.email.smtp_exchange import SmtpExchange, SmtpReply, Stage
-from tidings.model.outcome import Accepted, InvalidTarget, PermanentFailure, RetryLater, Uncertain
+from tidings.model.outcome import MAX_ATTEMPTS, Accepted, InvalidTarget, PermanentFailure, RetryLater, Uncertain
 from tidings.testing.clock import START
 
 
@@ -146,3 +146,30 @@ def test_an_outcome_contains_no_address() -> None:
     assert isinstance(outcome, InvalidTarget)
     assert "@" not in outcome.why
     assert "\n" not in outcome.why
+
+
+@pytest.mark.parametrize(
+    ("stage", "line", "is_soft"),
+    [
+        (Stage.RCPT, "552 5.2.2 mailbox full", True),
+        (Stage.CONTENT, "552 5.2.2 mailbox full", True),
+        (Stage.RCPT, "550 5.2.1 mailbox disabled", True),
+        (Stage.RCPT, "552 mailbox for ann is full", True),
+        (Stage.RCPT, "452 4.2.2 over quota", True),
+        (Stage.RCPT, "450 4.2.1 mailbox busy", True),
+        (Stage.RCPT, "450 4.2.0 greylisted, see postgrey", False),
+        (Stage.RCPT, "451 4.7.1 try again", False),
+        (Stage.RCPT, "450 try again", False),
+        (Stage.RCPT, "550 5.7.1 refused by policy", False),
+        (Stage.CONTENT, "554 5.6.0 bad content", False),
+    ],
+)
+def test_c55_a_refusal_of_the_mailbox_is_a_soft_bounce(stage: Stage, line: str, is_soft: bool) -> None:
+    for number in (1, MAX_ATTEMPTS):
+        outcome = decide(stage, line, number)
+        assert isinstance(outcome, RetryLater | PermanentFailure)
+        assert outcome.is_soft_bounce is is_soft
+
+
+def test_c55_an_unknown_address_is_no_soft_bounce() -> None:
+    assert isinstance(decide(Stage.RCPT, "550 5.1.1 unknown"), InvalidTarget)

@@ -24,7 +24,7 @@ def test_a_token_names_user_and_category(user_id: str, category: str) -> None:
     assert token.replace("-", "").replace("_", "").isalnum()
 
 
-def test_a_token_can_be_used_again_and_is_the_same_in_every_message() -> None:
+def test_c52_a_token_can_be_used_again_and_is_the_same_in_every_message() -> None:
     assert [verify_unsubscription(SECRET, TOKEN) for _ in range(3)] == [ANN] * 3
     assert sign_unsubscription(SECRET, ANN) == TOKEN
 

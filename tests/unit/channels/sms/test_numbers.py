@@ -19,12 +19,14 @@ from tidings.errors import ValidationFailed
         ("+39 06 4687 1234", None, "+390646871234", "IT"),
     ],
 )
-def test_a_number_is_returned_in_e164_with_its_country(text: str, region: str | None, e164: str, country: str) -> None:
+def test_c70_a_number_is_returned_in_e164_with_its_country(
+    text: str, region: str | None, e164: str, country: str
+) -> None:
     number = parse_number(text, region)
     assert (number.e164, number.country) == (e164, country)
 
 
-def test_a_possible_number_that_is_not_valid_is_accepted() -> None:
+def test_c70_a_possible_number_that_is_not_valid_is_accepted() -> None:
     number = parse_number("+15550000000")
     assert (number.e164, number.country, number.is_valid) == ("+15550000000", "US", False)
 
@@ -64,7 +66,7 @@ def test_numbers_of_no_country_need_all_countries() -> None:
 
 
 @pytest.mark.parametrize("text", ["+1 900 253 0000", "+49 900 1 123456", "+44 909 012 3456"])
-def test_premium_rates_are_refused_in_every_country(text: str) -> None:
+def test_c70_premium_rates_are_refused_in_every_country(text: str) -> None:
     assert CountryPolicy(frozenset({"*"})).find_refusal(parse_number(text)) == (
         "the number has a premium rate; an operator can allow it in TIDINGS_SMS__ALLOW_PREMIUM"
     )

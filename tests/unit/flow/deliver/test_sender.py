@@ -25,6 +25,7 @@ from tidings.model.template import Category
 from tidings.rendering.minijinja_renderer import MinijinjaRenderer
 from tidings.testing.clock import FrozenClock
 from tidings.testing.contracts.samples import NOW, make_claimed_delivery, make_notification
+from tidings.testing.polling import eventually
 
 if TYPE_CHECKING:
     from tests.unit.conftest import FakeChannel
@@ -99,6 +100,23 @@ async def test_no_more_are_sent_at_once_than_there_are_places(sending: Sending) 
     assert sending.channel.max_in_flight <= 3
 
 
+async def test_sends_into_the_own_database_take_no_slots_of_providers(sending: Sending) -> None:
+    sending.channel.max_local_sends = 12  # type: ignore[attr-defined]  # makes it a `HasLocalSends`
+    sender = sending.with_slots(3)
+    sending.channel.unblocked.clear()
+    sends = asyncio.create_task(sender.send([job() for _ in range(20)], reload=reload))  # noqa: RUF006  # awaited below
+
+    async def is_full() -> bool:
+        # one slot is reserved for urgent messages
+        return sending.channel.in_flight == 11
+
+    await eventually(is_full, within=30)
+    assert sender.in_flight == 11
+    sending.channel.unblocked.set()
+    assert await sends == []
+    assert (len(sending.recorded), sending.channel.max_in_flight, sender.in_flight) == (20, 11, 0)
+
+
 @pytest.mark.parametrize(
     ("stopped", "reason", "detail"),
     [
@@ -114,7 +132,7 @@ async def test_no_more_are_sent_at_once_than_there_are_places(sending: Sending) 
             SkipReason.RENDER_FAILED,
             {
                 "template": "GONE",
-                "error": "templateCode: no template 'GONE'; known are CONTACT_POINT_DISABLED, DUTY, "
+                "error": "templateCode: no template 'GONE'; known are CONTACT_POINT_DISABLED, DIGEST, DUTY, "
                 "EVENT_CANCELLATION, EVENT_MANUAL, EVENT_REMINDER, EVENT_STATUS_CHANGE, EVENT_TIME_CHANGE, "
                 "EVENT_VENUE_CHANGE, MESSAGE, NEWS, NEW_EVENT",
             },

@@ -120,9 +120,9 @@ def test_a_pack_cannot_declare_a_limit_out_of_range(limit: int) -> None:
 
 def test_a_limit_for_an_unknown_category_is_rejected_at_startup_with_a_suggestion() -> None:
     catalog = _catalog(OFFERS)
-    catalog.check_limits(["OFFERS", "MESSAGE"])
+    catalog.check_categories("TIDINGS_CATEGORY_LIMITS", ["OFFERS", "MESSAGE"])
     with pytest.raises(ConfigError, match=r"TIDINGS_CATEGORY_LIMITS: no category 'OFFER'; did you mean 'OFFERS'\?"):
-        catalog.check_limits(["MESSAGE", "OFFER"])
+        catalog.check_categories("TIDINGS_CATEGORY_LIMITS", ["MESSAGE", "OFFER"])
 
 
 def _catalog(*categories: Category) -> Catalog:

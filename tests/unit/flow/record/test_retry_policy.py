@@ -60,3 +60,17 @@ def test_the_end_of_an_endpoint_that_was_renewed_during_the_send_is_retried_on_i
     assert (retried.until, retried.status, retried.counts_as_attempt) == (ended.finished_at, 410, True)
     accepted = make_attempt_result(claimed, Accepted())
     assert retry_renewed_target(accepted, renewed) == accepted
+
+
+@pytest.mark.parametrize("is_soft", [True, False])
+def test_c55_a_refusal_of_the_mailbox_is_known_when_it_becomes_final(is_soft: bool) -> None:
+    attempted = make_attempt_result(
+        make_claimed_delivery(make_notification()), RetryLater(LATER, "mailbox full", 452, is_soft_bounce=is_soft)
+    )
+    for ended in (
+        structs.replace(attempted, number=MAX_ATTEMPTS),
+        structs.replace(attempted, number=1, expires_at=LATER),
+    ):
+        outcome = apply_retry_policy(ended).outcome
+        assert isinstance(outcome, PermanentFailure)
+        assert outcome.is_soft_bounce is is_soft
