@@ -51,7 +51,7 @@ BOOLEAN_PREFIXES = {"can", "has", "is"}
 
 #: functions that are not named by a verb, and why
 EXCEPTIONS = {
-    "called by a framework under this name": """connection_lost connection_made data_received
+    "called by a framework under this name": """connection_lost connection_made data_received empty
         settings_customise_sources startup""",
     "the language in which a pack describes audiences": """attribute becomes being_informed city country engaged
         everyone favourited favourited_host informed informed_before near not_engaged opted_in saved targets_only

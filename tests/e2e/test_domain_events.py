@@ -71,9 +71,13 @@ async def test_a_binary_event_has_its_attributes_in_headers(server: TidingsServe
 
 async def test_an_event_without_a_trigger_or_whose_condition_is_false_causes_nothing(server: TidingsServer) -> None:
     free = {**EVENT, "id": "e-3", "data": {"user": "ana", "number": 1, "price": 0}}
-    assert await publish(server, 202, free) == {"matched": 1, "notifications": []}
+    assert await publish(server, 202, free) == {
+        "matched": 1,
+        "cancelledSteps": 0,
+        "notifications": [],
+    }
     unknown = {**EVENT, "id": "e-4", "type": "com.example.unknown"}
-    assert await publish(server, 202, unknown) == {"matched": 0, "notifications": []}
+    assert await publish(server, 202, unknown) == {"matched": 0, "cancelledSteps": 0, "notifications": []}
 
 
 async def test_an_event_without_a_field_of_an_expression_is_refused_and_can_be_sent_again(
@@ -112,7 +116,7 @@ async def test_a_batch_has_a_result_per_event_and_can_be_sent_again(server: Tidi
     sold, incomplete, invalid, unknown = first = await send(batch)
     assert (sold["matched"], len(sold["notifications"])) == (1, 1)
     assert [one["error"]["errors"][0]["field"] for one in (incomplete, invalid)] == ["data", "source"]
-    assert unknown == {"matched": 0, "notifications": []}
+    assert unknown == {"matched": 0, "cancelledSteps": 0, "notifications": []}
     assert await send(batch) == first
     assert await send([]) == []
     await server.expect(422, "POST", "/api/domain-events", {}, headers=headers)

@@ -139,6 +139,13 @@ def bulk_insert_statements(of: type[SqliteDialect], deliveries: int) -> Sequence
                CASE WHEN i % 7 > 0 THEN {made} END, CASE WHEN i % 2 = 0 THEN {made} END {of.numbers(60_000)}""",
         f"""INSERT INTO inbox_counters (user_id, unseen, unread, version, last_position)
         SELECT 'user-' || {user}, 10, 5, 10, 10 {of.numbers(6_000)}""",
+        # later steps of the first notifications: some are due, some wait for an event
+        f"""INSERT INTO waiting_steps (notification_id, user_id, step, channels, after_seconds, unless, event,
+                                   event_key, created_at, due_at, started_at)
+        SELECT {of.id(0, f"(i / {EACH})")}, 'user-' || {of.padded("i % 150000", 6)}, 1, '["email"]', 600,
+               CASE WHEN i % 4 = 0 THEN 'event' ELSE 'seen' END, CASE WHEN i % 4 = 0 THEN 'paid' END,
+               CASE WHEN i % 4 = 0 THEN 'subject order:' || i END, {made},
+               CASE WHEN i % 100 = 0 THEN {made} END, CASE WHEN i % 2 = 1 THEN {made} END {of.numbers(60_000)}""",
         f"""INSERT INTO user_limits (user_id, scope, stamps, last_at)
         SELECT 'user-' || {user}, '', '{"{1}" if of is PostgresDialect else "[1]"}', {made} {of.numbers(20_000)}""",
     )

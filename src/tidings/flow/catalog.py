@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 from tidings.errors import ConfigError, FieldError, ValidationFailed
+from tidings.flow.step_checks import check_steps
 from tidings.model.audience import (
     Audience,
     Complement,
@@ -87,6 +88,8 @@ class Catalog:
         for template in versions.values():
             if template.category not in catalog.categories:
                 raise ConfigError("packs", f"template {template.code} has the unknown category {template.category}")
+            if errors := check_steps(template.plan.steps, catalog.known_channels, "steps"):
+                raise ConfigError("packs", f"template {template.code}: {errors[0].field} {errors[0].message}")
             if "en" not in template.texts:
                 raise ConfigError("packs", f"template {template.code} has no English text (locale en)")
         return catalog

@@ -51,6 +51,7 @@ from tidings.flow.digest.closer import DigestCloser, OnClosed
 from tidings.flow.dispatch.outbox_relay import OutboxRelay
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
+from tidings.flow.fanout.step_runner import StepRunner
 from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.record.contact_health import build_notice, derive_contact_results
@@ -61,10 +62,10 @@ from tidings.flow.record.unanswered_messages import UnansweredMessages
 from tidings.flow.tasks import fan_out_task
 from tidings.model.alert import AlertName
 from tidings.model.audience import everyone, mentioned_user_ids
-from tidings.model.delivery import AttemptResult, Recipient
+from tidings.model.delivery import AttemptResult, HoldRecord, Recipient
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification, StopReason
-from tidings.model.outcome import InvalidTarget
+from tidings.model.outcome import InvalidTarget, RetryLater
 from tidings.model.request import NotifyRequest
 from tidings.model.subscription import MAX_TARGET_REFUSALS
 from tidings.model.suppression import SoftBouncePolicy
@@ -174,6 +175,11 @@ class Pipeline:
             notification_cache=self._notification_cache,
             bulk_lock=self._bulk_lock,
         )
+        self.step_runner = StepRunner(
+            store, clock, self.fan_out, page_size=config.page_size, batch_size=config.batch_size
+        )
+        #: channels of which no provider reports that a message arrived
+        self._channels_without_receipts = frozenset(catalog.known_channels) - frozenset(channels_with_hooks)
         self.digest_closer = DigestCloser(
             store,
             catalog,
@@ -426,6 +432,7 @@ class Pipeline:
                 for attempt in attempts
             ]
             applied = await self.store.deliveries.record(tx, rows, now)
+            await self._record_steps(tx, rows, now)
             await self._unanswered.record(tx, rows, now)
             await self._soft_refusals.record(tx, rows, now)
             suspended = await self.store.subscriptions.record_results(tx, derive_target_changes(rows), now)
@@ -444,6 +451,18 @@ class Pipeline:
             )
         self.delivery_runner.on_outcomes_written(rows)
         self._on_outcomes(rows)
+
+    async def _record_steps(self, tx: Transaction, rows: Sequence[AttemptResult], now: datetime) -> None:
+        """Start the clocks of later steps whose step before was handed over, or ended without."""
+        pairs = {
+            (row.notification_id, row.user_id)
+            for row in rows
+            if row.has_steps and not isinstance(row.outcome, RetryLater | HoldRecord)
+        }
+        if pairs:
+            await self.store.steps.record_outcomes(
+                tx, pairs, now, is_delivered_when_sent=self._channels_without_receipts
+            )
 
     async def _record_contact_results(self, tx: Transaction, attempts: Sequence[AttemptResult], now: datetime) -> None:
         """Disable contact points that refuse or fail for days, and tell their owners over the other channels."""

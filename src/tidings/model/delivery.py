@@ -60,6 +60,8 @@ class SkipReason(StrEnum):
     DEVICE_REPLACED = "device_replaced"
     #: the address bounced, complained or opted out, or an operator suppressed it
     SUPPRESSED = "suppressed"
+    #: the user saw the message, or did what its later step waited for
+    STEP_CANCELLED = "step_cancelled"
     #: the user had seen it in the feed before its digest closed
     SEEN = "seen"
     #: nothing was left of a digest when it closed
@@ -162,6 +164,8 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     superseded_by: str | None = None
     #: of the address of its target; those that were lifted are left out
     suppressions: Sequence[Suppression] = ()
+    #: what cancelled the later step that it belongs to
+    step_ended_by: str | None = None
 
 
 class OutboundMessage(msgspec.Struct, frozen=True):
@@ -197,3 +201,5 @@ class AttemptResult(msgspec.Struct, frozen=True):
     finished_at: datetime
     #: version of the target when it was claimed
     target_version: int | None = None
+    #: whether later steps of the notification may wait for this one
+    has_steps: bool = False

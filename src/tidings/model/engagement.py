@@ -102,6 +102,20 @@ def compute_engagement(receipts: Iterable[Receipt]) -> Engagement | None:
     )
 
 
+def has_human_click(receipts: Iterable[Receipt], now: datetime) -> bool:
+    """Return whether a person followed a link. A click on one of several links counts once it cannot be a scan."""
+    clicks = [receipt for receipt in receipts if receipt.cause is EventCause.CLICK]
+    scans = _find_scans(clicks)
+    return any(
+        click.id not in scans and (_is_only_link(click.code) or click.occurred_at <= now - BURST_WINDOW)
+        for click in clicks
+    )
+
+
+def _is_only_link(code: str | None) -> bool:
+    return code == format_link_number(1, 1)
+
+
 _ENGAGEMENT_CAUSES: Final = (
     EventCause.OPEN,
     EventCause.MACHINE_OPEN,

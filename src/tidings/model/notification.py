@@ -115,3 +115,11 @@ class NotificationCounts:
     collecting: int = 0
     #: deliveries per delivery state
     by_state: Mapping[str, int] = field(default_factory=dict)
+    #: later steps that can still start, of all recipients
+    waiting_steps: int = 0
+
+    @property
+    def open(self) -> int:
+        """The number of deliveries, later steps and items of digests that are not final."""
+        unsent = self.by_state.get("pending", 0) + self.by_state.get("sending", 0)
+        return unsent + self.waiting_steps + self.collecting

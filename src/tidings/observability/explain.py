@@ -13,7 +13,9 @@ from tidings.model.suppression import SuppressionReason
 from tidings.model.template import Category
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import Preference
+from tidings.model.waiting_step import StepEnd, WaitingStep
 from tidings.observability.audience_membership import MembershipNode
+from tidings.observability.step_sentences import STEP_END_TEXTS, build_step_sentences
 
 
 class Verdict(StrEnum):
@@ -51,6 +53,8 @@ class ExplainInput:
     #: the audience as evaluated now
     membership: MembershipNode
     now: datetime
+    #: the later steps of the notification for the user
+    steps: Sequence[WaitingStep] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ _REASON_TEMPLATES: Mapping[SkipReason, str] = {
     SkipReason.ALREADY_INFORMED: "at {when}, {user} had last heard the same, so it was not new.",
     SkipReason.DEVICE_REPLACED: "the device had a new subscription by {when}, to which the same message was planned.",
     SkipReason.SUPPRESSED: "the address was suppressed at {when}{suppression}.",
+    SkipReason.STEP_CANCELLED: "the step was cancelled before the send{step_end}.",
     SkipReason.SEEN: "{user} had seen it in the feed before {when}.",
     SkipReason.EMPTY_DIGEST: "nothing was left of the digest at {when}.",
     SkipReason.PACK_RULE: "{rule} of a pack decided against it at {when}{error}.",
@@ -174,6 +179,7 @@ def _build_sentences(facts: ExplainInput, verdict: Verdict) -> Iterator[str]:
         # skips found by the preflight check are also recorded with the delivery, and already explained there
         if (skip.channel, skip.reason.value) not in skipped:
             yield _format_skip(skip, facts)
+    yield from build_step_sentences(facts.steps)
     if not facts.deliveries and not facts.skips:
         yield _format_no_record(facts, verdict)
         if verdict in {Verdict.NOT_IN_AUDIENCE, Verdict.JOINED_LATER}:
@@ -306,7 +312,14 @@ def _format_reason(
         newer=f" ({detail['supersededBy']})" if "supersededBy" in detail else "",
         limit=_format_limit(detail),
         suppression=_format_suppression(detail),
+        step_end=_format_step_end(detail),
     )
+
+
+def _format_step_end(detail: Mapping[str, object]) -> str:
+    """Return what cancelled the step, or nothing."""
+    end = detail.get("by")
+    return f" ({STEP_END_TEXTS[StepEnd(end)]})" if isinstance(end, str) else ""
 
 
 def _format_suppression(detail: Mapping[str, object]) -> str:

@@ -47,4 +47,5 @@ async def load_explain_input(
         skips=await store.deliveries.list_skips(tx, notification_id, user_id=user_id, after=None, limit=_MAX_ROWS),
         membership=evaluate_membership(notification.audience, is_in, catalog.audiences, user_id),
         now=now,
+        steps=await store.steps.list_of(tx, notification_id, user_ids=[user_id], limit=_MAX_ROWS),
     )

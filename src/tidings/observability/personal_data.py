@@ -18,6 +18,7 @@ from tidings.model.suppression import Suppression
 from tidings.model.topic import MAX_TOPICS_PER_USER, TopicSubscription
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import Preference, User
+from tidings.model.waiting_step import WaitingStep
 from tidings.ports.pack import Pack
 from tidings.ports.personal_data import KeyedCall, LimitCounter
 from tidings.ports.store import Store, Transaction
@@ -111,6 +112,19 @@ async def iter_inbox_items(store: Store, user_id: str) -> AsyncIterator[InboxIte
         if len(items) < PAGE_SIZE:
             return
         after = items[-1].id
+
+
+async def iter_steps(store: Store, user_id: str) -> AsyncIterator[WaitingStep]:
+    """Yield each later step of a notification for a user."""
+    after: tuple[str, int] | None = None
+    while True:
+        async with store.read_once() as tx:
+            steps = await store.steps.list_by_user(tx, user_id, after=after, limit=PAGE_SIZE)
+        for step in steps:
+            yield step
+        if len(steps) < PAGE_SIZE:
+            return
+        after = steps[-1].notification_id, steps[-1].step
 
 
 async def erase_user(

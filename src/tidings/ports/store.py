@@ -30,6 +30,7 @@ from tidings.ports.personal_data import PersonalData
 from tidings.ports.provider_events import Receipts, Suppressions
 from tidings.ports.quotas import Quotas
 from tidings.ports.status_events import StatusEvents
+from tidings.ports.steps import Steps
 from tidings.ports.transaction import Transaction as Transaction  # part of this protocol
 from tidings.ports.vapid_keys import VapidKeys
 
@@ -66,6 +67,8 @@ class Notifications(Protocol):
         """
         ...
 
+    # counts of later steps: notification id → (deliveries, skips)
+    async def add_counts(self, tx: Transaction, counts: Mapping[str, tuple[int, int]]) -> None: ...
     async def cancel(self, tx: Transaction, notification_id: str) -> bool:
         """Compare-and-set the state to cancelled. Returns False if it was cancelled already."""
         ...
@@ -271,8 +274,7 @@ class Users(Protocol):
     async def missing_ids(self, tx: Transaction, user_ids: Sequence[str], *, lock: bool = False) -> Sequence[str]:
         """Return the ids that belong to no user, in the order given.
 
-        lock: keep the other users from being erased until the transaction ends. Required before rows are stored that
-        refer to a user: without it, a concurrent erasure makes the statement fail.
+        lock: keep the others from being erased until the transaction ends; required before rows refer to them.
         """
         ...
 
@@ -380,13 +382,11 @@ class Subscriptions(Protocol):
         """Set the state of subscriptions that were not registered again since they were tried. Returns how many."""
         ...
 
-    async def lock_versions(self, tx: Transaction, ids: Collection[str]) -> Mapping[str, int]:
-        """Return id → version of the subscriptions that exist, and lock them until this transaction ends."""
-        ...
+    # returns id → version of the subscriptions that exist, and lock them until this transaction ends
+    async def lock_versions(self, tx: Transaction, ids: Collection[str]) -> Mapping[str, int]: ...
 
-    async def purge(self, tx: Transaction, gone_before: datetime) -> int:
-        """Delete subscriptions that were marked gone before an instant. Returns how many."""
-        ...
+    # deletes subscriptions that were marked gone before an instant, and returns how many
+    async def purge(self, tx: Transaction, gone_before: datetime) -> int: ...
 
     async def record_results(
         self, tx: Transaction, changes: Sequence[TargetChange], now: datetime
@@ -401,9 +401,8 @@ class Subscriptions(Protocol):
         """Return the ids of active subscriptions that were neither seen nor reached since an instant."""
         ...
 
-    async def purge_unused(self, tx: Transaction, *, before: datetime) -> int:
-        """Delete subscriptions that were suspended or marked rebind before an instant. Returns how many."""
-        ...
+    # deletes subscriptions that were suspended or marked rebind before an instant, and returns how many
+    async def purge_unused(self, tx: Transaction, *, before: datetime) -> int: ...
 
     async def count_gone(self, tx: Transaction, *, since: datetime) -> tuple[int, int]:
         """Return how many were marked gone since an instant, and the total number of subscriptions."""
@@ -468,9 +467,8 @@ class IdempotencyKeys(Protocol):
         """Reserve the key for this request. If it is taken, return the stored response of the first use."""
         ...
 
-    async def complete(self, tx: Transaction, *, caller: str, key: str, status: int, body: bytes) -> None:
-        """Store the response of a reserved key."""
-        ...
+    # stores the response of a reserved key
+    async def complete(self, tx: Transaction, *, caller: str, key: str, status: int, body: bytes) -> None: ...
 
     async def purge(self, tx: Transaction, before: datetime) -> int: ...
 
@@ -530,6 +528,8 @@ class Store(Protocol):
     def receipts(self) -> Receipts: ...
     @property
     def suppressions(self) -> Suppressions: ...
+    @property
+    def steps(self) -> Steps: ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a transaction for writing. It commits at the end of the block and rolls back if the block raises."""

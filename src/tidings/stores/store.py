@@ -39,6 +39,7 @@ from tidings.stores.repositories.receipts import SqlReceipts
 from tidings.stores.repositories.saved_audiences import SqlSavedAudiences
 from tidings.stores.repositories.schedules import SqlSchedules
 from tidings.stores.repositories.status_events import SqlStatusEvents
+from tidings.stores.repositories.steps import SqlSteps
 from tidings.stores.repositories.subjects import SqlSubjects
 from tidings.stores.repositories.suppressions import SqlSuppressions
 from tidings.stores.repositories.topics import SqlTopics
@@ -83,6 +84,7 @@ class SqlStore:
             reader.execution_options(isolation_level="AUTOCOMMIT") if _is_postgresql(reader) else reader
         )
         self.status_events = SqlStatusEvents(is_enabled=has_status_events)
+        self.steps = SqlSteps(self.status_events)
         self.notifications = SqlNotifications(self.status_events)
         self.subjects = SqlSubjects()
         self.audiences = SqlAudiences(audience_kinds)
@@ -96,7 +98,7 @@ class SqlStore:
         self.receipts = SqlReceipts(cipher, self.status_events)
         self.suppressions = SqlSuppressions(cipher)
         self.deliveries = SqlDeliveries(
-            cipher, self.subscriptions, self.contact_points, self.status_events, self.suppressions
+            cipher, self.subscriptions, self.contact_points, self.status_events, self.suppressions, self.steps
         )
         self.vapid_keys = SqlVapidKeys(cipher)
         self.api_keys = SqlApiKeys()
@@ -108,7 +110,7 @@ class SqlStore:
         self.processes = SqlProcesses()
         self.schedules = SqlSchedules()
         self.alerts = SqlAlerts()
-        self.inbox = SqlInbox()
+        self.inbox = SqlInbox(self.steps)
         self.digests = SqlDigests()
         self._statement_count = 0
         # on PostgreSQL both engines share a pool, and the reader's events reach the writer's listeners

@@ -34,6 +34,8 @@ CANCELLATIONS_EVERY = 1.0
 ACK_OUTBOX_EVERY = 2.0
 #: seconds between checks for due retries
 RETRIES_EVERY = 1.0
+#: seconds between checks for due steps
+STEPS_EVERY = 1.0
 #: seconds between checks for digests that are due to close
 CLOSE_DIGESTS_EVERY = 1.0
 #: seconds between checks of the feeds for expired items and for the ends of snoozes
@@ -87,6 +89,7 @@ class BackgroundTasks:
             IntervalTask(CANCELLATIONS_EVERY, self._refresh_cancellations),
             IntervalTask(ACK_OUTBOX_EVERY, self._pipeline.outbox_relay.ack),
             IntervalTask(RETRIES_EVERY, self._batch_due),
+            IntervalTask(STEPS_EVERY, self._start_due_steps),
             IntervalTask(CLOSE_DIGESTS_EVERY, self._close_digests),
             IntervalTask(SETTLE_INBOX_EVERY, self._container.inbox.settle_due),
             IntervalTask(0.0, self._tick),
@@ -162,6 +165,10 @@ class BackgroundTasks:
 
     async def _batch_due(self) -> None:
         while not self.is_draining and await self._pipeline.batch_due():
+            pass
+
+    async def _start_due_steps(self) -> None:
+        while not self.is_draining and await self._pipeline.step_runner.start_due():
             pass
 
     async def _close_digests(self) -> None:

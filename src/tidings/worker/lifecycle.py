@@ -8,6 +8,7 @@ from tidings.container import AppContainer
 from tidings.flow.accept.external_jobs import ExternalJobAcceptor
 from tidings.flow.deliver.concurrency_limiter import SendLimiter
 from tidings.flow.deliver.sender import DeliverySender
+from tidings.flow.deliver.step_check import StepCheck
 from tidings.flow.record.outcome_buffer import OutcomeBuffer
 from tidings.observability import metrics
 from tidings.observability.provider_status import describe_providers, list_providers
@@ -30,6 +31,7 @@ async def start_worker(container: AppContainer) -> AsyncIterator[Worker]:
         container.clock,
         outcome_buffer.add,
         outcome_buffer.flush_soon,
+        update_step=StepCheck(container.store, container.clock).update,
         pack_rules=container.catalog.rules,
     )
     metrics.register_gauge(metrics.SENDS_IN_FLIGHT, lambda: sender.in_flight)

@@ -25,6 +25,7 @@ from tidings.model.outcome import Accepted
 from tidings.model.priority import Lane
 from tidings.model.subject import Supersession
 from tidings.model.user import ContactAddress
+from tidings.model.waiting_step import StepEnd
 from tidings.packs.events import repository as events
 from tidings.packs.events.event import EventStatus
 from tidings.ports.operations import DeadLetterFilter
@@ -493,6 +494,52 @@ INBOX = [
 ]
 
 
+PAIR = (NOTIFICATION, USER_ID)
+STEPS = [
+    Case(
+        "any step due",
+        lambda store, tx: store.steps.has_due(tx, NOW),
+        "waiting_steps USING INDEX ix_waiting_steps_due|waiting_steps USING COVERING INDEX ix_waiting_steps_due",
+        postgresql="ix_waiting_steps_due",
+    ),
+    Case(
+        "steps that are due",
+        lambda store, tx: store.steps.lock_due(tx, NOW, 500),
+        "ix_waiting_steps_due (due_at>? AND due_at<?)|ix_waiting_steps_due (due_at<?)",
+        sorts=1,
+        postgresql="ix_waiting_steps_due",
+    ),
+    Case(
+        "steps that were seen",
+        lambda store, tx: store.steps.cancel(tx, [PAIR], StepEnd.SEEN, NOW),
+        "PRIMARY KEY (notification_id=? AND user_id=?)|PRIMARY KEY (notification_id=?",
+        sorts=1,
+        postgresql="waiting_steps_pkey",
+    ),
+    Case(
+        "steps after what was handed over",
+        lambda store, tx: store.steps.record_outcomes(tx, [PAIR], NOW, is_delivered_when_sent=()),
+        "PRIMARY KEY (notification_id=? AND user_id=?)|PRIMARY KEY (notification_id=?",
+        sorts=2,
+        postgresql="waiting_steps_pkey",
+    ),
+    Case(
+        "steps that wait for an event",
+        lambda store, tx: store.steps.cancel_by_event(tx, "paid", ["subject order:4"], NOW),
+        "ix_waiting_steps_event (event=? AND event_key=?)",
+        sorts=3,
+        postgresql="ix_waiting_steps_event",
+    ),
+    Case(
+        "steps of a user",
+        lambda store, tx: store.steps.list_by_user(tx, USER_ID, after=None, limit=500),
+        "ix_waiting_steps_user (user_id=?)",
+        sorts=1,
+        postgresql="ix_waiting_steps_user",
+    ),
+]
+
+
 @pytest.fixture(scope="module", params=["without statistics", "after ANALYZE"])
 def statistics(million: "FilledStore", request: pytest.FixtureRequest) -> None:
     if request.param == "after ANALYZE" and million.path is not None:
@@ -506,7 +553,9 @@ def unintended_scans(case: Case, statements: "Sequence[Statement]") -> list[str]
 
 
 @pytest.mark.usefixtures("statistics")
-@pytest.mark.parametrize("case", [*AUDIENCES, *SENDING, *SUBJECTS, *DEAD, *ASKING, *INBOX], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [*AUDIENCES, *SENDING, *SUBJECTS, *DEAD, *ASKING, *INBOX, *STEPS], ids=lambda case: case.name
+)
 async def test_a_hot_query_uses_its_index_on_sqlite(million: "FilledStore", case: Case) -> None:
     statements = await million.explain_work(case.work)
     steps = [step for statement in statements for step in statement.steps]
@@ -518,7 +567,9 @@ async def test_a_hot_query_uses_its_index_on_sqlite(million: "FilledStore", case
     )
 
 
-@pytest.mark.parametrize("case", [*AUDIENCES, *SENDING, *SUBJECTS, *DEAD, *ASKING, *INBOX], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [*AUDIENCES, *SENDING, *SUBJECTS, *DEAD, *ASKING, *INBOX, *STEPS], ids=lambda case: case.name
+)
 async def test_a_hot_query_uses_its_index_on_postgresql(million_in_weeks: "FilledStore", case: Case) -> None:
     statements = await million_in_weeks.explain_work(case.work)
     steps = [step for statement in statements for step in statement.steps]

@@ -55,6 +55,7 @@ NEW_TABLES = {
     *("user_limits", "processes", "schedules", "alerts", "contact_points"),
     *("inbox_items", "inbox_counters", "inbox_recalls"),
     *("contact_point_health", "status_events"),
+    "waiting_steps",
     *("stream_settings", "stream_epochs", "websocket_tickets"),
     *("receipts", "suppressions", "provider_activity"),
 }

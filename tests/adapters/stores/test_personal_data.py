@@ -179,6 +179,14 @@ def rows_of(user_id: str) -> dict[str, dict[str, object]]:
             "detail": {"m": "mark-skips"},
             "created_at": NOW,
         },
+        "waiting_steps": {
+            "notification_id": notification,
+            "user_id": user_id,
+            "step": 1,
+            "channels": ["mark-waiting_steps"],
+            "after_seconds": 600,
+            "created_at": NOW,
+        },
         "user_limits": {
             "user_id": user_id,
             "scope": "mark-user_limits",

@@ -1,7 +1,8 @@
 """Completes `/openapi.json`: problem responses, summaries, and the bodies of routes that parse their own."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias, cast
 
 from fastapi import FastAPI
@@ -133,14 +134,15 @@ def _complete_document(document: Json) -> Json:
     for name in _FRAMEWORK_SCHEMAS:
         schemas.pop(name, None)
     schemas["Problem"] = PROBLEM_SCHEMA
-    names: set[str] = set()
+    operations: list[tuple[str, str, Json]] = []
     for path, item in cast(dict[str, Json], document["paths"]).items():
         for method in _METHODS:
             if method in item:
                 operation = cast(Json, item[method])
                 _complete_operation(operation, schemas, path)
                 _add_example(operation, method, path)
-                _shorten_id(operation, method, path, names)
+                operations.append((method, path, operation))
+    _shorten_ids(operations)
     document["paths"] = dict(sorted(cast(dict[str, Json], document["paths"]).items(), key=_display_order))
     return document
 
@@ -158,15 +160,23 @@ def _display_order(item: tuple[str, Json]) -> tuple[int, bool]:
     return section, any(segment in _SPECIAL_ROUTES for segment in path.split("/"))
 
 
-def _shorten_id(operation: Json, method: str, path: str, names: set[str]) -> None:
-    """Name an operation by its tag and function: generated clients make functions of the names."""
+def _shorten_ids(operations: Sequence[tuple[str, str, Json]]) -> None:
+    """Name operations by tag and function: generated clients make functions of the names.
+
+    operations: method, path and operation. Of two with one name, that of the calling user's own path ends in `_own`.
+    """
+    named = [(_build_name(method, path, operation), path, operation) for method, path, operation in operations]
+    counts = Counter(name for name, _, _ in named)
+    for name, path, operation in named:
+        operation["operationId"] = f"{name}_own" if counts[name] > 1 and "/me/" in path else name
+
+
+def _build_name(method: str, path: str, operation: Json) -> str:
     # FastAPI's own id is function, path and method
     suffix = re.sub(r"\W", "_", path) + f"_{method}"
     function = str(operation["operationId"]).removesuffix(suffix)
-    name = re.sub(r"\W", "_", f"{next(iter(cast(list[str], operation.get('tags', []))), '')}_{function}").lstrip("_")
-    if name not in names:
-        operation["operationId"] = name
-        names.add(name)
+    tag = next(iter(cast(list[str], operation.get("tags", []))), "")
+    return re.sub(r"\W", "_", f"{tag}_{function}").lstrip("_")
 
 
 def _add_example(operation: Json, method: str, path: str) -> None:

@@ -14,7 +14,7 @@ from tidings.api.context import RouteContext
 from tidings.api.http.openapi import describe_body
 from tidings.api.http.problem_details import problem_for
 from tidings.errors import ValidationFailed
-from tidings.flow.accept.domain_events import build_requests
+from tidings.flow.accept.domain_events import build_requests, list_event_keys
 from tidings.model.trigger import DomainEvent
 from tidings.ports.store import IdempotentRequest
 from tidings.schemas.cloud_event import BATCH_TYPE, CloudEvent, is_batch, read_cloud_event, read_cloud_events
@@ -34,6 +34,8 @@ class DomainEventResponse(ResponseModel):
     """What an event caused. `matched` is the number of triggers of its type; 0 = the type is not declared."""
 
     matched: int
+    #: later steps of notifications that waited for the event and were cancelled
+    cancelled_steps: int
     notifications: list[DomainEventNotification]
 
 
@@ -41,6 +43,7 @@ class DomainEventResult(ResponseModel):
     """What an event of a batch caused, or the problem because of which it was refused."""
 
     matched: int | None = None
+    cancelled_steps: int | None = None
     notifications: list[DomainEventNotification] | None = None
     error: dict[str, JsonValue] | None = None
 
@@ -65,7 +68,9 @@ def router(context: RouteContext) -> APIRouter:
         summary="Publish a domain event",
         description="A CloudEvent 1.0, structured (`application/cloudevents+json`) or binary (attributes in the "
         "headers `ce-…`, data in the body). Triggers decide by its `type` who is notified of what. A repeated event, "
-        "with the same `source` and `id`, returns the first response and causes nothing. A batch "
+        "with the same `source` and `id`, returns the first response and causes nothing. The later steps that wait for "
+        "the event are cancelled: those of notifications with its `subject`, and, of notifications without a subject, "
+        "those for the user `data.userId`. A batch "
         f"(`{BATCH_TYPE}`) has a result per event; an invalid event does not stop the others.",
         openapi_extra=body,
     )
@@ -88,9 +93,13 @@ async def _process(context: RouteContext, event: DomainEvent, caller: str) -> Re
     triggers = runtime.catalog.triggers.get(event.type, ())
     requests = build_requests(event, triggers, runtime.evaluator)
     async with idempotent_transaction(context.store, context.clock, _key_of(event, caller)) as call:
+        # first: what the event ends must not be sent beside what it causes
+        cancelled = await context.store.steps.cancel_by_event(
+            call.tx, event.type, list_event_keys(event), context.clock.now()
+        )
         accepted = [await context.notifier.accept(call.tx, one) for one in requests]
         caused = [{"id": one.id, "templateCode": one.template_code, "status": one.state.value} for one in accepted]
-        return call.respond(202, {"matched": len(triggers), "notifications": caused})
+        return call.respond(202, {"matched": len(triggers), "cancelledSteps": cancelled, "notifications": caused})
 
 
 async def _process_one_of_batch(

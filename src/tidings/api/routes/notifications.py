@@ -24,6 +24,7 @@ from tidings.api.schemas.notifications import (
     NotificationStatusResponse,
     SkipResponse,
 )
+from tidings.api.schemas.steps import StepResponse
 from tidings.errors import Conflict, FieldError, ValidationFailed
 from tidings.flow.fanout.dry_run import DryRunResult
 from tidings.flow.notifications import get_notification
@@ -38,6 +39,7 @@ from tidings.schemas import json_body
 from tidings.schemas.field_types import Cursor, check_cursor
 from tidings.schemas.json_route import JsonRoute
 from tidings.schemas.notification_request import NotifyBody, to_notify_request, with_caller_field_names
+from tidings.schemas.plan_options import MAX_STEPS
 from tidings.schemas.response_models import LOCATION_HEADER, ResponseModel, paginate, with_location
 
 Limit = Annotated[int, Query(ge=1, le=500)]
@@ -92,6 +94,8 @@ class TraceResponse(ResponseModel):
     notification: NotificationStatusResponse
     deliveries: list[DeliveryResponse]
     skips: list[SkipResponse]
+    #: the later steps of the users on this page
+    steps: list[StepResponse]
     next_cursor: str | None
 
 
@@ -240,14 +244,19 @@ def _add_tracing(routes: APIRouter, context: RouteContext) -> None:
             skips = await delivery_store.list_skips(
                 tx, notification_id, user_id=user_id, after=after_skip, limit=limit + 1
             )
-        has_more = len(deliveries) > limit or len(skips) > limit
-        deliveries, skips = deliveries[:limit], skips[:limit]
+            has_more = len(deliveries) > limit or len(skips) > limit
+            deliveries, skips = deliveries[:limit], skips[:limit]
+            on_page = {one.user_id for one in deliveries} | {one.user_id for one in skips}
+            steps = await context.store.steps.list_of(
+                tx, notification_id, user_ids=on_page, limit=MAX_STEPS * max(1, len(on_page))
+            )
         last_delivery = deliveries[-1].id if deliveries else after_delivery
         last_skip = skips[-1].id if skips else after_skip
         return TraceResponse(
             notification=status,
             deliveries=[DeliveryResponse.model_validate(delivery) for delivery in deliveries],
             skips=[SkipResponse.model_validate(skip) for skip in skips],
+            steps=[StepResponse.from_step(step) for step in steps],
             next_cursor=_encode_cursor(last_delivery, last_skip) if has_more else None,
         )
 

@@ -5,7 +5,6 @@ on `WEBSOCKET_PORT`. Refusals are close codes after the handshake: of a failed h
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,7 +59,8 @@ class BufferedConnection:
         """abort: closes the connection without waiting for unsent data; None = the server has no such function."""
         self._send = send
         self._abort = abort
-        self._queue: deque[bytes] = deque()
+        # not a deque, which takes 760 bytes while it is empty
+        self._queue: list[bytes] = []
         self._buffered = 0
         self._closing: int | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -101,7 +101,7 @@ class BufferedConnection:
     async def _write(self) -> None:
         try:
             while self._queue:
-                message = self._queue.popleft()
+                message = self._queue.pop(0)
                 await self._send({"type": "websocket.send", "text": message.decode()})
                 self._buffered -= len(message)
             if self._closing is not None:
@@ -143,6 +143,8 @@ class StreamSocket:
             return
         address = client_key(HTTPConnection(scope), self._trusted)
         admission = await self._admit(scope, address)
+        # nothing reads them later, and a connection should take little memory
+        scope["headers"].clear()
         await send({"type": "websocket.accept"})
         if not isinstance(admission, Admission):
             await send({"type": "websocket.close", "code": admission})

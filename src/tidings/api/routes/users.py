@@ -17,6 +17,7 @@ from tidings.api.routes.suppressions import ProviderEventResponse, SuppressionRe
 from tidings.api.routes.topics import TopicResponse
 from tidings.api.schemas.inbox import InboxCountsResponse, InboxItemResponse
 from tidings.api.schemas.notifications import DeliveryResponse, SkipResponse
+from tidings.api.schemas.steps import StepResponse
 from tidings.channels.plugin import ChannelPlugin
 from tidings.channels.webpush.routes import DeviceResponse, device_response
 from tidings.credentials import sign_user_token
@@ -98,6 +99,12 @@ class SkipExport(SkipResponse):
     notification: NotificationExport | None
 
 
+class StepExport(StepResponse):
+    """One later step of a notification for the user."""
+
+    notification_id: str
+
+
 class LimitExport(ResponseModel):
     """The notifications to the user that count for an hourly limit."""
 
@@ -144,6 +151,8 @@ class UserExport(ProfileExport):
     skips: list[SkipExport]
     #: the items of the feed, those that are not shown any more included
     inbox: list[InboxItemResponse]
+    #: the later steps of notifications
+    steps: list[StepExport]
 
 
 class TokenResponse(ResponseModel):
@@ -242,6 +251,11 @@ async def _stream_export(
     separator = b""
     async for item in personal_data.iter_inbox_items(store, user_id):
         yield separator + msgspec.json.encode(InboxItemResponse.from_item(item).json_object())
+        separator = b","
+    yield b'],"steps":['
+    separator = b""
+    async for step in personal_data.iter_steps(store, user_id):
+        yield separator + msgspec.json.encode(StepExport.from_step(step).json_object())
         separator = b","
     yield b"]}"
 

@@ -3,6 +3,7 @@
 from pydantic import JsonValue
 
 from tidings.api.schemas.notifications import DeliveryResponse, SkipResponse
+from tidings.api.schemas.steps import StepResponse
 from tidings.observability.explain import Explanation
 from tidings.schemas.response_models import ResponseModel
 
@@ -27,6 +28,8 @@ class ExplanationResponse(ResponseModel):
     category: CategoryRule | None
     deliveries: list[DeliveryResponse]
     skips: list[SkipResponse]
+    #: the later steps of the notification for the user
+    steps: list[StepResponse]
     #: the audience as of now, with true or false at each leaf
     audience: dict[str, JsonValue]
 
@@ -50,6 +53,7 @@ def explanation_response(explanation: Explanation) -> ExplanationResponse:
             },
             "deliveries": facts.deliveries,
             "skips": facts.skips,
+            "steps": [StepResponse.from_step(step) for step in facts.steps],
             "audience": facts.membership.to_json(),
         }
     )

@@ -59,6 +59,8 @@ class NotificationStatusResponse(NotificationResponse):
 
     #: deliveries per state
     by_state: dict[str, int]
+    #: later steps that can still start
+    waiting_steps: int
     #: whether every recipient has a final state
     finished: bool
 
@@ -79,6 +81,7 @@ class ProgressResponse(ResponseModel):
     #: recipients for whom it was collected into a digest
     collected: int
     by_state: dict[str, int]
+    waiting_steps: int
     created_at: datetime
     finished: bool
 
@@ -141,9 +144,8 @@ class SkipResponse(ResponseModel):
 
 
 def is_finished(notification: Notification, counts: NotificationCounts) -> bool:
-    """Whether the fan-out has ended, every delivery has a final state, and every digest that collected it is closed."""
-    unfinished = counts.by_state.get("pending", 0) + counts.by_state.get("sending", 0) + counts.collecting
-    return notification.state in {"fanned_out", "cancelled"} and not unfinished
+    """Whether the fan-out has ended, all deliveries and later steps are final, and the digests are closed."""
+    return notification.state in {"fanned_out", "cancelled"} and not counts.open
 
 
 def _count_fields(notification: Notification, counts: NotificationCounts) -> dict[str, object]:
@@ -153,6 +155,7 @@ def _count_fields(notification: Notification, counts: NotificationCounts) -> dic
         "skipped": counts.skipped,
         "collected": counts.collected,
         "byState": {str(state): number for state, number in counts.by_state.items() if number},
+        "waitingSteps": counts.waiting_steps,
         "finished": is_finished(notification, counts),
     }
 

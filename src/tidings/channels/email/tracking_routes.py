@@ -64,8 +64,12 @@ async def _record(context: PackContext, link: MailLink, request: Request) -> Non
     async def store() -> None:
         async with context.store.transaction() as tx:
             # nothing is stored about an erased user
-            if await context.store.users.get(tx, link.user_id, lock=True) is not None:
-                await context.store.receipts.add(tx, event, now)
+            if await context.store.users.get(tx, link.user_id, lock=True) is None:
+                return
+            is_new = await context.store.receipts.add(tx, event, now)
+            # a click on one of several links may be the first of a scan, and counts when the next step starts
+            if is_new and event.cause is EventCause.CLICK and link.total == 1:
+                await context.store.steps.cancel_by_click(tx, link.user_id, link.delivery_id, now)
 
     # an erasure locks events and users in another order
     await retry_on_conflict(store)

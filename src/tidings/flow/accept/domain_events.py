@@ -1,13 +1,21 @@
 """Which notifications a domain event causes. Pure: triggers and the evaluation of expressions are arguments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tidings.errors import ValidationFailed
 from tidings.model.audience import from_json
 from tidings.model.request import NotifyRequest
 from tidings.model.subject import SubjectRequest
 from tidings.model.trigger import EXPRESSION_MARK, DomainEvent, Trigger
+from tidings.model.waiting_step import build_event_key
 from tidings.ports.renderer import Evaluator
+
+
+def list_event_keys(event: DomainEvent) -> Collection[str]:
+    """Return what an event is about, as later steps of notifications name it: its subject, and the user in `data`."""
+    user_id = event.data.get("userId") if isinstance(event.data, Mapping) else None
+    keys = [] if event.subject is None else [build_event_key(event.subject, "")]
+    return [*keys, build_event_key(None, user_id)] if isinstance(user_id, str) else keys
 
 
 def build_requests(event: DomainEvent, triggers: Sequence[Trigger], evaluator: Evaluator) -> list[NotifyRequest]:

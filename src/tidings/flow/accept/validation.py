@@ -9,6 +9,7 @@ from msgspec import structs
 
 from tidings.errors import FieldError, ValidationFailed
 from tidings.flow.catalog import Catalog
+from tidings.flow.step_checks import check_steps
 from tidings.model.links import validate_link
 from tidings.model.notification import Notification
 from tidings.model.plan_options import DigestOptions, PlanOptions, ThrottleOptions
@@ -42,11 +43,7 @@ def build_notification(
         *_check_required_variables(template, renderer, request.variables),
         *_check_times(now, send_at, expires_at),
         *_check_channels(catalog, request.channels, "options.channels"),
-        *(
-            error
-            for index, step in enumerate(request.steps or ())
-            for error in _check_channels(catalog, step.channels, f"options.steps[{index}].channels")
-        ),
+        *check_steps(request.steps or (), catalog.known_channels, "options.steps"),
         *(_check_channels(catalog, request.digest.channels, "options.digest.channels") if request.digest else ()),
         *_check_action(request.action_url, request.action_text),
         *_check_variables_size(request.variables),

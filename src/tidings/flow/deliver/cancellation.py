@@ -46,8 +46,7 @@ class CancellationCoordinator:
             notification = await get_notification(self._store, tx, notification_id)
             if notification.state is NotificationState.FANNED_OUT:
                 counts = await self._store.notifications.get_counts(tx, notification_id)
-                is_open = counts.by_state.get("pending") or counts.by_state.get("sending")
-                if not is_open and not counts.collecting:
+                if not counts.open:
                     raise Conflict("everything has been sent already", code="already_sent")
             await self._store.notifications.cancel(tx, notification_id)
             # the fan-out task, which may be due only in a year, has no work any more

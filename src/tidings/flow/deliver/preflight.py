@@ -65,6 +65,7 @@ def preflight(
         is_in_audience=is_in_audience,
         is_cancelled=delivery.is_cancelled,
         superseded_by=delivery.superseded_by,
+        step_ended_by=delivery.step_ended_by,
         suppressions=delivery.suppressions,
     )
     context = PlanContext(

@@ -12,7 +12,7 @@ import structlog
 from cachetools import LRUCache
 from msgspec import structs
 
-from tidings.errors import ValidationFailed
+from tidings.errors import BackendError, ValidationFailed
 from tidings.flow.deliver.concurrency_limiter import SendLimiter
 from tidings.flow.deliver.freshness import JobRefresher, Reload
 from tidings.flow.deliver.preflight import DeliveryJob, preflight
@@ -62,11 +62,13 @@ class DeliverySender:
         on_idle: Callable[[], None] = lambda: None,
         *,
         pack_rules: Mapping[str, PackRule] = NO_RULES,
+        update_step: Callable[[DeliveryJob], Awaitable[DeliveryJob]] | None = None,
     ) -> None:
         """Create a sender.
 
         on_outcome: awaited with each outcome; while it blocks, the send keeps its slot. on_idle: called when a batch
-        has ended and nothing else is in flight. pack_rules: name → rule, of all packs.
+        has ended and nothing else is in flight. pack_rules: name → rule, of all packs. update_step: reads again whether
+        a later step was cancelled, see `StepCheck`; raises BackendError.
         """
         self._channels = channels
         self._render_cache = render_cache
@@ -80,6 +82,7 @@ class DeliverySender:
         self._clock = clock
         self._on_outcome = on_outcome
         self._on_idle = on_idle
+        self._update_step = update_step
         self._pack_rules = pack_rules
         self._channels_with_destinations = {
             name: channel for name, channel in channels.items() if isinstance(channel, HasDestinations)
@@ -216,6 +219,9 @@ class DeliverySender:
             if isinstance(message, SkipRecord):
                 await self._record_unsent(job, message)
                 return
+            if (unsent := await self._check_step(job)) is not None:
+                await self._on_outcome(unsent)
+                return
             started = self._clock.now()
             outcome: Outcome = _lease_exhausted(started)
             if started + SEND_TIMEOUT <= job.delivery.lease_until:
@@ -225,6 +231,19 @@ class DeliverySender:
             await self._on_outcome(_build_result(job, outcome, started, self._clock.now()))
         finally:
             group.limiter.release(destination)
+
+    async def _check_step(self, job: DeliveryJob) -> AttemptResult | None:
+        """Return the outcome of a job whose step was cancelled, or cannot be checked; None if it may be sent."""
+        if self._update_step is None or not job.notification.plan.steps:
+            return None
+        outcome: Outcome | SkipRecord | HoldRecord | None
+        try:
+            outcome = self._preflight(await self._update_step(job))
+        except BackendError as error:
+            until = self._clock.now() + timedelta(seconds=error.retry_after)
+            outcome = RetryLater(until, "the step could not be checked: " + error.message, counts_as_attempt=False)
+        now = self._clock.now()
+        return None if outcome is None else _build_result(job, outcome, now, now)
 
     async def _send_tracked(
         self, job: DeliveryJob, message: OutboundMessage, send_task: SendTask, started: datetime
@@ -359,4 +378,5 @@ def _build_result(
         started_at=started,
         finished_at=finished,
         target_version=job.delivery.target.version if job.delivery.target else None,
+        has_steps=bool(job.notification.plan.steps),
     )

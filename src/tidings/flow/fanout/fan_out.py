@@ -218,6 +218,12 @@ class FanOut:
         planned = [delivery for page_plan in page_plans for delivery in page_plan.plan.planned]
         skipped = [skip for page_plan in page_plans for skip in page_plan.plan.skipped]
         await self._store.deliveries.add(tx, planned, skipped, now)
+        if waiting := [step for page_plan in page_plans for step in page_plan.plan.waiting]:
+            # the limits may have skipped all that was planned for a user: then nothing else is sent
+            reached = {(delivery.notification_id, delivery.user_id) for delivery in planned}
+            await self._store.steps.add(
+                tx, [step for step in waiting if (step.notification_id, step.user_id) in reached]
+            )
         await self._store.digests.add_items(tx, [item for one in page_plans for item in one.plan.collected])
 
     async def load_page(
@@ -236,10 +242,11 @@ class FanOut:
         now: datetime,
         batch_ids: Iterator[str] | None = None,
         informed: Collection[str] = (),
+        step_channels: Sequence[str] | None = None,
     ) -> Plan:
         """Plan a page of recipients, without rate limits.
 
-        batch_ids: None = new batches. informed: users who last heard the same.
+        batch_ids: None = new batches. informed: users who last heard the same. step_channels: of a later step.
         """
         return plan_page(
             page,
@@ -250,6 +257,7 @@ class FanOut:
             now=now,
             informed=informed,
             get_traits=self._catalog.get_traits,
+            step_channels=step_channels,
             pack_rules=self._catalog.rules,
         )
 
@@ -408,6 +416,10 @@ class FanOut:
     async def _publish(self, stored: Sequence[PagePlan], on_tasks_ready: OnTasksReady) -> None:
         tasks = build_delivery_tasks(stored, self._clock.now())
         on_tasks_ready(tasks)
+        await self.publish_batches(tasks)
+
+    async def publish_batches(self, tasks: Sequence[Task]) -> None:
+        """Publish the tasks of deliveries that are stored. An outage of the queue is logged."""
         try:
             await self._queue.publish(tasks)
         except BackendError as error:

@@ -12,12 +12,13 @@ from tidings.flow.plan.chain import decide
 from tidings.flow.plan.collection import DigestCollection
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.contact_point import NO_CONTACT_POINT
-from tidings.model.decision import Skip
+from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
 from tidings.model.digest import CollectedItem
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.template import Category
+from tidings.model.waiting_step import WaitingStep, build_waiting_steps, select_channels
 from tidings.ports.pack import PackRule
 
 
@@ -27,6 +28,8 @@ class Plan:
 
     planned: list[PlannedDelivery] = field(default_factory=list)
     skipped: list[SkipRecord] = field(default_factory=list)
+    #: the later steps of recipients with a delivery in the first one
+    waiting: list[WaitingStep] = field(default_factory=list)
     #: recipients for whom a digest collects the notification
     collected: list[CollectedItem] = field(default_factory=list)
 
@@ -42,65 +45,116 @@ def plan_page(
     informed: Collection[str] = (),
     get_traits: Callable[[str], ChannelTraits] = lambda _channel: DEFAULT_TRAITS,
     pack_rules: Mapping[str, PackRule] = NO_RULES,
+    step_channels: Sequence[str] | None = None,
 ) -> Plan:
     """Plan a page of recipients.
 
+    Of a notification with steps, the first one that reaches a recipient is planned, and those after it wait.
+
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
-    of the notification's subject. get_traits: channel → traits. pack_rules: name → rule.
+    of the notification's subject. get_traits: channel → traits. pack_rules: name → rule. step_channels: of the later
+    step that is planned.
     """
     plan = Plan()
     context = PlanContext(notification, category, channels, now, get_traits=get_traits, pack_rules=pack_rules)
-    requested_channels = notification.channels or channels
-    collection = DigestCollection.for_notification(notification)
+    if step_channels is not None:
+        stages: Sequence[Sequence[str]] = [step_channels]
+    elif notification.plan.steps:
+        stages = [select_channels(step, notification.channels) for step in notification.plan.steps]
+    else:
+        stages = [notification.channels or channels]
+    # a later step is sent alone, as the digest of its notification was closed or never opened
+    collection = None if step_channels is not None else DigestCollection.for_notification(notification)
     for recipient in page:
-        #: on the channels that are collected
-        at_once = plan if collection is None else Plan()
-        for channel in requested_channels:
-            target_ids = recipient.targets.get(channel, ())
-            channel_plan = at_once if collection is not None and collection.has_channel(channel) else plan
-            verdict = decide(
-                Candidate(
-                    recipient.user_id,
-                    channel,
-                    recipient.preferences.get(channel),
-                    has_contact_point=bool(target_ids),
-                    timezone=recipient.timezone,
-                    is_informed=recipient.user_id in informed,
-                ),
-                context,
-            )
-            if isinstance(verdict.decision, Skip):
-                reason, detail = verdict.decision.reason, verdict.decision.detail
-                channel_plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
+        is_informed = recipient.user_id in informed
+        for position, stage in enumerate(stages):
+            #: on the channels that are collected
+            at_once = plan if collection is None else Plan()
+            if not _plan_recipient(
+                plan, recipient, stage, context, batch_ids, is_informed=is_informed, collected=(collection, at_once)
+            ):
                 continue
-            if not get_traits(channel).needs_contact_point:
-                target_ids = (NO_CONTACT_POINT,)
-            held = verdict.decision
-            channel_plan.planned.extend(
-                PlannedDelivery(
-                    id=new_id(now),
-                    notification_id=notification.id,
-                    user_id=recipient.user_id,
-                    channel=channel,
-                    target_id=target_id,
-                    batch_id=next(batch_ids) if held is None else None,
-                    lane=notification.priority,
-                    due_at=now if held is None else held.until,
-                    rule=verdict.consent,
-                    held_by=None if held is None else held.rule,
-                    detail=None if held is None else held.detail,
-                )
-                for target_id in target_ids
-            )
-        if collection is None:
-            continue
-        if at_once.planned:
-            item = collection.collect(recipient.user_id, recipient.timezone, now, at_once.planned, at_once.skipped)
-            plan.collected.append(item)
-        else:
-            plan.skipped.extend(at_once.skipped)
+            if len(stages) > 1:
+                plan.waiting += build_waiting_steps(notification, recipient.user_id, after=position, now=now)
+            break
     return plan
+
+
+def _plan_recipient(
+    plan: Plan,
+    recipient: Recipient,
+    requested_channels: Sequence[str],
+    context: PlanContext,
+    batch_ids: Iterator[str],
+    *,
+    is_informed: bool,
+    collected: tuple[DigestCollection | None, Plan],
+) -> bool:
+    """Add the deliveries, skips or the item of a digest of a recipient to the plan. Returns whether one is to be sent.
+
+    collected: the digest that collects some of the channels, and what is sent on them if the digest does not.
+    """
+    notification, now = context.notification, context.now
+    collection, at_once = collected
+    is_planned = False
+    for channel in requested_channels:
+        target_ids = recipient.targets.get(channel, ())
+        channel_plan = at_once if collection is not None and collection.has_channel(channel) else plan
+        verdict = decide(
+            Candidate(
+                recipient.user_id,
+                channel,
+                recipient.preferences.get(channel),
+                has_contact_point=bool(target_ids),
+                timezone=recipient.timezone,
+                is_informed=is_informed,
+            ),
+            context,
+        )
+        if isinstance(verdict.decision, Skip):
+            reason, detail = verdict.decision.reason, verdict.decision.detail
+            channel_plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
+            continue
+        if not context.get_traits(channel).needs_contact_point:
+            target_ids = (NO_CONTACT_POINT,)
+        is_planned = True
+        channel_plan.planned.extend(
+            _build_delivery(
+                recipient.user_id, channel, target_id, verdict.decision, verdict.consent, context, batch_ids
+            )
+            for target_id in target_ids
+        )
+    if collection is not None and at_once.planned:
+        item = collection.collect(recipient.user_id, recipient.timezone, now, at_once.planned, at_once.skipped)
+        plan.collected.append(item)
+    elif collection is not None:
+        plan.skipped.extend(at_once.skipped)
+    return is_planned
+
+
+def _build_delivery(
+    user_id: str,
+    channel: str,
+    target_id: str,
+    held: Defer | None,
+    consent: str,
+    context: PlanContext,
+    batch_ids: Iterator[str],
+) -> PlannedDelivery:
+    return PlannedDelivery(
+        id=new_id(context.now),
+        notification_id=context.notification.id,
+        user_id=user_id,
+        channel=channel,
+        target_id=target_id,
+        batch_id=next(batch_ids) if held is None else None,
+        lane=context.notification.priority,
+        due_at=context.now if held is None else held.until,
+        rule=consent,
+        held_by=None if held is None else held.rule,
+        detail=None if held is None else held.detail,
+    )
 
 
 def batch_id_allocator(size: int, now: datetime) -> Iterator[str]:

@@ -42,6 +42,8 @@ class Candidate(msgspec.Struct, frozen=True):
     is_cancelled: bool = False
     #: the newer notification that superseded it
     superseded_by: str | None = None
+    #: what cancelled the later step that it belongs to
+    step_ended_by: str | None = None
     #: of the address of the delivery
     suppressions: Sequence[Suppression] = ()
 

@@ -12,6 +12,7 @@ from tidings.flow.plan.rules.contact_point import check_contact_point
 from tidings.flow.plan.rules.erasure import check_erasure
 from tidings.flow.plan.rules.expiry import check_expiry
 from tidings.flow.plan.rules.repetition import check_repetition
+from tidings.flow.plan.rules.step_success import check_step_success
 from tidings.flow.plan.rules.supersession import check_supersession
 from tidings.flow.plan.rules.suppression import check_suppression
 from tidings.model.consent import ConsentGranted
@@ -20,6 +21,7 @@ from tidings.model.decision import Defer, Skip
 RULES: tuple[Rule, ...] = (
     check_cancellation,
     check_supersession,
+    check_step_success,
     check_expiry,
     check_erasure,
     check_audience_membership,

@@ -32,6 +32,7 @@ from tidings.stores.repositories.delivery_mapping import (
 )
 from tidings.stores.repositories.push_subscriptions import SqlSubscriptions
 from tidings.stores.repositories.status_events import SqlStatusEvents
+from tidings.stores.repositories.steps import SqlSteps
 from tidings.stores.repositories.suppressions import SqlSuppressions
 from tidings.stores.sql.json_params import encode_rows
 
@@ -46,8 +47,9 @@ class SqlDeliveries(DeliveryClaims, DeliveryBatches, DeliveryHistory):
         contact_points: SqlContactPoints,
         status_events: SqlStatusEvents,
         suppressions: SqlSuppressions,
+        steps: SqlSteps,
     ) -> None:
-        super().__init__(cipher, status_events)
+        super().__init__(cipher, status_events, steps)
         self._subscriptions = subscriptions
         self._contact_points = contact_points
         self._suppressions = suppressions

@@ -16,6 +16,7 @@ from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_mapping import SELECT_CLAIMED, to_claimed
 from tidings.stores.repositories.status_events import SqlStatusEvents
+from tidings.stores.repositories.steps import SqlSteps
 from tidings.stores.repositories.suppressions import load_of_targets
 from tidings.stores.schema.tables import WHERE_PENDING, WHERE_SENDING, deliveries
 from tidings.stores.sql.json_params import encode_rows, id_array
@@ -33,9 +34,10 @@ _REAP_BATCH_SIZE = 1000
 class DeliveryClaims:
     """The part of `ports.store.Deliveries` that manages leases."""
 
-    def __init__(self, cipher: FieldCipher, status_events: SqlStatusEvents) -> None:
+    def __init__(self, cipher: FieldCipher, status_events: SqlStatusEvents, steps: SqlSteps) -> None:
         self._cipher = cipher
         self._status_events = status_events
+        self._steps = steps
 
     async def claim(
         self, tx: Transaction, batch_ids: Sequence[str], *, token: str, now: datetime, lease_until: datetime
@@ -82,10 +84,51 @@ class DeliveryClaims:
         return released.rowcount
 
     async def reap_expired_leases(self, tx: Transaction, now: datetime) -> LeaseRelease:
-        return await _reap(tx, now, self._status_events, WHERE_SENDING, _d.lease_until < now)
+        return await self._reap(tx, now, WHERE_SENDING, _d.lease_until < now)
 
     async def release_all_leases(self, tx: Transaction, now: datetime) -> LeaseRelease:
-        return await _reap(tx, now, self._status_events, WHERE_SENDING)
+        return await self._reap(tx, now, WHERE_SENDING)
+
+    async def _reap(self, tx: Transaction, now: datetime, *conditions: Condition) -> LeaseRelease:
+        is_poison = _d.crashes >= MAX_WORKER_CRASHES - 1
+        # A locked row is being reaped by another process, or its outcome is being recorded. SQLite has one writer and
+        # no row locks; SQLAlchemy omits the clause there.
+        unlocked = (
+            select(_d.notification_id, _d.id)
+            .where(*conditions)
+            .limit(_REAP_BATCH_SIZE)
+            .with_for_update(skip_locked=True)
+            .correlate(None)
+        )
+        statement = (
+            update(deliveries)
+            .where(tuple_(_d.notification_id, _d.id).in_(unlocked))
+            .values(
+                crashes=_d.crashes + 1,
+                state=case((is_poison, DeliveryState.REFUSED.value), else_=DeliveryState.PENDING.value),
+                why=case((is_poison, QUARANTINE_REASON), else_=_d.why),
+                **_unclaimed_values(now),
+            )
+            .returning(_d.state, _d.id, _d.notification_id, _d.user_id, _d.channel)
+        )
+        counts: Counter[str] = Counter()
+        has_more = True
+        while has_more:
+            rows = (await connection_of(tx).execute(statement)).all()
+            counts.update(row.state for row in rows)
+            quarantined = [row for row in rows if row.state == DeliveryState.REFUSED.value]
+            if quarantined:
+                # the steps after them do not wait for these any more
+                pairs = {(row.notification_id, row.user_id) for row in quarantined}
+                await self._steps.record_outcomes(tx, pairs, now, is_delivered_when_sent=())
+            if quarantined and self._status_events.is_enabled:
+                events = [
+                    build_state_event(DeliveryState.REFUSED, *row[1:], reason=QUARANTINE_REASON, now=now)
+                    for row in quarantined
+                ]
+                await self._status_events.add(tx, events, now)
+            has_more = len(rows) == _REAP_BATCH_SIZE
+        return LeaseRelease(counts[DeliveryState.PENDING.value], counts[DeliveryState.REFUSED.value])
 
 
 async def _with_suppressions(tx: Transaction, claimed: Sequence[ClaimedDelivery]) -> Sequence[ClaimedDelivery]:
@@ -98,44 +141,6 @@ async def _with_suppressions(tx: Transaction, claimed: Sequence[ClaimedDelivery]
         structs.replace(one, suppressions=tuple(found.get(one.target.id, ()))) if one.target is not None else one
         for one in claimed
     ]
-
-
-async def _reap(tx: Transaction, now: datetime, status_events: SqlStatusEvents, *conditions: Condition) -> LeaseRelease:
-    is_poison = _d.crashes >= MAX_WORKER_CRASHES - 1
-    # A locked row is being reaped by another process, or its outcome is being recorded. SQLite has one writer and no
-    # row locks; SQLAlchemy omits the clause there.
-    unlocked = (
-        select(_d.notification_id, _d.id)
-        .where(*conditions)
-        .limit(_REAP_BATCH_SIZE)
-        .with_for_update(skip_locked=True)
-        .correlate(None)
-    )
-    statement = (
-        update(deliveries)
-        .where(tuple_(_d.notification_id, _d.id).in_(unlocked))
-        .values(
-            crashes=_d.crashes + 1,
-            state=case((is_poison, DeliveryState.REFUSED.value), else_=DeliveryState.PENDING.value),
-            why=case((is_poison, QUARANTINE_REASON), else_=_d.why),
-            **_unclaimed_values(now),
-        )
-        .returning(_d.state, _d.id, _d.notification_id, _d.user_id, _d.channel)
-    )
-    counts: Counter[str] = Counter()
-    has_more = True
-    while has_more:
-        rows = (await connection_of(tx).execute(statement)).all()
-        counts.update(row.state for row in rows)
-        quarantined = [row for row in rows if row.state == DeliveryState.REFUSED.value]
-        if quarantined and status_events.is_enabled:
-            events = [
-                build_state_event(DeliveryState.REFUSED, *row[1:], reason=QUARANTINE_REASON, now=now)
-                for row in quarantined
-            ]
-            await status_events.add(tx, events, now)
-        has_more = len(rows) == _REAP_BATCH_SIZE
-    return LeaseRelease(counts[DeliveryState.PENDING.value], counts[DeliveryState.REFUSED.value])
 
 
 def _match_batches(batch_ids: Sequence[str]) -> list[Condition]:

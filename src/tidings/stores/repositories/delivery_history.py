@@ -58,9 +58,11 @@ class DeliveryHistory:
         return await load_skips(tx, query)
 
 
-async def load_deliveries(tx: Transaction, query: Select[*tuple[Any, ...]]) -> Sequence[DeliveryTrace]:
-    """Return the deliveries of a query built on `SELECT_TRACES`, with their attempts."""
-    rows = (await connection_of(tx).execute(query)).all()
+async def load_deliveries(
+    tx: Transaction, query: Select[*tuple[Any, ...]], parameters: Mapping[str, object] | None = None
+) -> Sequence[DeliveryTrace]:
+    """Return the deliveries of a query built on `SELECT_TRACES`, with their attempts. parameters: of the query."""
+    rows = (await connection_of(tx).execute(query, parameters)).all()
     traces: dict[str, list[AttemptTrace]] = {}
     attempts_query = (
         select(attempts)

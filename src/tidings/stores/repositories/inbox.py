@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Row, and_, case, delete, exists, func, lit
 from tidings.model.ids import is_id, new_id
 from tidings.model.inbox import InboxChange, InboxChangeKind, InboxCounts, InboxItem, InboxState, InboxView
 from tidings.model.priority import Priority
+from tidings.model.waiting_step import StepEnd
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.inbox_arrivals import Arrivals, collapse_key, item_key
@@ -20,6 +21,7 @@ from tidings.stores.repositories.inbox_mapping import (
     lock_counters,
     to_item,
 )
+from tidings.stores.repositories.steps import SqlSteps, lock_users
 from tidings.stores.schema.tables import (
     WHERE_HAS_DUE,
     WHERE_UNREAD,
@@ -28,7 +30,6 @@ from tidings.stores.schema.tables import (
     inbox_counters,
     inbox_items,
     inbox_recalls,
-    users,
 )
 from tidings.stores.sql.ids import min_uuid_at
 from tidings.stores.sql.json_params import encode_rows, id_array, rowset, text_array
@@ -70,12 +71,15 @@ _RETURN_ITEMS = (
 class SqlInbox:
     """Implements `ports.inbox.Inbox`."""
 
+    def __init__(self, steps: SqlSteps) -> None:
+        self._steps = steps
+
     async def add_many(self, tx: Transaction, items: Sequence[InboxItem], now: datetime) -> Sequence[InboxChange]:
         connection = connection_of(tx)
         if connection.dialect.name == "postgresql":
             # a recall waits for the arrivals in progress, and later ones find its row
             await connection.execute(select(func.pg_advisory_xact_lock_shared(RECALL_LOCK_ID)))
-        known = await _lock_users(tx, {item.user_id for item in items})
+        known = await lock_users(tx, {item.user_id for item in items})
         items = [item for item in items if item.user_id in known]
         if not items:
             return []
@@ -145,6 +149,7 @@ class SqlInbox:
             return []
         ids = await self._resolve_or_expect(tx, user_id, refs, now)
         seen = await _mark_seen(tx, ledger, user_id, _i.id.in_(id_array(ids)), now)
+        await self._cancel_steps(tx, seen, StepEnd.SEEN, now)
         if arrived := _arrived(seen):
             ledger.record(user_id, InboxChangeKind.SEEN, _ids(arrived))
         return await ledger.save(connection_of(tx))
@@ -157,6 +162,7 @@ class SqlInbox:
             return []
         ids = await self._resolve_or_expect(tx, user_id, refs, now)
         read = await _mark_read(tx, ledger, user_id, _i.id.in_(id_array(ids)), now)
+        await self._cancel_steps(tx, read, StepEnd.READ, now)
         if arrived := _arrived(read):
             ledger.record(user_id, InboxChangeKind.READ, _ids(arrived))
         return await ledger.save(connection_of(tx))
@@ -258,6 +264,7 @@ class SqlInbox:
                 WHERE_UNREAD, _i.user_id == user_id, _i.state == InboxState.ACTIVE.value, _i.position <= position
             )
             read = await _mark_read(tx, ledger, user_id, shown, now)
+            await self._cancel_steps(tx, read, StepEnd.READ, now)
             if read:
                 ledger.record(user_id, InboxChangeKind.READ_ALL, up_to=up_to)
         return await ledger.save(connection_of(tx))
@@ -277,7 +284,7 @@ class SqlInbox:
         user_ids = (await connection.scalars(chosen)).all()
         if not user_ids:
             return []
-        ledger = await lock_counters(connection, await _lock_users(tx, user_ids))
+        ledger = await lock_counters(connection, await lock_users(tx, user_ids))
         await _settle(tx, ledger, now)
         is_chosen = (_i.notification_id == notification_id) & _i.user_id.in_(text_array(list(ledger.counters)))
         removed = {"state": InboxState.RECALLED.value, "recalled_at": now, "due_at": None}
@@ -297,7 +304,7 @@ class SqlInbox:
         user_ids = set(await connection_of(tx).scalars(due))
         if not user_ids:
             return []
-        ledger = await lock_counters(connection_of(tx), await _lock_users(tx, user_ids))
+        ledger = await lock_counters(connection_of(tx), await lock_users(tx, user_ids))
         await _settle(tx, ledger, now)
         return await ledger.save(connection_of(tx))
 
@@ -313,7 +320,7 @@ class SqlInbox:
         rows = (await connection.execute(old)).all()
         if not rows:
             return []
-        ledger = await lock_counters(connection, await _lock_users(tx, {row.user_id for row in rows}))
+        ledger = await lock_counters(connection, await lock_users(tx, {row.user_id for row in rows}))
         deleted = await connection.execute(
             delete(inbox_items)
             .where(_i.id.in_(id_array(_ids(rows))))
@@ -326,6 +333,11 @@ class SqlInbox:
             ledger.remove_active(user_id, [row for row in items if row.state == InboxState.ACTIVE.value])
             ledger.record(user_id, InboxChangeKind.REMOVED, _ids(items))
         return await ledger.save(connection)
+
+    async def _cancel_steps(self, tx: Transaction, items: Sequence[ItemRow], end: StepEnd, now: datetime) -> None:
+        """Cancel the later steps of notifications that the user has marked just now."""
+        if items:
+            await self._steps.cancel(tx, {(item.notification_id, item.user_id) for item in items}, end, now)
 
     async def _resolve_or_expect(
         self, tx: Transaction, user_id: str, refs: Collection[str], now: datetime
@@ -349,15 +361,9 @@ class SqlInbox:
         return [*ids, *(item.id for item in expected)]
 
 
-async def _lock_users(tx: Transaction, user_ids: Collection[str]) -> set[str]:
-    """Lock users against their erasure, as a foreign key does. Returns the ids of those that exist."""
-    query = select(users.c.id).where(users.c.id.in_(text_array(list(user_ids)))).order_by(users.c.id)
-    return set(await connection_of(tx).scalars(query.with_for_update(read=True, key_share=True)))
-
-
 async def _begin(tx: Transaction, user_id: str, now: datetime) -> Ledger | None:
     """Lock a user's counters and settle what is due. Returns None if the user is unknown."""
-    known = await _lock_users(tx, [user_id])
+    known = await lock_users(tx, [user_id])
     if not known:
         return None
     ledger = await lock_counters(connection_of(tx), known)

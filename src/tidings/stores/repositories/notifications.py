@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, Text, column, func, insert, null, or_, select, text, update
+from sqlalchemy import Integer, Row, Text, and_, column, func, insert, null, or_, select, text, update
 
 from tidings.model.audience import from_json, to_json
 from tidings.model.digest import DigestItemState
@@ -17,6 +17,7 @@ from tidings.stores.engine.stalled_sessions import LOCK_WAIT, terminate_stalled_
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
 from tidings.stores.repositories.status_events import SqlStatusEvents
+from tidings.stores.repositories.steps import count_waiting
 from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.tables import WHERE_UNPLANNED, deliveries, notifications, skips
 from tidings.stores.sql.ids import Id
@@ -34,10 +35,10 @@ _transitions = rowset(
     column("old_superseded_by", Id),
     column("new_state", Text),
     column("new_cursor", Text),
-    _n.recipients,
-    _n.deliveries,
-    _n.skipped,
-    _n.collected,
+    column("more_recipients", Integer),
+    column("more_deliveries", Integer),
+    column("more_skipped", Integer),
+    column("more_collected", Integer),
 )
 _COMPARE_AND_SET_PROGRESS = (
     update(notifications)
@@ -51,12 +52,19 @@ _COMPARE_AND_SET_PROGRESS = (
     .values(
         state=_transitions.c.new_state,
         cursor=_transitions.c.new_cursor,
-        recipients=_transitions.c.recipients,
-        deliveries=_transitions.c.deliveries,
-        skipped=_transitions.c.skipped,
-        collected=_transitions.c.collected,
+        # added, because later steps of the recipients planned so far count as well
+        recipients=_n.recipients + _transitions.c.more_recipients,
+        deliveries=_n.deliveries + _transitions.c.more_deliveries,
+        skipped=_n.skipped + _transitions.c.more_skipped,
+        collected=_n.collected + _transitions.c.more_collected,
     )
     .returning(_n.id)
+)
+_more = rowset("rows", _n.id, column("more_deliveries", Integer), column("more_skipped", Integer))
+_ADD_COUNTS = (
+    update(notifications)
+    .where(_n.id == _more.c.id)
+    .values(deliveries=_n.deliveries + _more.c.more_deliveries, skipped=_n.skipped + _more.c.more_skipped)
 )
 
 
@@ -119,6 +127,12 @@ class SqlNotifications:
             (await connection_of(tx).execute(_COMPARE_AND_SET_PROGRESS, {"rows": encode_rows(rows)})).scalars().all()
         )
 
+    async def add_counts(self, tx: Transaction, counts: Mapping[str, tuple[int, int]]) -> None:
+        # ordered as in `compare_and_set_progress_many`
+        rows = sorted((notification_id, *more) for notification_id, more in counts.items())
+        if rows:
+            await connection_of(tx).execute(_ADD_COUNTS, {"rows": encode_rows(rows)})
+
     async def cancel(self, tx: Transaction, notification_id: str) -> bool:
         if connection_of(tx).dialect.name == "postgresql":
             # a claim of a suspended process would keep this lock until a time-out
@@ -147,9 +161,21 @@ class SqlNotifications:
     async def get_counts(self, tx: Transaction, notification_id: str) -> NotificationCounts:
         totals = (
             await connection_of(tx).execute(
-                select(_n.recipients, _n.deliveries, _n.skipped, _n.collected).where(_n.id == notification_id)
+                select(
+                    _n.recipients,
+                    _n.deliveries,
+                    _n.skipped,
+                    _n.collected,
+                    # those of others do not start any more
+                    and_(
+                        _n.plan.is_not(None),
+                        _n.state != NotificationState.CANCELLED.value,
+                        _n.superseded_by.is_(None),
+                    ).label("may_wait"),
+                ).where(_n.id == notification_id)
             )
         ).one()
+        waiting = await count_waiting(tx, notification_id) if totals.may_wait else 0
         collecting = 0
         if totals.collected:
             items = digest_items.c
@@ -167,6 +193,7 @@ class SqlNotifications:
             totals.collected,
             collecting,
             by_state={row[0]: row[1] for row in states},
+            waiting_steps=waiting,
         )
 
     async def list_open(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[Notification]:
@@ -185,10 +212,10 @@ def _transition_row(before: Notification, after: Notification) -> tuple[str | in
         before.superseded_by,
         after.state.value,
         after.cursor,
-        after.recipients,
-        after.deliveries,
-        after.skipped,
-        after.collected,
+        after.recipients - before.recipients,
+        after.deliveries - before.deliveries,
+        after.skipped - before.skipped,
+        after.collected - before.collected,
     )
 
 

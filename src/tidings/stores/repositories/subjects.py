@@ -26,6 +26,7 @@ from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
 from tidings.stores.schema.digest_tables import digest_items
+from tidings.stores.schema.step_tables import IS_WAITING, waiting_steps
 from tidings.stores.schema.tables import WHERE_SUBJECT, WHERE_UNPLANNED, attempts, deliveries, notifications, skips
 from tidings.stores.sql.json_params import id_array, text_array
 
@@ -35,6 +36,8 @@ SUBJECT_LOCK_ID = 0x74_69_64_69_6E_67_73_02
 #: states in which a user has received a message, or is about to
 _SENT_STATES = (DeliveryState.DELIVERED.value, DeliveryState.SENDING.value, DeliveryState.UNCERTAIN.value)
 _OPEN_STATES = (DeliveryState.PENDING.value, DeliveryState.SENDING.value)
+#: later steps that can still start
+_HAS_WAITING_STEPS = exists().where(waiting_steps.c.notification_id == _n.id, *IS_WAITING)
 #: collected by a digest that is open
 _IS_COLLECTED = exists().where(_i.notification_id == _n.id, _i.state == DigestItemState.COLLECTED.value)
 _HAS_OPEN = or_(WHERE_UNPLANNED, exists().where(_d.notification_id == _n.id, _d.state.in_(_OPEN_STATES)), _IS_COLLECTED)
@@ -112,7 +115,7 @@ class SqlSubjects:
             return []
         withdrawn = await connection_of(tx).scalars(
             update(notifications)
-            .where(_n.id.in_(id_array(ids)), _HAS_OPEN)
+            .where(_n.id.in_(id_array(ids)), or_(_HAS_OPEN, _HAS_WAITING_STEPS))
             .values(state=NotificationState.CANCELLED.value, cursor=None, superseded_unsent=True)
             .returning(_n.id)
         )

@@ -24,6 +24,7 @@ from tidings.stores.engine.transaction import SqlConnection, connection_of
 from tidings.stores.schema import partitions
 from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.partitions import SET_LOCK_TIMEOUT, Week
+from tidings.stores.schema.step_tables import IS_WAITING, waiting_steps
 from tidings.stores.schema.tables import deliveries, notifications, skips
 from tidings.stores.sql.ids import min_uuid_at
 from tidings.stores.sql.json_params import id_array
@@ -40,6 +41,7 @@ _CLOSED_STATES = (NotificationState.FANNED_OUT.value, NotificationState.CANCELLE
 _OPEN_STATES = (DeliveryState.PENDING.value, DeliveryState.SENDING.value)
 _n = notifications.c
 _d = deliveries.c
+_w = waiting_steps.c
 _i = digest_items.c
 
 
@@ -80,7 +82,7 @@ async def run_retention(
     if partitioned:
         cutoff = Week.from_instant(cutoff).start
     dropped = await _drop_old_partitions(store, cutoff) if partitioned else 0
-    deleted, rows = await _delete_rows(store, min_uuid_at(cutoff), max_rows)
+    deleted, rows = await _delete_rows(store, min_uuid_at(cutoff), max_rows, now)
     return RetentionResult(created, dropped, deleted, rows)
 
 
@@ -136,7 +138,7 @@ async def _has_open_work(connection: SqlConnection, week: Week) -> bool:
     return is_open
 
 
-async def _delete_rows(store: Store, before: str, max_rows: int) -> tuple[int, int]:
+async def _delete_rows(store: Store, before: str, max_rows: int, now: datetime) -> tuple[int, int]:
     """Delete notifications with an id below `before` a page at a time, each after its rows.
 
     Returns the numbers of (notifications, rows).
@@ -145,7 +147,7 @@ async def _delete_rows(store: Store, before: str, max_rows: int) -> tuple[int, i
     after: str | None = None
     while rows < max_rows:
         async with store.read_snapshot() as tx:
-            page = await _select_old_notifications(connection_of(tx), before, after)
+            page = await _select_old_notifications(connection_of(tx), before, after, now)
         if not page:
             break
         after = page[-1]
@@ -167,15 +169,23 @@ async def _delete_rows(store: Store, before: str, max_rows: int) -> tuple[int, i
     return deleted, rows
 
 
-async def _select_old_notifications(connection: SqlConnection, before: str, after: str | None) -> Sequence[str]:
+async def _select_old_notifications(
+    connection: SqlConnection, before: str, after: str | None, now: datetime
+) -> Sequence[str]:
     has_open_delivery = select(_d.id).where(_d.notification_id == _n.id, _d.state.in_(_OPEN_STATES)).exists()
+    # those of an expired notification start no more
+    has_waiting_step = (
+        select(_w.step).where(_w.notification_id == _n.id, *IS_WAITING).exists()
+        & (_n.state != NotificationState.CANCELLED.value)
+        & (_n.expires_at > now)
+    )
     # of a weekly digest, which may close after the retention
     is_collected = (
         select(_i.user_id).where(_i.notification_id == _n.id, _i.state == DigestItemState.COLLECTED.value).exists()
     )
     query = (
         select(_n.id)
-        .where(_n.id < before, _n.state.in_(_CLOSED_STATES), ~has_open_delivery, ~is_collected)
+        .where(_n.id < before, _n.state.in_(_CLOSED_STATES), ~has_open_delivery, ~is_collected, ~has_waiting_step)
         .order_by(_n.id)
         .limit(PAGE_SIZE)
     )

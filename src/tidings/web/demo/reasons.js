@@ -30,6 +30,7 @@ const SKIPS = {
   user_erased: "Your account was erased before it was sent.",
   render_failed: "The text of the message could not be created.",
   cancelled: "The message was cancelled before it was sent.",
+  step_cancelled: "You had seen the message before.",
   device_replaced: "The device had a new subscription, to which the message was sent.",
 };
 

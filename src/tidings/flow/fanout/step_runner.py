@@ -1,0 +1,128 @@
+"""Starts the later steps of notifications that are due: plans their channels with the data of now.
+
+A step, its deliveries and the time of the step after it are stored in one transaction, in which the step is locked. So
+each step starts once, whichever process takes it, and a crash leaves it due.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+
+from tidings.flow.fanout.fan_out import FanOut
+from tidings.flow.fanout.planner import Plan, batch_id_allocator
+from tidings.flow.tasks import deliver_tasks
+from tidings.model.audience import explicit_users_or_none
+from tidings.model.delivery import Recipient
+from tidings.model.notification import Notification, NotificationState
+from tidings.model.priority import Lane
+from tidings.model.task import Task
+from tidings.model.waiting_step import StepEnd, WaitingStep, apply_fulfilled, end_steps, start_step
+from tidings.ports.clock import Clock
+from tidings.ports.steps import Pair
+from tidings.ports.store import Store, Transaction
+from tidings.ports.transaction import retry_on_conflict
+
+
+class StepRunner:
+    """Plans the later steps that are due. One per process."""
+
+    def __init__(self, store: Store, clock: Clock, fan_out: FanOut, *, page_size: int, batch_size: int) -> None:
+        """page_size: steps per transaction. batch_size: deliveries per batch."""
+        self._store = store
+        self._clock = clock
+        self._fan_out = fan_out
+        self._page_size = page_size
+        self._batch_size = batch_size
+
+    async def start_due(self) -> int:
+        """Start a page of steps that are due. Returns how many were taken; 0 = no more are due."""
+        now = self._clock.now()
+        async with self._store.read_once() as tx:
+            if not await self._store.steps.has_due(tx, now):
+                return 0
+        # an erasure of a user locks notifications before their steps
+        count, tasks = await retry_on_conflict(lambda: self._start_page(now))
+        await self._fan_out.publish_batches(tasks)
+        return count
+
+    async def _start_page(self, now: datetime) -> tuple[int, Sequence[Task]]:
+        async with self._store.transaction() as tx:
+            due = await self._store.steps.lock_due(tx, now, self._page_size)
+            return len(due), await self._start(tx, due, now) if due else []
+
+    async def _start(self, tx: Transaction, due: Mapping[Pair, Sequence[WaitingStep]], now: datetime) -> Sequence[Task]:
+        ids = {notification_id for notification_id, _ in due}
+        notifications = {one.id: one for one in await self._store.notifications.get_many(tx, ids)}
+        recipients = await self._load_recipients(tx, due, notifications)
+        heads = {pair: next(one for one in steps if one.is_waiting) for pair, steps in due.items()}
+        conditional = [pair for pair, head in heads.items() if head.unless is not None]
+        fulfilled = await self._store.steps.find_fulfilled(tx, conditional, now) if conditional else {}
+        left = await self._find_former_members(tx, due, notifications)
+        batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
+        plan = Plan()
+        changed: list[WaitingStep] = []
+        for pair, steps in due.items():
+            notification, recipient = notifications[pair[0]], recipients[pair]
+            end = _find_end(notification, recipient, has_left=pair in left)
+            if end is not None or recipient is None:
+                changed += end_steps(steps, end or StepEnd.USER_ERASED, now)
+                continue
+            step = heads[pair]
+            cancelled = {one.step: one for one in apply_fulfilled(steps, fulfilled.get(pair, ()), now)}
+            if step.step in cancelled:
+                # the one after it is due at its own time
+                changed += cancelled.values()
+                continue
+            of_step = self._fan_out.build_plan(
+                notification, [recipient], now, batches[notification.priority], step_channels=step.channels
+            )
+            plan.planned += of_step.planned
+            plan.skipped += of_step.skipped
+            changed += start_step(steps, step, now, is_planned=bool(of_step.planned))
+        await self._store.deliveries.add(tx, plan.planned, plan.skipped, now)
+        await self._store.notifications.add_counts(tx, _count(plan))
+        await self._store.steps.save(tx, changed)
+        lanes = {one.batch_id: one.lane for one in plan.planned if one.batch_id is not None}
+        return [task for batch_id, lane in lanes.items() for task in deliver_tasks([batch_id], lane, now)]
+
+    async def _find_former_members(
+        self, tx: Transaction, due: Collection[Pair], notifications: Mapping[str, Notification]
+    ) -> Collection[Pair]:
+        """Return the pairs whose user has left the audience. An audience of user ids does not change."""
+        users: defaultdict[str, set[str]] = defaultdict(set)
+        for notification_id, user_id in due:
+            if explicit_users_or_none(notifications[notification_id].audience) is None:
+                users[notification_id].add(user_id)
+        return {
+            (notification_id, user_id)
+            for notification_id, of_notification in users.items()
+            for user_id in of_notification
+            - await self._store.audiences.filter_members(tx, notifications[notification_id].audience, of_notification)
+        }
+
+    async def _load_recipients(
+        self, tx: Transaction, due: Mapping[Pair, Sequence[WaitingStep]], notifications: Mapping[str, Notification]
+    ) -> Mapping[Pair, Recipient | None]:
+        """Return the recipient of each pair, None for a user that was erased."""
+        found = await self._store.audiences.load_recipients(
+            tx, [(user_id, notifications[notification_id].category) for notification_id, user_id in due]
+        )
+        return dict(zip(due, found, strict=True))
+
+
+def _find_end(notification: Notification, recipient: Recipient | None, *, has_left: bool) -> StepEnd | None:
+    """Return why no later step of a notification starts for a recipient, None if they do."""
+    if notification.state is NotificationState.CANCELLED:
+        return StepEnd.NOTIFICATION_CANCELLED
+    if notification.superseded_by is not None:
+        return StepEnd.SUPERSEDED
+    if recipient is None:
+        return StepEnd.USER_ERASED
+    return StepEnd.LEFT_AUDIENCE if has_left else None
+
+
+def _count(plan: Plan) -> Mapping[str, tuple[int, int]]:
+    """Return notification id → (deliveries, skips)."""
+    deliveries = Counter(delivery.notification_id for delivery in plan.planned)
+    skips = Counter(skip.notification_id for skip in plan.skipped)
+    return {one: (deliveries[one], skips[one]) for one in deliveries.keys() | skips.keys()}
