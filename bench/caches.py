@@ -31,8 +31,8 @@ from tidings.config.settings import Role, Settings
 from tidings.container import AppContainer
 from tidings.model.audience import Audience, favourited, ticket_holders, to_json
 from tidings.model.delivery import Recipient
+from tidings.model.preference import Preference
 from tidings.model.request import NotifyRequest
-from tidings.model.user import Preference
 from tidings.packs.events.tables import favourites
 from tidings.ports.cache import Cache
 from tidings.ports.store import Transaction
@@ -61,13 +61,20 @@ class CachedAudiences:
         self._cache = cache
 
     async def page(
-        self, tx: Transaction, audience: Audience, *, category: str, after: str | None, limit: int
+        self,
+        tx: Transaction,
+        audience: Audience,
+        *,
+        category: str,
+        after: str | None,
+        limit: int,
+        subject: str | None = None,
     ) -> Sequence[Recipient]:
         """Return a page from the cache, or from the database, and cache it."""
-        key = f"{json.dumps(to_json(audience))}:{category}:{after}:{limit}"
+        key = f"{json.dumps(to_json(audience))}:{category}:{subject}:{after}:{limit}"
         if cached := (await self._cache.get_many([key])).get(key):
             return _decoder.decode(cached)
-        page = await self._audiences.page(tx, audience, category=category, after=after, limit=limit)
+        page = await self._audiences.page(tx, audience, category=category, subject=subject, after=after, limit=limit)
         await self._cache.set_many({key: msgspec.msgpack.encode(page)}, ttl=PAGE_TTL)
         return page
 

@@ -207,5 +207,5 @@ class AudienceService:
 
 def _to_candidate(delivery: PlannedDelivery, suppressions: Sequence[Suppression]) -> Candidate:
     return Candidate(
-        delivery.user_id, delivery.channel, preference=None, has_contact_point=True, suppressions=suppressions
+        delivery.user_id, delivery.channel, preferences=(), has_contact_point=True, suppressions=suppressions
     )

@@ -33,6 +33,7 @@ from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.flow.recover.reconciler import Reconciler
 from tidings.inbox_service import InboxService
 from tidings.model.ids import new_id
+from tidings.model.preference import parse_default
 from tidings.model.stream import CountBy, StreamAccess
 from tidings.observability import metrics
 from tidings.observability.alerts import AlertRegistry
@@ -140,6 +141,7 @@ class Core:
             config=config,
             rate_limits=rate_limits,
             on_outcomes=metrics.count_outcomes,
+            on_digests_closed=metrics.count_digests,
             is_exclusive=settings.is_exclusive,
             alerts=alerts,
             channels_with_hooks=[name for name in catalog.channels if name in hooks and hooks[name].providers],
@@ -385,13 +387,15 @@ def build_catalog(
 ) -> tuple[Catalog, RateLimitPolicy]:
     """Return the catalog of packs and channels, and the rate limits.
 
-    Raises ConfigError if the category of a setting is unknown, a channel's settings or the file of triggers are wrong.
+    Raises ConfigError if a setting names an unknown category or channel, or if a channel's settings or the file of
+    triggers are wrong.
     """
     catalog = load_catalog(
         packs,
         channels=[name for name, plugin in _sort_channels(plugins) if plugin.is_configured(settings)],
         traits={name: plugin.traits for name, plugin in plugins.items()},
         triggers=load_trigger_file(settings.triggers_file),
+        preference_defaults=[parse_default(item) for item in settings.preference_defaults],
     )
     rate_limits = RateLimitPolicy.parse(settings.user_limit, settings.category_limits)
     catalog.check_categories("TIDINGS_CATEGORY_LIMITS", rate_limits.per_category)

@@ -74,6 +74,12 @@ class Conflict(TidingsError):
     code = "conflict"
 
 
+class PreconditionFailed(TidingsError):
+    """The resource was changed since the caller read it (`If-Match`); read it again and repeat the change."""
+
+    code = "precondition_failed"
+
+
 class RateLimited(TidingsError):
     """The caller sent too many requests; it may retry after `retry_after` seconds."""
 

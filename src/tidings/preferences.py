@@ -7,10 +7,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from hashlib import sha256
 
 import msgspec
 
-from tidings.model.user import Preference
+from tidings.errors import PreconditionFailed, ValidationFailed
+from tidings.model.preference import MAX_ENTRIES, Preference
 from tidings.ports.cache import Cache
 from tidings.ports.store import Store, Transaction
 
@@ -22,6 +24,11 @@ MAX_CACHEABLE_READ_SECONDS = 2.0
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(tuple[Preference, ...])
+
+
+def compute_version(preferences: Sequence[Preference]) -> str:
+    """Return what identifies a state of a user's entries, in the order of the store."""
+    return sha256(_encode(tuple(preferences))).hexdigest()[:16]
 
 
 class PreferenceService:
@@ -59,6 +66,53 @@ class PreferenceService:
                 yield tx
         finally:
             await self._invalidate(user_id)
+
+    async def replace(
+        self, user_id: str, entries: Sequence[Preference], *, if_version: str | None = None
+    ) -> Sequence[Preference] | None:
+        """Replace all entries of a user. Returns those stored now, None for an unknown user.
+
+        if_version: see `compute_version`. Raises PreconditionFailed if the stored entries have another version.
+        """
+        async with self.edit(user_id) as tx:
+            stored = await self._load_locked(tx, user_id, if_version)
+            if stored is None:
+                return None
+            kept = {entry.key for entry in entries}
+            await self._store.users.remove_preferences(tx, user_id, [one for one in stored if one.key not in kept])
+            await self._store.users.set_preferences(tx, user_id, entries)
+            return await self._store.users.get_preferences(tx, user_id)
+
+    async def merge(
+        self,
+        user_id: str,
+        changed: Sequence[Preference],
+        removed: Sequence[Preference] = (),
+        *,
+        if_version: str | None = None,
+    ) -> Sequence[Preference] | None:
+        """Store some entries and remove others. Returns and raises as `replace`, and ValidationFailed for too many."""
+        async with self.edit(user_id) as tx:
+            stored = await self._load_locked(tx, user_id, if_version)
+            if stored is None:
+                return None
+            left = {entry.key for entry in (*stored, *changed)} - {entry.key for entry in removed}
+            if len(left) > MAX_ENTRIES:
+                raise ValidationFailed.for_field(
+                    "preferences",
+                    f"would be {len(left)} entries, more than {MAX_ENTRIES}; remove some with enabled: null",
+                )
+            await self._store.users.remove_preferences(tx, user_id, removed)
+            await self._store.users.set_preferences(tx, user_id, changed)
+            return await self._store.users.get_preferences(tx, user_id)
+
+    async def _load_locked(self, tx: Transaction, user_id: str, if_version: str | None) -> Sequence[Preference] | None:
+        if not await self._store.users.lock_preferences(tx, user_id):
+            return None
+        stored = await self._store.users.get_preferences(tx, user_id)
+        if if_version is not None and if_version != compute_version(stored):
+            raise PreconditionFailed("The preferences were changed in the meantime. Read them again, then change them.")
+        return stored
 
     async def _get_cached(self, user_id: str) -> Sequence[Preference] | None:
         if self._cache is None:

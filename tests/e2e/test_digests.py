@@ -37,7 +37,10 @@ async def read_feed(server: TidingsServer, user: str) -> list[Json]:
 
 async def test_m19_ten_updates_become_one_message(server: TidingsServer) -> None:
     await server.expect(201, "PUT", "/api/users/ana", {})
-    triggers = [await notify(server, "ana", f"Update {number}", key="eventId") for number in range(10)]
+    triggers = [
+        await notify(server, "ana", f"Update {number}", key="eventId", windowSeconds=600, maxItems=10)
+        for number in range(10)
+    ]
 
     async def has_arrived() -> bool:
         return bool(await read_feed(server, "ana"))
@@ -49,6 +52,17 @@ async def test_m19_ten_updates_become_one_message(server: TidingsServer) -> None
     for trigger in triggers:
         status = (await server.expect(200, "GET", f"/api/notifications/{trigger}")).read(Json)
         assert (status["collected"], status["deliveries"], status["finished"]) == (1, 0, True)
+    query = "/api/digests?userId=ana&key=e-1"
+    assert (await server.expect(200, "GET", query)).read(Json)["items"] == []
+    [digest] = (await server.expect(200, "GET", f"{query}&state=closed")).read(Json)["items"]
+    assert (digest["count"], digest["templateCode"], digest["reason"]) == (10, "MESSAGE", None)
+    trace = (await server.expect(200, "GET", f"/api/notifications/{triggers[0]}/trace")).read(Json)
+    [collected] = trace["collected"]
+    assert (collected["state"], collected["notificationId"]) == ("digested", digest["notificationId"])
+    told = await server.expect(200, "GET", f"/api/explain?userId=ana&notificationId={triggers[0]}")
+    assert told.read(Json)["verdict"] == "digested"
+    export = (await server.expect(200, "GET", "/api/users/ana")).read(Json)
+    assert [len(one["items"]) for one in export["digests"]] == [10]
 
 
 async def test_c16_an_open_digest_survives_a_kill(server: TidingsServer) -> None:

@@ -76,6 +76,19 @@ def email(
 
 
 @app.command
+def digest(
+    *,
+    digests: Annotated[int, Parameter(help="Digests, of a user each.", validator=Number(gte=1, lte=1_000_000))] = 5000,
+    items: Annotated[int, Parameter(help="Notifications in each digest.", validator=Number(gte=1, lte=100))] = 3,
+    json: Json = False,
+) -> None:
+    """Measure how many digests close per second."""
+    from tidings.bench.digest import run
+
+    _print_result(_run_benchmark(run(digests=digests, items=items)), json=json)
+
+
+@app.command
 def inapp(
     *,
     recipients: Annotated[int, Parameter(help="Users with a feed.", validator=Number(gte=1, lte=1_000_000))] = 5000,

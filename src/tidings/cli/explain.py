@@ -21,12 +21,13 @@ async def explain(
     """
     # not the container: it loads channels and the API, which takes a second
     from tidings.cli.database import open_store
+    from tidings.model.preference import parse_default
     from tidings.observability.explain import Verdict
     from tidings.observability.explain_query import explain_notification
     from tidings.packs.discovery import load_catalog
 
     settings = options.require_existing_database()
-    catalog = load_catalog()
+    catalog = load_catalog(preference_defaults=[parse_default(item) for item in settings.preference_defaults])
     async with open_store(settings, catalog.audiences) as store:
         explanation = await explain_notification(
             store, catalog, user_id=user, notification_id=notification, now=SystemClock().now()

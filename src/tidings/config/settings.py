@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from tidings.config.secret_files import create_private_file, ensure_secret, read_secret
 from tidings.config.sources import SecretFinder, read_layers, to_config_error, variable_name
 from tidings.errors import ConfigError
+from tidings.model.preference import parse_default
 from tidings.model.template import MAX_HOURLY_LIMIT
 
 #: settings whose values are never displayed
@@ -143,6 +144,8 @@ class Settings(BaseSettings):
     user_limit: int = Field(20, ge=0, le=MAX_HOURLY_LIMIT)
     #: categories with their own limit, `CATEGORY=20`, separated by commas; 0 = no limit
     category_limits: CommaList = ()
+    #: what users receive who have not chosen, `CATEGORY:channel=on` or `off`, `*` = all, separated by commas
+    preference_defaults: CommaList = ()
     #: TOML file with the triggers of domain events, besides those of packs; unset = none
     triggers_file: Path | None = None
     #: seconds between runs of the scheduled task that enqueues due work; 0 = off
@@ -344,6 +347,13 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{category}={number:.20} is more than {MAX_HOURLY_LIMIT}, the highest limit; 0 = no limit"
                 )
+        return value
+
+    @field_validator("preference_defaults")
+    @classmethod
+    def _check_preference_defaults(cls, value: Sequence[str]) -> Sequence[str]:
+        for item in value:
+            parse_default(item)
         return value
 
     @field_validator("frontend_url")

@@ -20,6 +20,7 @@ from tidings.model.audience import (
     to_json,
 )
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
+from tidings.model.preference import Preference
 from tidings.model.template import DIGEST_CODE, DIGEST_SUFFIX, MAX_HOURLY_LIMIT, Category, Template
 from tidings.model.trigger import Trigger
 from tidings.ports.pack import AudienceKind, Pack, PackRule, TemplateFilter
@@ -27,6 +28,7 @@ from tidings.ports.pack import AudienceKind, Pack, PackRule, TemplateFilter
 _T = TypeVar("_T")
 #: maximum number of explicit user ids in one audience; larger sets need an audience kind of their own
 MAX_EXPLICIT_USERS = 10_000
+_DEFAULTS_SETTING = "TIDINGS_PREFERENCE_DEFAULTS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Catalog:
     traits: Mapping[str, ChannelTraits] = field(default_factory=dict)
     #: type of a domain event → its triggers
     triggers: Mapping[str, Sequence[Trigger]] = field(default_factory=dict)
+    #: entries of the installation, which users override
+    preference_defaults: Sequence[Preference] = ()
     #: name → rule of the plan
     rules: Mapping[str, PackRule] = field(default_factory=dict)
 
@@ -60,11 +64,13 @@ class Catalog:
         known_channels: Sequence[str],
         traits: Mapping[str, ChannelTraits] = MappingProxyType({}),
         triggers: Sequence[Trigger] = (),
+        preference_defaults: Sequence[Preference] = (),
     ) -> "Catalog":
         """Merge the declarations of packs, and the triggers of the operator.
 
         Raises ConfigError if two packs declare the same name, a version is declared twice, a rate limit is out of
-        range, or a template has an unknown category or no English text.
+        range, a template has an unknown category or no English text, or a category or channel of mandatory ones or of
+        preference defaults is unknown.
         """
         versions = _index_template_versions(packs)
         catalog = cls(
@@ -78,6 +84,7 @@ class Catalog:
             known_channels=tuple(known_channels),
             traits=traits,
             triggers=_group_by_event_type([*(one for pack in packs for one in pack.triggers), *triggers]),
+            preference_defaults=tuple(preference_defaults),
             rules=_index_by_name("rule", (item for pack in packs for item in pack.rules.items())),
         )
         for category in catalog.categories.values():
@@ -85,6 +92,9 @@ class Catalog:
                 raise ConfigError(
                     "packs", f"category {category.code} needs an hourly_limit from 0 to {MAX_HOURLY_LIMIT}"
                 )
+            if not isinstance(category.mandatory, bool) and (unknown := {*category.mandatory} - {*known_channels}):
+                raise ConfigError("packs", f"category {category.code} is mandatory on {sorted(unknown)}, no channel")
+        catalog._check_preference_defaults()
         for template in versions.values():
             if template.category not in catalog.categories:
                 raise ConfigError("packs", f"template {template.code} has the unknown category {template.category}")
@@ -126,6 +136,15 @@ class Catalog:
         for code in codes:
             if code not in self.categories:
                 raise ConfigError(setting, f"no category {code!r}{_suggest_nearest(code, self.categories)}")
+
+    def _check_preference_defaults(self) -> None:
+        for entry in self.preference_defaults:
+            if entry.category and entry.category not in self.categories:
+                hint = _suggest_nearest(entry.category, self.categories)
+                raise ConfigError(_DEFAULTS_SETTING, f"no category {entry.category!r}{hint}")
+            if entry.channel and entry.channel not in self.known_channels:
+                hint = _suggest_nearest(entry.channel, self.known_channels)
+                raise ConfigError(_DEFAULTS_SETTING, f"no channel {entry.channel!r}{hint}")
 
     def check_audience(self, audience: Audience, path: str = "audience") -> None:
         """Raise ValidationFailed if a kind is unknown, arguments do not match the kind, or the tree is too large.

@@ -338,7 +338,10 @@ class Pipeline:
             return await self.accept(tx, request)
 
     async def dry_run(self, tx: Transaction, request: NotifyRequest) -> DryRunResult:
-        """Estimate the effect of a notification without storing anything. Raises as `accept`."""
+        """Estimate the effect of a notification without storing anything. Raises as `accept`.
+
+        The rules are asked as of when it is due, with the users as they are now.
+        """
         now = self.clock.now()
         audience = await expand_audience(self.store, tx, request.audience)
         notification = build_notification(
@@ -350,12 +353,12 @@ class Pipeline:
         if isinstance(result, ValidationFailed):
             raise result
         total = await self.store.audiences.estimate_size(tx, notification.audience)
-        estimate = DryRunEstimate(total)
+        planned_at = max(now, notification.send_at)
+        estimate = DryRunEstimate(total, planned_at)
         cursor = None
         while not estimate.is_complete:
             page, has_more = await self.fan_out.load_page(tx, notification, cursor)
-            plan = self.fan_out.build_plan(notification, page, now)
-            estimate.add_page(page, plan.planned, plan.skipped)
+            estimate.add_page(page, self.fan_out.build_plan(notification, page, planned_at))
             if not has_more:
                 break
             cursor = page[-1].user_id

@@ -1,9 +1,88 @@
 """Consent: whether a user receives a category on a channel. Pure; used in planning, preflight check and explain."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from tidings.model.delivery import SkipReason
+from tidings.model.preference import Preference
 from tidings.model.template import Category
+
+
+class ConsentSource(StrEnum):
+    """Who decided, the strongest first."""
+
+    MANDATORY = "mandatory"
+    USER = "user"
+    INSTALLATION = "installation"
+    CATEGORY = "category"
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentEntry:
+    """One statement on a category and channel: an entry of the user or of the installation, or a default."""
+
+    source: ConsentSource
+    enabled: bool
+    #: the entry of the user or the installation
+    preference: Preference | None = None
+    #: the variable that the entry's condition was compared with
+    actual: object = None
+
+    def describe(self) -> str:
+        """Return what it says, in words."""
+        choice = "on" if self.enabled else "off"
+        match self.source:
+            case ConsentSource.MANDATORY:
+                return "mandatory"
+            case ConsentSource.CATEGORY:
+                return f"{choice} by default of the category"
+            case ConsentSource.USER | ConsentSource.INSTALLATION:
+                assert self.preference is not None, "of both sources"
+                who = "the user" if self.source is ConsentSource.USER else "the installation"
+                return f"{choice} by {who} for {self.preference.describe()}"
+
+    def to_json(self) -> dict[str, object]:
+        """Return the entry for responses and recorded decisions."""
+        stated: dict[str, object] = {"source": self.source.value}
+        if self.preference is not None:
+            stated |= self.preference.to_json()
+            if self.preference.condition is not None:
+                stated["actual"] = _storable(self.actual)
+        return stated | {"enabled": self.enabled}
+
+
+def _storable(value: object) -> object:
+    """Shorten a text, and replace NUL, which PostgreSQL rejects."""
+    return value[:100].replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentDecision:
+    """Whether a user receives a category on a channel, with the entry that decided and those that it beat."""
+
+    deciding: ConsentEntry
+    #: the strongest first
+    beaten: tuple[ConsentEntry, ...] = ()
+
+    @property
+    def is_granted(self) -> bool:
+        return self.deciding.enabled
+
+    @property
+    def rule(self) -> str:
+        """Why a delivery is allowed, for explain."""
+        return _RULES[self.deciding.source]
+
+    @property
+    def skip_reason(self) -> SkipReason:
+        """Why nothing is sent, if consent is not granted."""
+        is_choice = self.deciding.source is ConsentSource.USER
+        return SkipReason.PREFERENCE_OFF if is_choice else SkipReason.NOT_OPTED_IN
+
+    def to_json(self) -> dict[str, object]:
+        """Return the deciding entry and those it beat, as recorded with skips."""
+        return {"entry": self.deciding.to_json(), "beaten": [entry.to_json() for entry in self.beaten]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +92,69 @@ class ConsentGranted:
     rule: str
 
 
-def check_consent(preference: bool | None, category: Category) -> ConsentGranted | SkipReason:
-    """Decide from category and preference: mandatory overrides the preference, which overrides the default."""
-    if category.mandatory:
-        return ConsentGranted("mandatory")
-    if preference is False:
-        return SkipReason.PREFERENCE_OFF
-    if preference:
-        return ConsentGranted("turned on by the user")
-    return SkipReason.NOT_OPTED_IN if category.opt_in else ConsentGranted("on by default")
+_RULES: Mapping[ConsentSource, str] = {
+    ConsentSource.MANDATORY: "mandatory",
+    ConsentSource.USER: "turned on by the user",
+    ConsentSource.INSTALLATION: "on by default of this installation",
+    ConsentSource.CATEGORY: "on by default",
+}
+_MANDATORY = ConsentEntry(ConsentSource.MANDATORY, True)
+_ON, _OFF = ConsentEntry(ConsentSource.CATEGORY, True), ConsentEntry(ConsentSource.CATEGORY, False)
+# of users without preferences, who are most
+_MANDATORY_DECISION = {False: ConsentDecision(_MANDATORY, (_ON,)), True: ConsentDecision(_MANDATORY, (_OFF,))}
+_DEFAULT_DECISION = {False: ConsentDecision(_ON), True: ConsentDecision(_OFF)}
+
+
+def evaluate_consent(
+    category: Category,
+    channel: str,
+    preferences: Sequence[Preference],
+    *,
+    defaults: Sequence[Preference] = (),
+    subject: str | None = None,
+    variables: Mapping[str, object] | None = None,
+) -> ConsentDecision:
+    """Decide from all entries. The strongest decides: mandatory, user, installation, category.
+
+    preferences, defaults: those of the user and of the installation; entries for others are ignored. subject,
+    variables: of the notification; None = of none, so that entries for subjects and with conditions do not apply. Of
+    the entries of one source, the one for the most specific subject is the strongest. After it come category and
+    channel, category, channel, and everything.
+    """
+    is_mandatory = category.is_mandatory(channel)
+    if not preferences and not defaults:
+        return (_MANDATORY_DECISION if is_mandatory else _DEFAULT_DECISION)[category.opt_in]
+    ranked = [
+        *_rank(ConsentSource.USER, preferences, category.code, channel, subject, variables),
+        *_rank(ConsentSource.INSTALLATION, defaults, category.code, channel, subject, variables),
+        _OFF if category.opt_in else _ON,
+    ]
+    if is_mandatory:
+        return ConsentDecision(_MANDATORY, tuple(ranked))
+    return ConsentDecision(ranked[0], tuple(ranked[1:]))
+
+
+def _rank(
+    source: ConsentSource,
+    preferences: Sequence[Preference],
+    category: str,
+    channel: str,
+    subject: str | None,
+    variables: Mapping[str, object] | None,
+) -> list[ConsentEntry]:
+    """Return the entries of one source that apply, the strongest first."""
+    applying = [entry for entry in preferences if entry.is_for(category, channel, subject)]
+    if len(applying) > 1:
+        applying.sort(key=_strength, reverse=True)
+    ranked = []
+    for entry in applying:
+        if entry.condition is None:
+            ranked.append(ConsentEntry(source, entry.enabled, entry))
+        elif (is_met := entry.condition.evaluate(variables or {})) is not None:
+            actual = (variables or {})[entry.condition.variable]
+            ranked.append(ConsentEntry(source, entry.enabled and is_met, entry, actual))
+    return ranked
+
+
+def _strength(entry: Preference) -> tuple[int, bool, bool]:
+    return (len(entry.subject), bool(entry.category), bool(entry.channel))

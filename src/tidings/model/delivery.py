@@ -9,6 +9,7 @@ import msgspec
 
 from tidings.model.contact_point import ContactPoint
 from tidings.model.outcome import Outcome
+from tidings.model.preference import Preference
 from tidings.model.priority import Lane, Priority
 from tidings.model.subscription import PushSubscription
 from tidings.model.suppression import Suppression
@@ -81,8 +82,8 @@ class Recipient(msgspec.Struct, frozen=True):
     user_id: str
     locale: str
     timezone: str
-    #: the user's preferences for the notification's category, per channel
-    preferences: Mapping[str, bool]
+    #: those of the user that may apply to the notification, on all channels
+    preferences: Sequence[Preference]
     #: ids of the user's targets, per channel
     targets: Mapping[str, Sequence[str]]
 
@@ -100,7 +101,7 @@ class PlannedDelivery(msgspec.Struct, frozen=True):
     batch_id: str | None
     lane: Lane
     due_at: datetime
-    #: the consent rule: `on by default`, `turned on by the user`, `mandatory`
+    #: the consent rule, see `ConsentDecision.rule`: `on by default`, `turned on by the user`
     rule: str
     #: the rule that holds it until it is due; None = it is due at once
     held_by: str | None = None
@@ -148,8 +149,8 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     #: None when the user was erased since planning
     locale: str | None
     timezone: str | None
-    #: the user's current preference; None = not set
-    preference: bool | None
+    #: those of the user that may apply to it, as of the claim
+    preferences: Sequence[Preference]
     #: attempts already spent
     attempts: int
     #: fencing token: an outcome is only recorded with it

@@ -88,6 +88,11 @@ class Digest(msgspec.Struct, frozen=True):
     #: version of the template that rendered its items
     template_version: int | None = None
 
+    @property
+    def reason(self) -> SkipReason | None:
+        """Why it was not sent, None if it was or is open."""
+        return SkipReason.EMPTY_DIGEST if self.state is DigestState.EMPTY else None
+
 
 class DigestItem(msgspec.Struct, frozen=True):
     """A stored item of a digest."""

@@ -131,7 +131,7 @@ def find_suppression(
         if suppression.is_active(now)
         and suppression.category in (ALL, category.code)
         and (suppression.sender == ALL or normalize_sender(suppression.sender) in known)
-        and not (category.mandatory and suppression.reason in _SPARES_MANDATORY)
+        and not (category.is_mandatory(suppression.channel) and suppression.reason in _SPARES_MANDATORY)
     ]
     return max(stopping, key=lambda suppression: (suppression.last_event_at, suppression.id), default=None)
 

@@ -16,16 +16,25 @@ DIGEST_SUFFIX = ".digest"
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A kind of notification. Preferences are stored per category and channel."""
+    """A kind of notification. Users turn it on and off with preferences."""
 
     code: str
     title: str
-    #: cannot be turned off
-    mandatory: bool = False
+    #: cannot be turned off: on any channel, or on the channels given
+    mandatory: bool | tuple[str, ...] | frozenset[str] = False
     #: off until the user turns it on
     opt_in: bool = False
     #: the category's own rate limit per user and hour; 0 = no limit, None = counted with the other categories
     hourly_limit: int | None = None
+
+    @property
+    def is_mandatory_everywhere(self) -> bool:
+        """Whether the category cannot be turned off on any channel."""
+        return self.mandatory is True
+
+    def is_mandatory(self, channel: str) -> bool:
+        """Return whether the category cannot be turned off on a channel."""
+        return self.mandatory if isinstance(self.mandatory, bool) else channel in self.mandatory
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,10 @@ class DeliveryTrace:
     created_at: datetime
     updated_at: datetime
     attempts: Sequence[AttemptTrace]
-    #: the inputs of the decision, if the preflight check skipped it
+    #: the inputs of the decision, if a rule holds it or the preflight check skipped it
     detail: Mapping[str, object] = field(default_factory=dict)
+    #: the rule that holds it until it is due
+    held_by: str | None = None
     #: what the provider reported since, the oldest first
     receipts: Sequence[Receipt] = ()
     #: the number of messages that the provider made of it: the segments of an SMS

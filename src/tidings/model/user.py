@@ -1,4 +1,4 @@
-"""Users, their preferences and their contact addresses."""
+"""Users and their contact addresses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,15 +32,6 @@ class User:
     #: degrees north and east (WGS 84): both, or neither
     latitude: float | None = None
     longitude: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """A user's choice to receive a category on a channel or not. Without one, the category's default applies."""
-
-    category: str
-    channel: str
-    enabled: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,18 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from tidings.model.delivery import DeliveryState, SkipReason
+from tidings.model.digest import DigestItem, DigestItemState
 from tidings.model.notification import Notification, NotificationState
+from tidings.model.preference import Preference
 from tidings.model.receipt import FAILED_STATUSES, ReceiptStatus, select_receipt
 from tidings.model.subscription import PushSubscription, SubscriptionState
 from tidings.model.suppression import SuppressionReason
 from tidings.model.template import Category
 from tidings.model.trace import DeliveryTrace, SkipTrace
-from tidings.model.user import Preference
 from tidings.model.waiting_step import StepEnd, WaitingStep
 from tidings.observability.audience_membership import MembershipNode
+from tidings.observability.channel_decisions import ChannelDecision, describe_consent, list_channel_decisions
+from tidings.observability.explain_digests import NO_DIGESTS, DigestHistory, iter_digest_sentences
 from tidings.observability.step_sentences import STEP_END_TEXTS, build_step_sentences
 
 
@@ -26,6 +29,8 @@ class Verdict(StrEnum):
     #: not planned yet, not due yet, or waiting for a retry
     WAITING = "waiting"
     SKIPPED = "skipped"
+    #: sent as a part of a digest
+    DIGESTED = "digested"
     NOT_IN_AUDIENCE = "not_in_audience"
     #: in the audience now, but not when the notification was planned
     JOINED_LATER = "joined_later"
@@ -45,7 +50,7 @@ class ExplainInput:
     notification: Notification
     #: None if the pack that declared it is not installed
     category: Category | None
-    #: the user's preferences for the category
+    #: the entries of the user that may apply to the notification
     preferences: Sequence[Preference]
     subscriptions: Sequence[PushSubscription]
     deliveries: Sequence[DeliveryTrace]
@@ -53,8 +58,13 @@ class ExplainInput:
     #: the audience as evaluated now
     membership: MembershipNode
     now: datetime
+    #: the configured channels
+    channels: Sequence[str] = ()
+    #: entries of the installation
+    preference_defaults: Sequence[Preference] = ()
     #: the later steps of the notification for the user
     steps: Sequence[WaitingStep] = ()
+    digests: DigestHistory = NO_DIGESTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,8 @@ class Explanation:
     verdict: Verdict
     sentences: tuple[str, ...]
     facts: ExplainInput
+    #: per contact point, or per channel without one
+    decisions: Sequence[ChannelDecision] = ()
 
 
 #: the channel whose contact points are devices
@@ -116,7 +128,23 @@ _SUPPRESSION_CAUSES: Mapping[str, str] = {
 def explain(facts: ExplainInput) -> Explanation:
     """Return why the user received the notification, or why not."""
     verdict = _decide_verdict(facts)
-    return Explanation(verdict, tuple(_build_sentences(facts, verdict)), facts)
+    decisions = list_channel_decisions(
+        facts.notification,
+        facts.category,
+        facts.channels,
+        facts.deliveries,
+        facts.skips,
+        preferences=facts.preferences,
+        defaults=facts.preference_defaults,
+    )
+    sentences = [*_build_sentences(facts, verdict), *_describe_preferences(decisions)]
+    return Explanation(verdict, tuple(sentences), facts, decisions)
+
+
+def _describe_preferences(decisions: Sequence[ChannelDecision]) -> Iterator[str]:
+    """Yield sentences on the preferences of each channel on which an entry of user or installation applies."""
+    for decision in {decision.channel: decision for decision in decisions}.values():
+        yield from describe_consent(decision)
 
 
 def _effective_state(delivery: DeliveryTrace) -> DeliveryState:
@@ -136,6 +164,8 @@ def _decide_verdict(facts: ExplainInput) -> Verdict:
     cancelled = facts.notification.state is NotificationState.CANCELLED
     if states:
         return _decide_undelivered(states, cancelled)
+    if facts.digests.collected is not None:
+        return _decide_collected(facts.digests.collected[0])
     if facts.skips:
         all_cancelled = all(skip.reason is SkipReason.CANCELLED for skip in facts.skips)
         return Verdict.CANCELLED if all_cancelled else Verdict.SKIPPED
@@ -146,6 +176,16 @@ def _decide_verdict(facts: ExplainInput) -> Verdict:
     if _is_not_planned_yet(facts):
         return Verdict.WAITING if facts.membership.is_member else Verdict.NOT_IN_AUDIENCE
     return Verdict.JOINED_LATER if facts.membership.is_member else Verdict.NOT_IN_AUDIENCE
+
+
+def _decide_collected(item: DigestItem) -> Verdict:
+    match item.state:
+        case DigestItemState.COLLECTED:
+            return Verdict.WAITING
+        case DigestItemState.DIGESTED:
+            return Verdict.DIGESTED
+        case DigestItemState.LEFT_OUT:
+            return Verdict.CANCELLED if item.reason is SkipReason.CANCELLED else Verdict.SKIPPED
 
 
 def _decide_undelivered(states: Sequence[DeliveryState], is_cancelled: bool) -> Verdict:
@@ -180,7 +220,13 @@ def _build_sentences(facts: ExplainInput, verdict: Verdict) -> Iterator[str]:
         if (skip.channel, skip.reason.value) not in skipped:
             yield _format_skip(skip, facts)
     yield from build_step_sentences(facts.steps)
-    if not facts.deliveries and not facts.skips:
+    yield from iter_digest_sentences(
+        facts.digests,
+        facts.notification,
+        lambda reason, channel, moment, detail: _format_reason(reason, channel, moment, facts, detail),
+        _format_instant,
+    )
+    if not facts.deliveries and not facts.skips and facts.digests.collected is None:
         yield _format_no_record(facts, verdict)
         if verdict in {Verdict.NOT_IN_AUDIENCE, Verdict.JOINED_LATER}:
             yield from facts.membership.iter_sentences(user)
@@ -235,6 +281,9 @@ def _format_delivery(delivery: DeliveryTrace, facts: ExplainInput) -> str:
         case DeliveryState.PENDING | DeliveryState.SENDING if last is not None:
             due_at = _format_instant(delivery.due_at)
             return f"{target}: not delivered {after_attempts}{because}{status}; next attempt at {due_at}."
+        case DeliveryState.PENDING if delivery.held_by is not None:
+            until = f"{_format_instant(delivery.due_at)}{_format_inputs(delivery.detail)}"
+            return f"{target}: held by {delivery.held_by} until {until}."
         case DeliveryState.PENDING:
             return f"{target}: planned, due at {_format_instant(delivery.due_at)}."
         case DeliveryState.SENDING:
@@ -260,6 +309,11 @@ def _format_delivery(delivery: DeliveryTrace, facts: ExplainInput) -> str:
             return f"{target}: not sent, the notification was cancelled."
         case DeliveryState.SKIPPED:
             return f"{target}: not sent: {_format_preflight_reason(delivery, facts)}"
+
+
+def _format_inputs(detail: Mapping[str, object]) -> str:
+    """Return the inputs of a decision, or nothing."""
+    return f" ({', '.join(f'{name}: {value}' for name, value in detail.items())})" if detail else ""
 
 
 def _format_receipts(delivery: DeliveryTrace) -> str:

@@ -4,8 +4,10 @@ from datetime import datetime
 
 from tidings.flow.catalog import Catalog
 from tidings.flow.notifications import get_notification
+from tidings.model.preference import ANY
 from tidings.observability.audience_membership import evaluate_membership, iter_leaves
 from tidings.observability.explain import ExplainInput, Explanation, explain
+from tidings.observability.explain_digests import DigestHistory
 from tidings.ports.store import Store, Transaction
 
 #: maximum number of deliveries and of skips that are loaded
@@ -39,7 +41,7 @@ async def load_explain_input(
         is_user_known=user is not None,
         notification=notification,
         category=catalog.categories.get(notification.category),
-        preferences=[preference for preference in preferences if preference.category == notification.category],
+        preferences=[entry for entry in preferences if entry.category in (ANY, notification.category)],
         subscriptions=await store.subscriptions.list_by_user(tx, user_id),
         deliveries=await store.deliveries.list_with_attempts(
             tx, notification_id, user_id=user_id, after=None, limit=_MAX_ROWS
@@ -47,5 +49,18 @@ async def load_explain_input(
         skips=await store.deliveries.list_skips(tx, notification_id, user_id=user_id, after=None, limit=_MAX_ROWS),
         membership=evaluate_membership(notification.audience, is_in, catalog.audiences, user_id),
         now=now,
+        channels=catalog.channels,
+        preference_defaults=catalog.preference_defaults,
         steps=await store.steps.list_of(tx, notification_id, user_ids=[user_id], limit=_MAX_ROWS),
+        digests=await _load_digests(store, tx, user_id=user_id, notification_id=notification_id),
+    )
+
+
+async def _load_digests(store: Store, tx: Transaction, *, user_id: str, notification_id: str) -> DigestHistory:
+    items = await store.digests.list_of_notification(tx, notification_id, user_id=user_id, after=None, limit=1)
+    origin = await store.digests.find_by_notification(tx, notification_id)
+    return DigestHistory(
+        collected=items[0] if items else None,
+        origin=origin,
+        items=await store.digests.list_items(tx, [origin.id]) if origin is not None else (),
     )

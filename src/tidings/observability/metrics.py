@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from prometheus_client import Counter, Gauge, Histogram
 
 from tidings.model.delivery import AttemptResult, HoldRecord, SkipRecord
+from tidings.model.digest import ClosedDigest, DigestItemState, DigestState
 from tidings.model.outcome import Accepted, InvalidTarget, PermanentFailure, RetryLater
 from tidings.model.provider import ProviderStatus
 from tidings.observability.provider_status import list_providers
@@ -48,6 +49,12 @@ PROVIDER_OUTAGES = Counter(
 )
 CACHE_LOOKUPS = Counter("tidings_cache_lookups", "Look-ups in caches", ("cache", "result"))
 
+DIGESTS = Counter("tidings_digests", "Digests that were closed", ("state",))
+DIGEST_ITEMS = Counter("tidings_digest_items", "Items of closed digests", ("state",))
+#: the values of the labels `state`
+DIGEST_STATES = (DigestState.CLOSED.value, DigestState.EMPTY.value)
+DIGEST_ITEM_STATES = (DigestItemState.DIGESTED.value, DigestItemState.LEFT_OUT.value)
+
 ROOM_CONNECTIONS = Gauge(
     "tidings_room_connections", "Connections of viewers to live rooms", multiprocess_mode="livesum"
 )
@@ -68,6 +75,10 @@ def create_series(channels: Sequence[str], caches: Sequence[str]) -> None:
         SEND_SECONDS.labels(channel)
         for outcome in OUTCOME_LABELS:
             ATTEMPTS.labels(channel, outcome)
+    for state in DIGEST_STATES:
+        DIGESTS.labels(state)
+    for state in DIGEST_ITEM_STATES:
+        DIGEST_ITEMS.labels(state)
     for cache in caches:
         for result in ("hit", "miss"):
             CACHE_LOOKUPS.labels(cache, result)
@@ -79,6 +90,14 @@ def count_outcomes(results: Sequence[AttemptResult]) -> None:
         ATTEMPTS.labels(channel, outcome).inc(count)
     for result in results:
         SEND_SECONDS.labels(result.channel).observe((result.finished_at - result.started_at).total_seconds())
+
+
+def count_digests(closed: Sequence[ClosedDigest]) -> None:
+    """Count closed digests and their items."""
+    for digest in closed:
+        DIGESTS.labels((DigestState.EMPTY if digest.notification_id is None else DigestState.CLOSED).value).inc()
+    for state, count in Tally(item.state for digest in closed for item in digest.items).items():
+        DIGEST_ITEMS.labels(state.value).inc(count)
 
 
 def register_gauge(gauge: Gauge, read_value: Callable[[], float]) -> None:

@@ -10,14 +10,16 @@ from typing import TypeVar
 
 from tidings.channels.plugin import ChannelPlugin, HasUserData
 from tidings.model.contact_point import ContactPoint
+from tidings.model.digest import Digest, DigestItem
 from tidings.model.inbox import InboxCounts, InboxItem
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.receipt import Receipt
 from tidings.model.subscription import PushSubscription
 from tidings.model.suppression import Suppression
 from tidings.model.topic import MAX_TOPICS_PER_USER, TopicSubscription
 from tidings.model.trace import DeliveryTrace, SkipTrace
-from tidings.model.user import Preference, User
+from tidings.model.user import User
 from tidings.model.waiting_step import WaitingStep
 from tidings.ports.pack import Pack
 from tidings.ports.personal_data import KeyedCall, LimitCounter
@@ -99,6 +101,22 @@ async def iter_skips(store: Store, user_id: str) -> AsyncIterator[tuple[SkipTrac
 
     async for pair in _with_notifications(store, load_page):
         yield pair
+
+
+async def iter_digests(store: Store, user_id: str) -> AsyncIterator[tuple[Digest, Sequence[DigestItem]]]:
+    """Yield each digest of a user with its items, newest first."""
+    before: str | None = None
+    while True:
+        async with store.read_snapshot() as tx:
+            digests = await store.digests.list_page(tx, before=before, limit=PAGE_SIZE, user_id=user_id)
+            items: dict[str, list[DigestItem]] = {digest.id: [] for digest in digests}
+            for item in await store.digests.list_items(tx, items):
+                items[item.digest_id].append(item)
+        for digest in digests:
+            yield digest, items[digest.id]
+        if len(digests) < PAGE_SIZE:
+            return
+        before = digests[-1].id
 
 
 async def iter_inbox_items(store: Store, user_id: str) -> AsyncIterator[InboxItem]:

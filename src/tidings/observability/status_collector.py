@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from tidings.model.alert import Alert, AlertName
 from tidings.observability.system_status import (
     MAX_DEAD_LETTERS_COUNTED,
+    MAX_OPEN_DIGESTS_COUNTED,
     PROCESS_KINDS,
     WORKER_KINDS,
     QueueStatus,
@@ -28,6 +29,7 @@ class SystemStatusCollector(Collector):
         processes: Sequence[Process] | None = None,
         dead_letters: int | None = None,
         alerts: Sequence[Alert] = (),
+        open_digests: int | None = None,
         *,
         is_queue_up: bool = False,
     ) -> None:
@@ -36,6 +38,7 @@ class SystemStatusCollector(Collector):
         self._processes = processes
         self._dead_letters = dead_letters
         self._alerts = alerts
+        self._open_digests = open_digests
         self._is_queue_up = is_queue_up
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -52,6 +55,9 @@ class SystemStatusCollector(Collector):
         if self._dead_letters is not None:
             help_text = f"Dead letters, counted up to {MAX_DEAD_LETTERS_COUNTED}"
             yield GaugeMetricFamily("tidings_dead_letters", help_text, value=self._dead_letters)
+        if self._open_digests is not None:
+            help_text = f"Digests that collect, counted up to {MAX_OPEN_DIGESTS_COUNTED}"
+            yield GaugeMetricFamily("tidings_digests_open", help_text, value=self._open_digests)
 
 
 def _alert_gauge(alerts: Sequence[Alert]) -> GaugeMetricFamily:

@@ -23,6 +23,8 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=30)
 STUCK_AFTER = 30.0
 #: maximum number of dead letters counted: enough to see whether they exist and increase
 MAX_DEAD_LETTERS_COUNTED = 1_000
+#: open digests are counted up to this many
+MAX_OPEN_DIGESTS_COUNTED = 10_000
 #: kinds of processes with a heartbeat
 PROCESS_KINDS = ("serve", "api", "worker")
 #: those that send
@@ -121,3 +123,13 @@ async def _count_dead_letters(store: Store) -> int:
 
 def _age(since: datetime | None, now: datetime) -> float:
     return 0.0 if since is None else max(0.0, (now - since).total_seconds())
+
+
+async def count_open_digests(store: Store) -> int:
+    """Count open digests, up to `MAX_OPEN_DIGESTS_COUNTED`. Raises BackendError."""
+    return await query_with_timeout(_count_open_digests(store))
+
+
+async def _count_open_digests(store: Store) -> int:
+    async with store.read_snapshot() as tx:
+        return await store.digests.count_open(tx, limit=MAX_OPEN_DIGESTS_COUNTED)

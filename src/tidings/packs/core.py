@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from sqlalchemy import Select, exists, select, tuple_
 
 from tidings.model.delivery import DeliveryState
+from tidings.model.preference import ANY
 from tidings.model.priority import Priority
 from tidings.model.template import DIGEST_CODE, Category, Template, TemplateText
 from tidings.packs import core_audiences
@@ -30,11 +31,12 @@ def _select_city(arguments: Mapping[str, object]) -> Select[str]:
 def _select_opted_in(arguments: Mapping[str, object]) -> Select[str]:
     # opted in on any channel, but selected once, by the row of the first channel: DISTINCT would sort the rest per page
     first, other = preferences, preferences.alias()
-    opted_in = (first.c.category == arguments["category"], first.c.enabled.is_(True))
+    opted_in = (first.c.category == arguments["category"], first.c.enabled.is_(True), first.c.subject == ANY)
     earlier = exists().where(
         other.c.user_id == first.c.user_id,
         other.c.category == first.c.category,
         other.c.enabled.is_(True),
+        other.c.subject == ANY,
         other.c.channel < first.c.channel,
     )
     return select(first.c.user_id).where(*opted_in, ~earlier)

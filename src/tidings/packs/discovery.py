@@ -11,6 +11,7 @@ from tidings.config.settings import SettingSource
 from tidings.errors import ConfigError
 from tidings.flow.catalog import Catalog
 from tidings.model.channel import ChannelTraits
+from tidings.model.preference import Preference
 from tidings.model.template import Template
 from tidings.model.trigger import EXPRESSION_MARK, Trigger
 from tidings.ports.pack import Pack
@@ -47,15 +48,23 @@ def load_catalog(
     channels: Sequence[str] = (),
     traits: Mapping[str, ChannelTraits] = MappingProxyType({}),
     triggers: Sequence[Trigger] = (),
+    preference_defaults: Sequence[Preference] = (),
 ) -> Catalog:
     """Return the catalog of the packs. Raises ConfigError naming the fault.
 
     packs: None = the installed ones. channels: the configured channels. traits: of the installed channels. triggers:
-    those of the operator.
+    those of the operator. preference_defaults: the entries of the installation.
     """
     found = load_packs() if packs is None else packs
     known = tuple(dict.fromkeys((*KNOWN_CHANNELS, *traits)))
-    return Catalog.from_packs(found, channels=channels, known_channels=known, traits=traits, triggers=triggers)
+    return Catalog.from_packs(
+        found,
+        channels=channels,
+        known_channels=known,
+        traits=traits,
+        triggers=triggers,
+        preference_defaults=preference_defaults,
+    )
 
 
 def collect_migrations(packs: Sequence[Pack], plugins: Mapping[str, "ChannelPlugin"]) -> list[MigrationSet]:

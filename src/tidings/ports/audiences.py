@@ -61,13 +61,28 @@ class Audiences(Protocol):
     """Pages, members and sizes of audiences."""
 
     async def page(
-        self, tx: Transaction, audience: Audience, *, category: str, after: str | None, limit: int
+        self,
+        tx: Transaction,
+        audience: Audience,
+        *,
+        category: str,
+        after: str | None,
+        limit: int,
+        subject: str | None = None,
     ) -> Sequence[Recipient]:
-        """Return the next users of an audience in id order, with preferences for the category and with targets."""
+        """Return the next users of an audience in id order, with targets.
+
+        Each has the preferences that may apply to a notification of the category on the subject.
+        """
         ...
 
-    async def load_recipients(self, tx: Transaction, pairs: Sequence[tuple[str, str]]) -> Sequence[Recipient | None]:
-        """Return the recipient of each (user id, category), in order, by one statement; None for an unknown user."""
+    async def load_recipients(
+        self, tx: Transaction, requests: Sequence[tuple[str, str, str | None]]
+    ) -> Sequence[Recipient | None]:
+        """Return the recipient of each (user id, category, subject), in order, by one statement.
+
+        None for an unknown user.
+        """
         ...
 
     async def filter_members(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:

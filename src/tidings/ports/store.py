@@ -19,7 +19,7 @@ from tidings.model.subject import PriorDelivery, SubjectNotification, Supersessi
 from tidings.model.subscription import PushSubscription, SubscriptionState, TargetChange
 from tidings.model.task import Task
 from tidings.model.trace import DeliveryTrace, SkipTrace
-from tidings.model.user import ContactAddress, Preference, User
+from tidings.model.user import User
 from tidings.ports.alerts import Alerts
 from tidings.ports.audiences import Audiences, SavedAudiences, Topics
 from tidings.ports.contact_health import ContactHealthStore
@@ -32,6 +32,7 @@ from tidings.ports.quotas import Quotas
 from tidings.ports.status_events import StatusEvents
 from tidings.ports.steps import Steps
 from tidings.ports.transaction import Transaction as Transaction  # part of this protocol
+from tidings.ports.users import Users
 from tidings.ports.vapid_keys import VapidKeys
 
 _T = TypeVar("_T")
@@ -247,45 +248,6 @@ class Outbox(Protocol):
     async def count_delayed(self, tx: Transaction, now: datetime, *, limit: int) -> dict[Lane, int]:
         """Return how many tasks per lane are due later. At most `limit` rows are examined."""
         ...
-
-
-class Users(Protocol):
-    async def upsert(self, tx: Transaction, people: Sequence[User], now: datetime) -> Sequence[bool]:
-        """Insert or replace users. Returns, in order, whether each is new. Of concurrent calls, one inserts a user."""
-        ...
-
-    async def get(self, tx: Transaction, user_id: str, *, lock: bool = False) -> User | None:
-        """Return a user. lock: keep the user from being erased until the transaction ends (see `missing_ids`)."""
-        ...
-
-    async def page(self, tx: Transaction, *, after: str | None, limit: int) -> Sequence[User]: ...
-    async def erase(self, tx: Transaction, user_id: str) -> bool:
-        """Delete a user and all stored data of the user. Returns False if the user is unknown."""
-        ...
-
-    async def lock_for_erasure(self, tx: Transaction, user_id: str) -> bool:
-        """Wait for the transactions that hold the user, and keep others from it. Returns False for an unknown user.
-
-        Call it before any row that refers to the user is deleted. Then an erasure and a transaction that stores
-        something about the user cannot deadlock: both lock the user first.
-        """
-        ...
-
-    async def missing_ids(self, tx: Transaction, user_ids: Sequence[str], *, lock: bool = False) -> Sequence[str]:
-        """Return the ids that belong to no user, in the order given.
-
-        lock: keep the others from being erased until the transaction ends; required before rows refer to them.
-        """
-        ...
-
-    async def find_by_address(
-        self, tx: Transaction, addresses: Collection[ContactAddress]
-    ) -> Mapping[ContactAddress, tuple[str, int]]:
-        """Return, for each address in use, the first user's id and the number of users with that address."""
-        ...
-
-    async def get_preferences(self, tx: Transaction, user_id: str) -> Sequence[Preference]: ...
-    async def set_preferences(self, tx: Transaction, user_id: str, choices: Sequence[Preference]) -> None: ...
 
 
 class RegistrationResult(StrEnum):

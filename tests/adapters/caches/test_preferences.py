@@ -9,7 +9,8 @@ from tests.support.server import eventually
 
 from tidings.caches.memory_cache import MemoryCache
 from tidings.caches.redis_cache import RedisCache
-from tidings.model.user import Preference, User
+from tidings.model.preference import Preference
+from tidings.model.user import User
 from tidings.ports.cache import Cache
 from tidings.preferences import CACHE_TTL, MAX_CACHEABLE_READ_SECONDS, PreferenceService
 from tidings.redis_client import RedisClient

@@ -4,7 +4,8 @@ import asyncio
 
 from tests.support.asgi_client import Client
 
-from tidings.model.user import Preference, User
+from tidings.model.preference import Preference
+from tidings.model.user import User
 from tidings.observability.personal_data import erase_user
 
 

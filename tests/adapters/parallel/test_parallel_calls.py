@@ -17,7 +17,8 @@ from tests.support.asgi_client import Client, Reply
 from tidings.api.http.problem_details import http_status
 from tidings.errors import MissingReference, TransactionConflict
 from tidings.model.inbox import InboxItem
-from tidings.model.user import Preference, User
+from tidings.model.preference import Preference
+from tidings.model.user import User
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.testing.contracts.inbox_contract import make_item

@@ -77,7 +77,9 @@ class Case:
 
 
 def page(of: Audience, after: str | None) -> Work:
-    return lambda store, tx: store.audiences.page(tx, of, category="NEWS-1", after=after, limit=1000)
+    return lambda store, tx: store.audiences.page(
+        tx, of, category="NEWS-1", subject="event:7/message:1", after=after, limit=1000
+    )
 
 
 def among(of: Audience) -> Work:
@@ -197,12 +199,34 @@ AUDIENCES = [
     ),
     Case(
         "people by name",
-        lambda store, tx: store.audiences.load_recipients(tx, [("user-000001", "NEWS-1"), ("user-000007", "NEWS-2")]),
+        lambda store, tx: store.audiences.load_recipients(
+            tx, [("user-000001", "NEWS-1", "event:7"), ("user-000007", "NEWS-2", None)]
+        ),
         "sqlite_autoindex_users_1 (id=?)",
     ),
 ]
 SENDING = [
     Case("devices of a page", page(HOLDERS, LATE), "ix_contact_points_user (user_id=? AND state=?)", sorts=1),
+    Case(
+        "preferences of a page",
+        page(HOLDERS, LATE),
+        "preferences USING PRIMARY KEY (user_id=? AND category=?)",
+        sorts=1,
+        postgresql="preferences_pkey",
+    ),
+    Case(
+        "preferences of named users",
+        lambda store, tx: store.audiences.load_recipients(tx, [("user-000001", "NEWS-1", "event:7")]),
+        "preferences USING PRIMARY KEY (user_id=? AND category=?)",
+        postgresql="preferences_pkey",
+    ),
+    Case(
+        "claim: preferences",
+        claim,
+        "preferences USING PRIMARY KEY (user_id=? AND category=? AND channel=?)",
+        sorts=1,
+        postgresql="preferences_pkey",
+    ),
     Case("claim: the update", claim, "ix_deliveries_batch (batch_id=?)", sorts=1),
     Case("claim: what is needed to send", claim, "sqlite_autoindex_deliveries_1 (id=?)", sorts=1),
     # PostgreSQL may also read all leased deliveries, which are few, and match the outcomes against them

@@ -17,10 +17,11 @@ from tidings.errors import BackendError
 from tidings.flow.catalog import Catalog
 from tidings.model.ids import new_id
 from tidings.model.notification import NotificationState
+from tidings.model.preference import Preference
 from tidings.model.priority import Priority
 from tidings.model.task import Task
 from tidings.model.template import Category, Template, TemplateText
-from tidings.model.user import Preference, User
+from tidings.model.user import User
 from tidings.packs import core
 from tidings.ports.pack import Pack
 from tidings.ports.queue import Queue

@@ -11,8 +11,9 @@ from tidings.model.audience import users
 from tidings.model.delivery import SkipReason, SkipRecord
 from tidings.model.ids import new_id
 from tidings.model.outcome import Accepted
+from tidings.model.preference import Preference
 from tidings.model.subscription import VapidKey
-from tidings.model.user import Preference, User
+from tidings.model.user import User
 from tidings.packs.events import repository as events
 from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.engine.sqlite import create_engines

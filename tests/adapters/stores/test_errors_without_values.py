@@ -10,7 +10,8 @@ import structlog
 from sqlalchemy import Integer, Text, bindparam, column, insert, select, text
 
 from tidings.errors import MissingReference
-from tidings.model.user import Preference, User
+from tidings.model.preference import Preference
+from tidings.model.user import User
 from tidings.observability.logging import configure
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of

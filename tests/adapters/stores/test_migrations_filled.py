@@ -22,6 +22,7 @@ from tidings.stores.schema.tables import (
     idempotency_keys,
     metadata,
     notifications,
+    preferences,
     skips,
     user_limits,
     users,
@@ -36,6 +37,7 @@ NEW_COLUMNS = {
     "users": {"country", "latitude", "longitude"},
     "attempts": {"provider", "message_id", "parts"},
     "deliveries": {"crashes", "detail", "held_by"},
+    "preferences": {"subject", "condition"},
     "notifications": {
         "subject",
         "subject_version",
@@ -94,6 +96,7 @@ async def test_rows_survive_an_upgrade_and_a_downgrade(filled: AsyncConnection) 
     before = await _rows(filled)
     assert {name: len(rows) for name, rows in before.items() if rows} == {
         "users": 1,
+        "preferences": 2,
         "push_subscriptions": 1,
         "notifications": 2,
         "deliveries": 2,
@@ -116,6 +119,29 @@ async def test_rows_survive_an_upgrade_and_a_downgrade(filled: AsyncConnection) 
     assert await _rows(filled) == before
 
 
+async def test_a_downgrade_keeps_only_the_preferences_that_the_previous_version_can_read(
+    filled: AsyncConnection,
+) -> None:
+    await filled.run_sync(migrate.upgrade)
+    condition = {"variable": "amount", "operator": "gt", "value": 5}
+    new: list[dict[str, object]] = [
+        {"subject": "event:9"},
+        {"channel": ""},
+        {"category": ""},
+        {"category": "PRICES", "enabled": True, "condition": condition},
+    ]
+    entries = [{"subject": "", "condition": None} | _preference("email", False) | one for one in new]
+    await filled.execute(insert(preferences), entries)
+    await filled.commit()
+    assert (await filled.scalars(select(preferences.c.condition).where(preferences.c.category == "PRICES"))).all() == [
+        condition
+    ]
+    await filled.rollback()
+    await filled.run_sync(migrate.downgrade, "0019")
+    kept = select(preferences.c.category, preferences.c.channel, preferences.c.enabled).order_by(preferences.c.channel)
+    assert (await filled.execute(kept)).all() == [("NEWS", "email", True), ("NEWS", "webpush", False)]
+
+
 async def test_an_upgrade_leaves_no_partial_state_for_writers(filled: AsyncConnection) -> None:
     await filled.run_sync(migrate.upgrade)
     async with filled.begin():
@@ -131,6 +157,7 @@ async def _fill(connection: AsyncConnection) -> None:
     event = {"id": NEW, "title": "Jazz", "description": "", "start_date": NOW, "status": "ACTIVE", "version": 1}
     created_at = {"created_at": NOW, "updated_at": NOW}
     await connection.execute(insert(users), [user_id | created_at])
+    await connection.execute(insert(preferences), [_preference("email", True), _preference("webpush", False)])
     await connection.execute(insert(push_subscriptions), [_device()])
     await connection.execute(insert(events), [event | created_at])
     await connection.execute(insert(notifications), [_notification(one) for one in (OLD, NEW)])
@@ -151,9 +178,14 @@ async def _rows(connection: AsyncConnection) -> dict[str, Sequence[Row[Any]]]:
         if table.name in NEW_TABLES:
             continue
         columns = [column for column in table.c if column.name not in NEW_COLUMNS.get(table.name, ())]
-        found[table.name] = (await connection.execute(select(*columns).order_by(*table.primary_key.columns))).all()
+        key = [column for column in columns if column.primary_key]
+        found[table.name] = (await connection.execute(select(*columns).order_by(*key))).all()
     await connection.rollback()
     return found
+
+
+def _preference(channel: str, enabled: bool) -> dict[str, object]:
+    return {"user_id": "ana", "category": "NEWS", "channel": channel, "enabled": enabled}
 
 
 def _device() -> dict[str, object]:

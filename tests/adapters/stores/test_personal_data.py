@@ -81,7 +81,7 @@ def personal_tables() -> dict[str, Table]:
 def rows_of(user_id: str) -> dict[str, dict[str, object]]:
     """Return one row per table about a user; each contains a unique value that starts with `mark-`."""
     notification, delivery, event = new_id(NOW), new_id(NOW), new_id(NOW)
-    waiting, device = new_id(NOW), new_id(NOW)
+    waiting, device, digest = new_id(NOW), new_id(NOW), new_id(NOW)
     keys = msgspec.msgpack.encode((f"https://push.example/{user_id}", bytes(65), bytes(16)))
     times = {"created_at": NOW, "updated_at": NOW}
     common_fields = {
@@ -247,6 +247,27 @@ def rows_of(user_id: str) -> dict[str, dict[str, object]]:
             "authorized_until": NOW,
             "expires_at": NOW + timedelta(seconds=57),
         },
+        "digests": {
+            "id": digest,
+            "user_id": user_id,
+            "template_code": "MESSAGE",
+            "category": "MESSAGE",
+            "rule_id": "rule",
+            "key": "mark-digests",
+            "opened_at": NOW,
+            "closes_at": NOW,
+            "state": "closed",
+            "item_count": 1,
+            "sent_count": 0,
+            "closed_at": NOW,
+        },
+        "digest_items": {
+            "notification_id": notification,
+            "user_id": user_id,
+            "digest_id": digest,
+            "accepted_at": NOW + timedelta(seconds=58),
+            "state": "digested",
+        },
     }
 
 
@@ -296,6 +317,7 @@ async def test_an_export_shows_a_row_of_each_table(call: Client) -> None:
     marks = {name: f"mark-{name}" for name in rows if name not in {"tickets", "events", "inbox_counters"}} | {
         "stream_settings": "mark-settings",
         "websocket_tickets": "2026-11-22T12:00:57Z",
+        "digest_items": "2026-11-22T12:00:58Z",
         "inbox_counters": '"inboxCounts":{"unseen":41,"unread":42,"version":43}',
         "tickets": f'{{"eventId":"{rows["tickets"]["event_id"]}","status":"active"',
     }

@@ -95,6 +95,13 @@ REFUSED = _delivery(DeliveryState.REFUSED, ("bad key", 403))
 EXPIRED = _delivery(DeliveryState.EXPIRED)
 
 
+def test_a_held_delivery_says_by_which_rule_until_when_and_with_which_inputs() -> None:
+    held = replace(WAITS, held_by="quiet_hours", detail={"zone": "Europe/Berlin", "start": "22:00"})
+    assert explain(_facts(held)).sentences[1] == (
+        "Firefox at p: held by quiet_hours until 2026-11-22 12:00:08.0 UTC (zone: Europe/Berlin, start: 22:00)."
+    )
+
+
 @pytest.mark.parametrize(
     ("facts", "verdict"),
     [

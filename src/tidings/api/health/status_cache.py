@@ -9,7 +9,12 @@ import structlog
 from tidings.container import AppContainer
 from tidings.errors import BackendError
 from tidings.observability.status_collector import SystemStatusCollector
-from tidings.observability.system_status import count_dead_letters, list_live_processes, load_queue_status
+from tidings.observability.system_status import (
+    count_dead_letters,
+    count_open_digests,
+    list_live_processes,
+    load_queue_status,
+)
 from tidings.ports.queue import Queue
 
 log = structlog.get_logger(__name__)
@@ -38,16 +43,19 @@ class SystemStatusCache:
 
     async def _load(self) -> SystemStatusCollector:
         store, clock, queue = self._runtime.store, self._runtime.clock, self._runtime.queue
-        responds, queue_status, processes, dead_letters = await asyncio.gather(
+        responds, queue_status, processes, dead_letters, open_digests = await asyncio.gather(
             _result_or_none(_ping(queue)),
             _result_or_none(load_queue_status(store, queue, clock)),
             _result_or_none(list_live_processes(store, clock)),
             _result_or_none(count_dead_letters(store)),
+            _result_or_none(count_open_digests(store)),
         )
         # a queue that answers the ping may still fail to report its lanes
         is_queue_up = bool(responds) and (queue_status is None or queue_status.unavailable_reason is None)
         alerts = self._runtime.alerts.list_active()
-        return SystemStatusCollector(queue_status, processes, dead_letters, alerts, is_queue_up=is_queue_up)
+        return SystemStatusCollector(
+            queue_status, processes, dead_letters, alerts, open_digests, is_queue_up=is_queue_up
+        )
 
 
 async def _ping(queue: Queue) -> bool:

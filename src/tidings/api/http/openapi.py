@@ -24,6 +24,7 @@ _LAST_TAGS = (
     "templates",
     "audiences",
     "explain",
+    "digests",
     "channels",
     "providers",
     "suppressions",

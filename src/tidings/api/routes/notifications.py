@@ -4,7 +4,8 @@ import base64
 import binascii
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated, Literal, NamedTuple
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import JsonValue
@@ -16,6 +17,7 @@ from tidings.api.context import RouteContext
 from tidings.api.http.openapi import describe_body
 from tidings.api.http.raw_route import RawRoute
 from tidings.api.routes.inbox import MAX_FEED_PAGE, load_feed
+from tidings.api.schemas.digests import CollectedResponse, list_collected_responses
 from tidings.api.schemas.inbox import InboxPageResponse
 from tidings.api.schemas.notifications import (
     AcceptedResponse,
@@ -45,8 +47,34 @@ from tidings.schemas.response_models import LOCATION_HEADER, ResponseModel, pagi
 Limit = Annotated[int, Query(ge=1, le=500)]
 #: an id, with a user token a position in the feed
 ListCursor = Annotated[str | None, Query(max_length=36, description="`nextCursor` of the previous page")]
-TraceCursor = Annotated[str | None, Query(max_length=200)]
+TraceCursor = Annotated[str | None, Query(max_length=1_200)]
 UserFilter = Annotated[str | None, Query(alias="userId")]
+
+
+class DryRunDecisionResponse(ResponseModel):
+    """What would happen on one channel of one user."""
+
+    #: null: all channels that the digest collects
+    channel: str | None
+    #: send, hold, digest or skip
+    decision: str
+    #: when it is sent or released, or the digest closes; null: never
+    at: datetime | None
+    #: the rule that holds or skips it, or what permits the category
+    rule: str | None
+    #: of a skip
+    reason: str | None
+    #: the inputs of the rule
+    inputs: dict[str, JsonValue]
+    #: number of contact points that would receive it
+    contact_points: int
+
+
+class DryRunRecipientResponse(ResponseModel):
+    """What would happen to one user."""
+
+    user_id: str
+    channels: list[DryRunDecisionResponse]
 
 
 class DryRunResponse(ResponseModel):
@@ -60,8 +88,14 @@ class DryRunResponse(ResponseModel):
     by_channel: dict[str, int]
     #: recipients without a delivery, per reason
     skipped: dict[str, int]
+    #: recipients for whom a digest would collect it
+    collected: int
     #: some of the users' ids
     sample: list[str]
+    #: the time for which it was planned: now, or when the notification is due
+    planned_at: datetime
+    #: the first 100 recipients
+    decisions: list[DryRunRecipientResponse]
     #: channel → what the message looks like in English: its text, size and encoding
     previews: dict[str, dict[str, JsonValue]]
 
@@ -96,6 +130,8 @@ class TraceResponse(ResponseModel):
     skips: list[SkipResponse]
     #: the later steps of the users on this page
     steps: list[StepResponse]
+    #: recipients for whom a digest collected it
+    collected: list[CollectedResponse]
     next_cursor: str | None
 
 
@@ -235,29 +271,36 @@ def _add_tracing(routes: APIRouter, context: RouteContext) -> None:
         _: str = Depends(context.require_scopes("read")),
     ) -> TraceResponse:
         """Return the deliveries, attempts and skips of a notification, page by page."""
-        after_delivery, after_skip = _decode_cursor(cursor)
+        after = _TraceCursor.decode(cursor)
         async with context.store.read_snapshot() as tx:
             status = NotificationStatusResponse.with_counts(*await get_with_counts(context, tx, notification_id))
             deliveries = await delivery_store.list_with_attempts(
-                tx, notification_id, user_id=user_id, after=after_delivery, limit=limit + 1
+                tx, notification_id, user_id=user_id, after=after.delivery, limit=limit + 1
             )
             skips = await delivery_store.list_skips(
-                tx, notification_id, user_id=user_id, after=after_skip, limit=limit + 1
+                tx, notification_id, user_id=user_id, after=after.skip, limit=limit + 1
             )
-            has_more = len(deliveries) > limit or len(skips) > limit
-            deliveries, skips = deliveries[:limit], skips[:limit]
+            collected = await context.store.digests.list_of_notification(
+                tx, notification_id, user_id=user_id, after=after.collected_user, limit=limit + 1
+            )
+            has_more = max(len(deliveries), len(skips), len(collected)) > limit
+            deliveries, skips, collected = deliveries[:limit], skips[:limit], collected[:limit]
             on_page = {one.user_id for one in deliveries} | {one.user_id for one in skips}
             steps = await context.store.steps.list_of(
                 tx, notification_id, user_ids=on_page, limit=MAX_STEPS * max(1, len(on_page))
             )
-        last_delivery = deliveries[-1].id if deliveries else after_delivery
-        last_skip = skips[-1].id if skips else after_skip
+        last = _TraceCursor(
+            deliveries[-1].id if deliveries else after.delivery,
+            skips[-1].id if skips else after.skip,
+            collected[-1][0].user_id if collected else after.collected_user,
+        )
         return TraceResponse(
             notification=status,
             deliveries=[DeliveryResponse.model_validate(delivery) for delivery in deliveries],
             skips=[SkipResponse.model_validate(skip) for skip in skips],
             steps=[StepResponse.from_step(step) for step in steps],
-            next_cursor=_encode_cursor(last_delivery, last_skip) if has_more else None,
+            collected=list_collected_responses(collected),
+            next_cursor=last.encode() if has_more else None,
         )
 
 
@@ -323,7 +366,12 @@ def _dry_run_response(estimate: DryRunResult, previews: Mapping[str, Mapping[str
             "examined": estimate.examined,
             "byChannel": dict(estimate.by_channel),
             "skipped": _count_by_reason(estimate.skipped),
+            "collected": estimate.collected,
             "sample": list(estimate.sample),
+            "plannedAt": estimate.planned_at,
+            "decisions": [
+                {"userId": user_id, "channels": decisions} for user_id, decisions in estimate.decisions.items()
+            ],
             "previews": {name: dict(preview) for name, preview in previews.items()},
         }
     )
@@ -333,17 +381,25 @@ def _count_by_reason(counts: Mapping[SkipReason, int]) -> dict[str, int]:
     return {str(reason): number for reason, number in counts.items()}
 
 
-def _encode_cursor(after_delivery: str | None, after_skip: str | None) -> str:
-    return base64.urlsafe_b64encode(f"{after_delivery or ''}~{after_skip or ''}".encode()).decode()
+class _TraceCursor(NamedTuple):
+    """The last delivery, skip and user with a collected item of a page."""
 
+    delivery: str | None = None
+    skip: str | None = None
+    collected_user: str | None = None
 
-def _decode_cursor(cursor: str | None) -> tuple[str | None, str | None]:
-    if cursor is None:
-        return None, None
-    try:
-        delivery, separator, skip = base64.urlsafe_b64decode(cursor).decode().partition("~")
-    except (binascii.Error, ValueError) as error:
-        raise ValidationFailed.for_field("cursor", "must be the nextCursor of the previous page") from error
-    if not separator or any(part and not is_id(part) for part in (delivery, skip)):
-        raise ValidationFailed.for_field("cursor", "must be the nextCursor of the previous page")
-    return delivery or None, skip or None
+    def encode(self) -> str:
+        return base64.urlsafe_b64encode("~".join(part or "" for part in self).encode()).decode()
+
+    @classmethod
+    def decode(cls, cursor: str | None) -> "_TraceCursor":
+        """Return the parts of a cursor. Raises ValidationFailed."""
+        if cursor is None:
+            return cls()
+        try:
+            delivery, skip, user = base64.urlsafe_b64decode(cursor).decode().split("~", 2)
+        except (binascii.Error, ValueError) as error:
+            raise ValidationFailed.for_field("cursor", "must be the nextCursor of the previous page") from error
+        if any(part and not is_id(part) for part in (delivery, skip)):
+            raise ValidationFailed.for_field("cursor", "must be the nextCursor of the previous page")
+        return cls(delivery or None, skip or None, user or None)

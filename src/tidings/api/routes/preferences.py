@@ -1,148 +1,124 @@
-"""Preferences of a user, per category and channel."""
+"""Preferences of a user: which categories, on which channels, about which objects."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from fastapi import APIRouter, Depends
-from pydantic import Field
+from fastapi import APIRouter, Depends, Header, Response
 
 from tidings.api.context import RouteContext
-from tidings.api.http.lookups import get_user_or_404, user_not_found
-from tidings.errors import FieldError, ValidationFailed
-from tidings.flow.catalog import Catalog
-from tidings.model.consent import ConsentGranted, check_consent
-from tidings.model.user import Preference
+from tidings.api.http.lookups import user_not_found
+from tidings.api.schemas.preferences import (
+    PreferencesBody,
+    PreferencesPatch,
+    PreferencesResponse,
+    build_overview,
+    validate_changes,
+    validate_preferences,
+)
+from tidings.model.preference import Preference
 from tidings.ports.rate_limits import READ_RATE, RateLimit
-from tidings.schemas.json_body import RequestModel
+from tidings.preferences import compute_version
 from tidings.schemas.json_route import JsonRoute
-from tidings.schemas.response_models import ResponseModel
 
 #: per user; a page that saves each click stays far below
 _CHANGE_RATE = RateLimit(120, 60)
-
-
-class PreferenceBody(RequestModel):
-    """One preference."""
-
-    category: str
-    channel: str
-    enabled: bool
-
-
-class PreferencesBody(RequestModel):
-    """The preferences to change. Others are kept."""
-
-    preferences: list[PreferenceBody] = Field(min_length=1, max_length=1000)
-
-
-class PreferenceResponse(ResponseModel):
-    """One stored preference."""
-
-    category: str
-    channel: str
-    enabled: bool
-
-
-class CategoryResponse(ResponseModel):
-    """One category, and whether the user receives it on each channel."""
-
-    code: str
-    title: str
-    mandatory: bool
-    opt_in: bool
-    channels: dict[str, bool]
-
-
-class PreferencesResponse(ResponseModel):
-    """All categories."""
-
-    categories: list[CategoryResponse]
-
-
-def build_overview(catalog: Catalog, preferences: Sequence[Preference]) -> PreferencesResponse:
-    """Return a user's effective preferences: mandatory, else their own preference, else the category's default."""
-    choices = {(preference.category, preference.channel): preference.enabled for preference in preferences}
-    return PreferencesResponse(
-        categories=[
-            CategoryResponse(
-                code=category.code,
-                title=category.title,
-                mandatory=category.mandatory,
-                opt_in=category.opt_in,
-                channels={
-                    channel: isinstance(check_consent(choices.get((category.code, channel)), category), ConsentGranted)
-                    for channel in catalog.channels
-                },
-            )
-            for category in catalog.categories.values()
-        ]
-    )
-
-
-def validate_preferences(catalog: Catalog, body: PreferencesBody) -> list[Preference]:
-    """Return the preferences of a request; the last one per category and channel counts.
-
-    Raises ValidationFailed for an unknown category or channel, or a mandatory category turned off.
-    """
-    errors: list[FieldError] = []
-    for number, choice in enumerate(body.preferences):
-        path = f"preferences[{number}]"
-        category = catalog.categories.get(choice.category)
-        if category is None:
-            known = ", ".join(sorted(catalog.categories))
-            errors.append(FieldError(f"{path}.category", f"is not a category; known are: {known}"))
-        elif category.mandatory and not choice.enabled:
-            errors.append(FieldError(f"{path}.enabled", f"{category.code} is mandatory and cannot be turned off"))
-        if choice.channel not in catalog.known_channels:
-            known = ", ".join(catalog.known_channels)
-            errors.append(FieldError(f"{path}.channel", f"is not a channel; known are: {known}"))
-    if errors:
-        raise ValidationFailed.from_errors(errors)
-    last = {(choice.category, choice.channel): choice.enabled for choice in body.preferences}
-    return [Preference(category, channel, enabled) for (category, channel), enabled in last.items()]
+IfMatch = Annotated[str | None, Header(max_length=200, description="`ETag` of the preferences that are changed")]
 
 
 def router(context: RouteContext) -> APIRouter:
     """Return the preference routes. `me` comes first, so that it does not match as a user id."""
     routes = APIRouter(tags=["preferences"], route_class=JsonRoute)
-    catalog = context.runtime.catalog
+    _add_own(routes, context)
+    _add_by_id(routes, context)
+    return routes
+
+
+def _add_own(routes: APIRouter, context: RouteContext) -> None:
     require_user = context.authenticator.require_user()
-
-    async def load(user_id: str) -> PreferencesResponse:
-        preferences = await context.runtime.preferences.get(user_id)
-        if preferences is None:
-            raise user_not_found(user_id)
-        return build_overview(catalog, preferences)
-
-    async def save(user_id: str, body: PreferencesBody) -> PreferencesResponse:
-        choices = validate_preferences(catalog, body)
-        async with context.runtime.preferences.edit(user_id) as tx:
-            await get_user_or_404(context.store, tx, user_id, lock=True)
-            await context.store.users.set_preferences(tx, user_id, choices)
-            return build_overview(catalog, await context.store.users.get_preferences(tx, user_id))
-
     read_limit = Depends(context.rate_limited("read", READ_RATE, require_user))
     change_limit = Depends(context.rate_limited("preferences-change", _CHANGE_RATE, require_user))
 
     @routes.get("/users/me/preferences", dependencies=[read_limit])
-    async def my_preferences(user_id: str = Depends(require_user)) -> PreferencesResponse:
-        """Return the calling user's effective preferences."""
-        return await load(user_id)
+    async def my_preferences(response: Response, user_id: str = Depends(require_user)) -> PreferencesResponse:
+        """Return the calling user's effective preferences and entries."""
+        return await _load(context, response, user_id)
 
     @routes.put("/users/me/preferences", dependencies=[change_limit])
-    async def set_my_preferences(body: PreferencesBody, user_id: str = Depends(require_user)) -> PreferencesResponse:
-        """Change preferences of the calling user."""
-        return await save(user_id, body)
+    async def set_my_preferences(
+        body: PreferencesBody, response: Response, if_match: IfMatch = None, user_id: str = Depends(require_user)
+    ) -> PreferencesResponse:
+        """Replace all entries of the calling user."""
+        return await _replace(context, response, user_id, body, if_match)
 
+    @routes.patch("/users/me/preferences", dependencies=[change_limit])
+    async def change_my_preferences(
+        body: PreferencesPatch, response: Response, if_match: IfMatch = None, user_id: str = Depends(require_user)
+    ) -> PreferencesResponse:
+        """Change some entries of the calling user; the others are kept."""
+        return await _merge(context, response, user_id, body, if_match)
+
+
+def _add_by_id(routes: APIRouter, context: RouteContext) -> None:
     @routes.get("/users/{user_id}/preferences")
-    async def preferences(user_id: str, _: str = Depends(context.require_scopes("read"))) -> PreferencesResponse:
-        """Return a user's effective preferences."""
-        return await load(user_id)
+    async def preferences(
+        user_id: str, response: Response, _: str = Depends(context.require_scopes("read"))
+    ) -> PreferencesResponse:
+        """Return a user's effective preferences and entries."""
+        return await _load(context, response, user_id)
 
     @routes.put("/users/{user_id}/preferences")
     async def set_preferences(
-        user_id: str, body: PreferencesBody, _: str = Depends(context.require_scopes("notify"))
+        user_id: str,
+        body: PreferencesBody,
+        response: Response,
+        if_match: IfMatch = None,
+        _: str = Depends(context.require_scopes("notify")),
     ) -> PreferencesResponse:
-        """Change preferences of a user."""
-        return await save(user_id, body)
+        """Replace all entries of a user."""
+        return await _replace(context, response, user_id, body, if_match)
 
-    return routes
+    @routes.patch("/users/{user_id}/preferences")
+    async def change_preferences(
+        user_id: str,
+        body: PreferencesPatch,
+        response: Response,
+        if_match: IfMatch = None,
+        _: str = Depends(context.require_scopes("notify")),
+    ) -> PreferencesResponse:
+        """Change some entries of a user; the others are kept."""
+        return await _merge(context, response, user_id, body, if_match)
+
+
+async def _load(context: RouteContext, response: Response, user_id: str) -> PreferencesResponse:
+    return _respond(context, response, user_id, await context.runtime.preferences.get(user_id))
+
+
+async def _replace(
+    context: RouteContext, response: Response, user_id: str, body: PreferencesBody, if_match: str | None
+) -> PreferencesResponse:
+    entries = validate_preferences(context.runtime.catalog, body)
+    stored = await context.runtime.preferences.replace(user_id, entries, if_version=_parse_tag(if_match))
+    return _respond(context, response, user_id, stored)
+
+
+async def _merge(
+    context: RouteContext, response: Response, user_id: str, body: PreferencesPatch, if_match: str | None
+) -> PreferencesResponse:
+    changed, removed = validate_changes(context.runtime.catalog, body)
+    stored = await context.runtime.preferences.merge(user_id, changed, removed, if_version=_parse_tag(if_match))
+    return _respond(context, response, user_id, stored)
+
+
+def _respond(
+    context: RouteContext, response: Response, user_id: str, preferences: Sequence[Preference] | None
+) -> PreferencesResponse:
+    """Return the overview, with the version of the entries as its `ETag`. Raises NotFound for an unknown user."""
+    if preferences is None:
+        raise user_not_found(user_id)
+    response.headers["ETag"] = f'"{compute_version(preferences)}"'
+    return build_overview(context.runtime.catalog, preferences)
+
+
+def _parse_tag(if_match: str | None) -> str | None:
+    """Return the version that a caller expects; None = any."""
+    return None if if_match is None or if_match.strip() == "*" else if_match.strip().removeprefix("W/").strip('"')

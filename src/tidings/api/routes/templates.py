@@ -15,6 +15,7 @@ class TemplateResponse(ResponseModel):
     version: int
     category: str
     category_title: str
+    #: on all channels
     mandatory: bool
     priority: str
     locales: list[str]
@@ -54,7 +55,7 @@ def _template_response(catalog: Catalog, template: Template) -> TemplateResponse
         version=template.version,
         category=category.code,
         category_title=category.title,
-        mandatory=category.mandatory,
+        mandatory=category.is_mandatory_everywhere,
         priority=template.priority,
         locales=sorted(template.texts),
         optional=sorted(template.optional),

@@ -12,11 +12,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from tidings.api.context import RouteContext
 from tidings.api.http.lookups import get_user_or_404, user_not_found
 from tidings.api.routes.contact_points import ContactPointResponse, contact_point_response
-from tidings.api.routes.preferences import PreferenceResponse
 from tidings.api.routes.suppressions import ProviderEventResponse, SuppressionResponse
 from tidings.api.routes.topics import TopicResponse
+from tidings.api.schemas.digests import DigestExport
 from tidings.api.schemas.inbox import InboxCountsResponse, InboxItemResponse
 from tidings.api.schemas.notifications import DeliveryResponse, SkipResponse
+from tidings.api.schemas.preferences import PreferenceResponse
 from tidings.api.schemas.steps import StepResponse
 from tidings.channels.plugin import ChannelPlugin
 from tidings.channels.webpush.routes import DeviceResponse, device_response
@@ -149,6 +150,7 @@ class UserExport(ProfileExport):
 
     deliveries: list[DeliveryExport]
     skips: list[SkipExport]
+    digests: list[DigestExport]
     #: the items of the feed, those that are not shown any more included
     inbox: list[InboxItemResponse]
     #: the later steps of notifications
@@ -247,6 +249,11 @@ async def _stream_export(
     async for skip, notification in personal_data.iter_skips(store, user_id):
         yield separator + _encode_export_item(SkipResponse.model_validate(skip), notification)
         separator = b","
+    yield b'],"digests":['
+    separator = b""
+    async for digest, items in personal_data.iter_digests(store, user_id):
+        yield separator + msgspec.json.encode(DigestExport.from_digest_and_items(digest, items).json_object())
+        separator = b","
     yield b'],"inbox":['
     separator = b""
     async for item in personal_data.iter_inbox_items(store, user_id):
@@ -263,7 +270,7 @@ async def _stream_export(
 def _profile_export(profile: personal_data.Profile, plugins: Mapping[str, ChannelPlugin]) -> ProfileExport:
     return ProfileExport(
         **UserResponse.model_validate(profile.user).model_dump(),
-        preferences=[PreferenceResponse.model_validate(preference) for preference in profile.preferences],
+        preferences=[PreferenceResponse.from_preference(entry) for entry in profile.preferences],
         devices=[device_response(device) for device in profile.devices],
         contact_points=[contact_point_response(point, plugins) for point in profile.contact_points],
         limits=[LimitExport.model_validate(limit) for limit in profile.limits],

@@ -118,8 +118,10 @@ class DeliveryResponse(ResponseModel):
     state: str
     rule: str
     why: str | None
-    #: the inputs of the decision, if it was skipped just before sending
+    #: the inputs of the decision, if a rule holds it, or it was skipped just before sending
     detail: dict[str, JsonValue]
+    #: the rule that holds it until `dueAt`, such as quiet_hours
+    held_by: str | None
     due_at: datetime
     created_at: datetime
     updated_at: datetime

@@ -136,7 +136,7 @@ class EmailComposer:
 
     def _build_unsubscribe_url(self, context: ComposeContext) -> str | None:
         """Return the user's one-click link, None for a mandatory category."""
-        if context.category.mandatory:
+        if context.category.is_mandatory("email"):
             return None
         token = sign_unsubscription(self._secret_key, Unsubscription(context.user_id, context.category.code))
         return f"{self._public_url}{UNSUBSCRIBE_PATH}{token}"

@@ -95,7 +95,7 @@ class MailLayout:
             content.fields.get("mjml", ""),
             content.fields.get("text", ""),
             category.title,
-            category.mandatory,
+            category.is_mandatory("email"),
         )
 
     def _render(

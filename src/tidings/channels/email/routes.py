@@ -9,8 +9,8 @@ from tidings.channels.email.composer import UNSUBSCRIBE_PATH
 from tidings.channels.email.settings import EmailSettings
 from tidings.channels.email.unsubscribe import verify_unsubscription
 from tidings.channels.email.unsubscribe_page import render_confirmation, render_done, render_invalid
+from tidings.model.preference import build_opt_out
 from tidings.model.template import Category
-from tidings.model.user import Preference
 from tidings.ports.pack_context import PackContext
 
 _HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex"}
@@ -46,8 +46,9 @@ def create_router(context: PackContext, settings: Callable[[], EmailSettings]) -
         user_id, category = found
         async with context.edit_preferences(user_id) as tx:
             # an erased user receives nothing any more, which is what the link asks for
-            if await context.store.users.get(tx, user_id, lock=True) is not None:
-                await context.store.users.set_preferences(tx, user_id, [Preference(category.code, "email", False)])
+            if await context.store.users.lock_preferences(tx, user_id):
+                entries = await context.store.users.get_preferences(tx, user_id)
+                await context.store.users.set_preferences(tx, user_id, build_opt_out(category.code, "email", entries))
         return HTMLResponse(
             render_done(settings(), category.title, await _read_locale(context, user_id)), _FOUND, _HEADERS
         )

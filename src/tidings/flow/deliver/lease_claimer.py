@@ -146,6 +146,7 @@ class DeliveryRunner:
                 is_in_audience=delivery.user_id not in former_members.get(delivery.notification_id, ()),
                 read_at=read_at,
                 traits=self._catalog.get_traits(delivery.channel),
+                preference_defaults=self._catalog.preference_defaults,
             )
             for delivery in claimed
             # a notification that is not found was deleted after the claim, with its deliveries

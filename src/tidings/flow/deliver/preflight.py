@@ -1,6 +1,6 @@
 """The preflight check: whether a planned delivery may still be sent. Pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -11,6 +11,7 @@ from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import ClaimedDelivery
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.template import Category
 from tidings.ports.pack import PackRule
 
@@ -32,6 +33,8 @@ class DeliveryJob(msgspec.Struct, frozen=True):
     #: when its data was read from the database
     read_at: datetime
     traits: ChannelTraits = DEFAULT_TRAITS
+    #: entries of the installation
+    preference_defaults: Sequence[Preference] = ()
 
 
 def is_stale(delivery: ClaimedDelivery, trusted_since: datetime) -> bool:
@@ -49,16 +52,18 @@ def preflight(
     channels: Collection[str],
     traits: ChannelTraits = DEFAULT_TRAITS,
     senders: Collection[str] = (),
+    preference_defaults: Sequence[Preference] = (),
     pack_rules: Mapping[str, PackRule] = NO_RULES,
 ) -> Skip | Defer | None:
     """Ask the rules of the plan again, with the data of now. Returns what stops this delivery, None if it may be sent.
 
-    channels: those that are configured. traits, senders: of the delivery's channel. pack_rules: name → rule.
+    channels: those that are configured. traits, senders: of the delivery's channel. preference_defaults: of the
+    installation. pack_rules: name → rule.
     """
     candidate = Candidate(
         delivery.user_id,
         delivery.channel,
-        delivery.preference,
+        delivery.preferences,
         has_contact_point=delivery.target is not None and delivery.target.is_usable,
         timezone=delivery.timezone or "UTC",
         user_exists=delivery.locale is not None,
@@ -75,6 +80,7 @@ def preflight(
         now,
         min_lifetime=MIN_LIFETIME,
         get_traits=lambda _channel: traits,
+        preference_defaults=preference_defaults,
         get_senders=lambda _channel: senders,
         pack_rules=pack_rules,
     )

@@ -288,6 +288,7 @@ class DeliverySender:
             channels=self._channels,
             traits=job.traits,
             senders=self._senders.get(delivery.channel, ()),
+            preference_defaults=job.preference_defaults,
             pack_rules=self._pack_rules,
         )
         match decision:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
+from cachetools import LRUCache
 from msgspec import structs
 
 from tidings.errors import ValidationFailed
@@ -24,12 +25,15 @@ from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.digest import ClosedDigest, Digest, DigestItem, DigestItemState, DueDigests
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
+from tidings.model.template import RenderedMessage
 from tidings.ports.clock import Clock
 from tidings.ports.renderer import Renderer
 from tidings.ports.store import Store, Transaction
 
 #: digests closed in one transaction
-DIGESTS_PER_TRANSACTION = 100
+DIGESTS_PER_TRANSACTION = 200
+#: texts of items that are kept
+MAX_RENDERED = 2_000
 
 #: (transaction, notifications, recipient of each notification, now): stores notifications and plans them
 AcceptDigests: TypeAlias = Callable[
@@ -61,6 +65,7 @@ class DigestCloser:
         self._accept = accept
         self._bulk_lock = bulk_lock
         self._on_closed = on_closed
+        self._rendered: LRUCache[tuple[str, int, str, str], RenderedMessage] = LRUCache(MAX_RENDERED)
 
     async def close_due(self) -> int:
         """Close up to `DIGESTS_PER_TRANSACTION` due digests. Returns how many. Raises BackendError."""
@@ -104,8 +109,7 @@ class DigestCloser:
             if skip is None and notification is not None and facts.recipient is not None:
                 if len(kept) < MAX_SHOWN_ITEMS:
                     try:
-                        message = render_item(notification, facts.recipient, self._catalog, self._renderer)
-                        shown.append(RenderedItem(notification, message))
+                        shown.append(RenderedItem(notification, self._render(notification, facts.recipient)))
                     except ValidationFailed as error:
                         skip = Skip(SkipReason.RENDER_FAILED, {"error": error.message})
                 if skip is None:
@@ -117,6 +121,14 @@ class DigestCloser:
         made = build_digest_notification(digest, shown, kept, self._catalog, notification_id=new_id(now), now=now)
         return ClosedDigest(digest.id, made.id, version, items), made
 
+    def _render(self, notification: Notification, recipient: Recipient) -> RenderedMessage:
+        """Return the text of an item. Users with the same locale and zone share that of a broadcast."""
+        version = self._catalog.get_template(notification.template_code).version
+        key = (notification.id, version, recipient.locale, recipient.timezone)
+        if (cached := self._rendered.get(key)) is None:
+            cached = self._rendered[key] = render_item(notification, recipient, self._catalog, self._renderer)
+        return cached
+
     def _check(self, facts: ItemContext, now: datetime) -> Skip | None:
         if facts.notification is None:
             return Skip(SkipReason.EXPIRED)
@@ -126,6 +138,7 @@ class DigestCloser:
             self._catalog.channels,
             now,
             get_traits=self._catalog.get_traits,
+            preference_defaults=self._catalog.preference_defaults,
             pack_rules=self._catalog.rules,
         )
         return check_item(facts, context)
@@ -137,15 +150,17 @@ class DigestCloser:
             one.id: one
             for one in await self._store.notifications.get_many(tx, {item.notification_id for item in items})
         }
-        pairs = [(digest.key.user_id, digest.category) for digest in due.digests]
-        recipients = dict(zip(pairs, await self._store.audiences.load_recipients(tx, pairs), strict=True))
+        requests = [
+            _build_request(item, digest, notifications) for digest in due.digests for item in due.items[digest.id]
+        ]
+        recipients = dict(zip(requests, await self._store.audiences.load_recipients(tx, requests), strict=True))
         former = await self._find_former_members(tx, items, notifications)
         return {
             digest.id: [
                 ItemContext(
                     item,
                     notifications.get(item.notification_id),
-                    recipients[digest.key.user_id, digest.category],
+                    recipients[_build_request(item, digest, notifications)],
                     self._catalog.channels,
                     is_in_audience=item.user_id not in former.get(item.notification_id, ()),
                 )
@@ -167,6 +182,15 @@ class DigestCloser:
             key: user_ids - await self._store.audiences.filter_members(tx, notifications[key].audience, user_ids)
             for key, user_ids in to_check.items()
         }
+
+
+def _build_request(
+    item: DigestItem, digest: Digest, notifications: Mapping[str, Notification]
+) -> tuple[str, str, str | None]:
+    """Return whose preferences for what an item needs: its user may have muted what it is about."""
+    notification = notifications.get(item.notification_id)
+    subject = None if notification is None else notification.subject
+    return digest.key.user_id, digest.category, subject
 
 
 def _settle(item: DigestItem, skip: Skip | None) -> DigestItem:

@@ -50,7 +50,7 @@ def _build_candidate(channel: str, recipient: Recipient, notification: Notificat
     return Candidate(
         recipient.user_id,
         channel,
-        recipient.preferences.get(channel),
+        recipient.preferences,
         has_contact_point=bool(recipient.targets.get(channel)),
         timezone=recipient.timezone,
         is_in_audience=facts.is_in_audience,

@@ -184,10 +184,12 @@ class FanOut:
         user_ids = {
             notification.id: explicit_users_or_none(notification.audience) or [] for notification in notifications
         }
-        pairs = [
-            (user_id, notification.category) for notification in notifications for user_id in user_ids[notification.id]
+        requests = [
+            (user_id, notification.category, notification.subject)
+            for notification in notifications
+            for user_id in user_ids[notification.id]
         ]
-        recipients = iter(await self._store.audiences.load_recipients(tx, pairs))
+        recipients = iter(await self._store.audiences.load_recipients(tx, requests))
         return {
             notification_id: [(user_id, next(recipients)) for user_id in ids]
             for notification_id, ids in user_ids.items()
@@ -231,7 +233,12 @@ class FanOut:
     ) -> tuple[Sequence[Recipient], bool]:
         """Return the next page, and whether more follow. One extra user is read to avoid an empty last page."""
         page = await self._store.audiences.page(
-            tx, notification.audience, category=notification.category, after=after, limit=self._page_size + 1
+            tx,
+            notification.audience,
+            category=notification.category,
+            subject=notification.subject,
+            after=after,
+            limit=self._page_size + 1,
         )
         return page[: self._page_size], len(page) > self._page_size
 
@@ -257,6 +264,7 @@ class FanOut:
             now=now,
             informed=informed,
             get_traits=self._catalog.get_traits,
+            preference_defaults=self._catalog.preference_defaults,
             step_channels=step_channels,
             pack_rules=self._catalog.rules,
         )

@@ -17,6 +17,7 @@ from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
 from tidings.model.digest import CollectedItem
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.template import Category
 from tidings.model.waiting_step import WaitingStep, build_waiting_steps, select_channels
 from tidings.ports.pack import PackRule
@@ -44,6 +45,7 @@ def plan_page(
     now: datetime,
     informed: Collection[str] = (),
     get_traits: Callable[[str], ChannelTraits] = lambda _channel: DEFAULT_TRAITS,
+    preference_defaults: Sequence[Preference] = (),
     pack_rules: Mapping[str, PackRule] = NO_RULES,
     step_channels: Sequence[str] | None = None,
 ) -> Plan:
@@ -53,11 +55,19 @@ def plan_page(
 
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
-    of the notification's subject. get_traits: channel → traits. pack_rules: name → rule. step_channels: of the later
-    step that is planned.
+    of the notification's subject. get_traits: channel → traits. preference_defaults: of the installation. pack_rules:
+    name → rule. step_channels: of the later step that is planned.
     """
     plan = Plan()
-    context = PlanContext(notification, category, channels, now, get_traits=get_traits, pack_rules=pack_rules)
+    context = PlanContext(
+        notification,
+        category,
+        channels,
+        now,
+        get_traits=get_traits,
+        preference_defaults=preference_defaults,
+        pack_rules=pack_rules,
+    )
     if step_channels is not None:
         stages: Sequence[Sequence[str]] = [step_channels]
     elif notification.plan.steps:
@@ -105,7 +115,7 @@ def _plan_recipient(
             Candidate(
                 recipient.user_id,
                 channel,
-                recipient.preferences.get(channel),
+                recipient.preferences,
                 has_contact_point=bool(target_ids),
                 timezone=recipient.timezone,
                 is_informed=is_informed,

@@ -104,9 +104,9 @@ class StepRunner:
         self, tx: Transaction, due: Mapping[Pair, Sequence[WaitingStep]], notifications: Mapping[str, Notification]
     ) -> Mapping[Pair, Recipient | None]:
         """Return the recipient of each pair, None for a user that was erased."""
-        found = await self._store.audiences.load_recipients(
-            tx, [(user_id, notifications[notification_id].category) for notification_id, user_id in due]
-        )
+        of_pairs = [(user_id, notifications[notification_id]) for notification_id, user_id in due]
+        requests = [(user_id, notification.category, notification.subject) for user_id, notification in of_pairs]
+        found = await self._store.audiences.load_recipients(tx, requests)
         return dict(zip(due, found, strict=True))
 
 

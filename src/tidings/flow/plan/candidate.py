@@ -11,6 +11,7 @@ from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.consent import ConsentGranted
 from tidings.model.decision import Defer, Skip
 from tidings.model.notification import Notification
+from tidings.model.preference import Preference
 from tidings.model.suppression import Suppression
 from tidings.model.template import Category
 from tidings.ports.pack import PackRule
@@ -28,8 +29,8 @@ class Candidate(msgspec.Struct, frozen=True):
 
     user_id: str
     channel: str
-    #: the user's choice for the category and the channel; None = not set
-    preference: bool | None
+    #: those of the user that may apply
+    preferences: Sequence[Preference]
     #: whether the user can be reached on the channel
     has_contact_point: bool
     #: IANA name
@@ -59,6 +60,8 @@ class PlanContext(msgspec.Struct, frozen=True):
     #: a message with less time left than this is not sent
     min_lifetime: timedelta = timedelta(0)
     get_traits: Callable[[str], ChannelTraits] = _get_default_traits
+    #: entries of the installation, which users override
+    preference_defaults: Sequence[Preference] = ()
     #: channel → its senders, such as phone numbers
     get_senders: Callable[[str], Collection[str]] = lambda _channel: ()
     #: name → rule of a pack

@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import TypeAlias
 
 from sqlalchemy import Integer, Select, Text, and_, column, func, literal, select
 
 from tidings.model.audience import Audience
 from tidings.model.channel_engagement import ENGAGEMENT_CAUSES, FEED_CHANNEL, ChannelEngagement
 from tidings.model.delivery import Recipient
+from tidings.model.preference import Preference
 from tidings.model.subscription import SubscriptionState
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
@@ -15,34 +17,36 @@ from tidings.stores.schema.provider_tables import receipts
 from tidings.stores.schema.tables import Instant, contact_points, inbox_items, preferences, users
 from tidings.stores.sql.audience_query import AudienceKinds, membership_condition, select_user_ids
 from tidings.stores.sql.json_params import encode_rows, rowset, text_array
+from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, find_preferences, to_preference
 
 _c, _r, _i = contact_points.c, receipts.c, inbox_items.c
 #: an expression: otherwise SQLite reads the opens and clicks of all users by the index on causes
 _BY_PEOPLE = func.coalesce(_r.cause, "").in_(ENGAGEMENT_CAUSES)
 _ACTIVE_STATE = SubscriptionState.ACTIVE.value
+#: (category, channel, subject) → entry
+_Entries: TypeAlias = dict[tuple[str, str, str], Preference]
 
-_requested_pairs = rowset("rows", column("position", Integer), column("user_id", Text), column("category", Text))
+_requested = rowset(
+    "rows",
+    column("position", Integer),
+    column("user_id", Text),
+    column("category", Text),
+    column("subject", Text),
+)
 _SELECT_RECIPIENTS = (
     select(
-        _requested_pairs.c.position,
+        _requested.c.position,
         users.c.id,
         users.c.locale,
         users.c.timezone,
-        preferences.c.channel,
-        preferences.c.enabled,
+        *PREFERENCE_COLUMNS,
         _c.channel.label("contact_channel"),
         _c.id.label("contact_point_id"),
     )
     .select_from(
-        _requested_pairs.outerjoin(users, users.c.id == _requested_pairs.c.user_id)
-        .outerjoin(
-            preferences,
-            and_(
-                preferences.c.user_id == _requested_pairs.c.user_id,
-                preferences.c.category == _requested_pairs.c.category,
-            ),
-        )
-        .outerjoin(contact_points, and_(_c.user_id == _requested_pairs.c.user_id, _c.state == _ACTIVE_STATE))
+        _requested.outerjoin(users, users.c.id == _requested.c.user_id)
+        .outerjoin(preferences, find_preferences(_requested.c.user_id, _requested.c.category, _requested.c.subject))
+        .outerjoin(contact_points, and_(_c.user_id == _requested.c.user_id, _c.state == _ACTIVE_STATE))
     )
     .where(users.c.id.is_not(None))
 )
@@ -55,7 +59,14 @@ class SqlAudiences:
         self._audience_kinds = audience_kinds
 
     async def page(
-        self, tx: Transaction, audience: Audience, *, category: str, after: str | None, limit: int
+        self,
+        tx: Transaction,
+        audience: Audience,
+        *,
+        category: str,
+        after: str | None,
+        limit: int,
+        subject: str | None = None,
     ) -> Sequence[Recipient]:
         ids = select_user_ids(audience, self._audience_kinds, after=after, limit=limit).subquery()
         # One statement returns everything that planning needs. The outer joins make SQLite read the page first and then
@@ -65,15 +76,15 @@ class SqlAudiences:
                 ids.c.user_id,
                 users.c.locale,
                 users.c.timezone,
-                preferences.c.channel,
-                preferences.c.enabled,
+                *PREFERENCE_COLUMNS,
                 _c.channel.label("contact_channel"),
                 _c.id.label("contact_point_id"),
             )
             .select_from(
                 ids.outerjoin(users, users.c.id == ids.c.user_id)
                 .outerjoin(
-                    preferences, and_(preferences.c.user_id == ids.c.user_id, preferences.c.category == category)
+                    preferences,
+                    find_preferences(ids.c.user_id, literal(category), literal(subject, type_=Text())),
                 )
                 .outerjoin(contact_points, and_(_c.user_id == ids.c.user_id, _c.state == _ACTIVE_STATE))
             )
@@ -85,16 +96,18 @@ class SqlAudiences:
             builder.add_row(user_id, user_id, *row)
         return list(builder.build().values())
 
-    async def load_recipients(self, tx: Transaction, pairs: Sequence[tuple[str, str]]) -> Sequence[Recipient | None]:
-        if not pairs:
+    async def load_recipients(
+        self, tx: Transaction, requests: Sequence[tuple[str, str, str | None]]
+    ) -> Sequence[Recipient | None]:
+        if not requests:
             return []
-        positions = {pair: position for position, pair in enumerate(dict.fromkeys(pairs))}
-        rows = encode_rows([(position, *pair) for pair, position in positions.items()])
+        positions = {request: position for position, request in enumerate(dict.fromkeys(requests))}
+        rows = encode_rows([(position, *request) for request, position in positions.items()])
         builder = _RecipientBuilder()
         for position, *row in await connection_of(tx).execute(_SELECT_RECIPIENTS, {"rows": rows}):
             builder.add_row(position, *row)
         recipients = builder.build()
-        return [recipients.get(positions[pair]) for pair in pairs]
+        return [recipients.get(positions[request]) for request in requests]
 
     async def filter_members(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:
         query = select(users.c.id).where(
@@ -152,7 +165,7 @@ class _RecipientBuilder:
     """Builds recipients from joined rows: a user with two preferences and two contact points has four."""
 
     def __init__(self) -> None:
-        self._by_key: dict[int | str, tuple[str, str, str, dict[str, bool], dict[str, dict[str, None]]]] = {}
+        self._by_key: dict[int | str, tuple[str, str, str, _Entries, dict[str, dict[str, None]]]] = {}
 
     def add_row(
         self,
@@ -160,23 +173,32 @@ class _RecipientBuilder:
         user_id: str,
         locale: str | None,
         timezone: str | None,
+        category: str | None,
         channel: str | None,
+        entry_subject: str | None,
         enabled: bool | None,
+        condition: dict[str, object] | None,
         contact_channel: str | None,
         contact_point_id: str | None,
     ) -> None:
         if (entry := self._by_key.get(key)) is None:
             entry = self._by_key[key] = (user_id, locale or "en", timezone or "UTC", {}, {})
         *_, preferences, targets = entry
-        if channel is not None and enabled is not None:
-            preferences[channel] = enabled
+        if category is not None and channel is not None and entry_subject is not None and enabled is not None:
+            entry_key = (category, channel, entry_subject)
+            if entry_key not in preferences:
+                preferences[entry_key] = to_preference(*entry_key, enabled, condition)
         if contact_channel is not None and contact_point_id is not None:
             targets.setdefault(contact_channel, {})[contact_point_id] = None
 
     def build(self) -> dict[int | str, Recipient]:
         return {
             key: Recipient(
-                user_id, locale, timezone, preferences, {channel: tuple(ids) for channel, ids in targets.items()}
+                user_id,
+                locale,
+                timezone,
+                tuple(preferences.values()),
+                {channel: tuple(ids) for channel, ids in targets.items()},
             )
             for key, (user_id, locale, timezone, preferences, targets) in self._by_key.items()
         }

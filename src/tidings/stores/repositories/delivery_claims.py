@@ -54,17 +54,16 @@ class DeliveryClaims:
         details = await connection_of(tx).execute(
             SELECT_CLAIMED[dialect], {"rows": encode_rows([tuple(row) for row in rows])}
         )
-        return await _with_suppressions(tx, [to_claimed(row, token, lease_until, self._cipher) for row in details])
+        return await _with_suppressions(tx, to_claimed(details, lambda _id: (token, lease_until), self._cipher))
 
     async def reload(self, tx: Transaction, claimed: Sequence[ClaimedDelivery]) -> Sequence[ClaimedDelivery]:
         connection = connection_of(tx)
-        held = {delivery.id: delivery for delivery in claimed}
         details = await connection.execute(
             SELECT_CLAIMED[connection.dialect.name],
             {"rows": encode_rows([(delivery.id, delivery.notification_id) for delivery in claimed])},
         )
-        current = [to_claimed(row, held[row.id].lease_token, held[row.id].lease_until, self._cipher) for row in details]
-        return await _with_suppressions(tx, current)
+        leases = {delivery.id: (delivery.lease_token, delivery.lease_until) for delivery in claimed}
+        return await _with_suppressions(tx, to_claimed(details, leases.__getitem__, self._cipher))
 
     async def has_leased(self, tx: Transaction, notification_id: str) -> bool:
         # uses the partial index of rows being sent, which are few; a notification may have many deliveries

@@ -101,6 +101,7 @@ async def load_deliveries(
             updated_at=row.updated_at,
             attempts=traces.get(row.id, []),
             detail=row.detail or {},
+            held_by=row.held_by,
             receipts=events.get(row.id, []),
             parts=parts.get(row.id, 1),
         )

@@ -1,10 +1,11 @@
 """Maps rows of deliveries, attempts and skips to records of the model, with the statements on them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 import structlog
+from msgspec import structs
 from sqlalchemy import (
     FromClause,
     Integer,
@@ -35,6 +36,7 @@ from tidings.model.delivery import (
 from tidings.model.ids import new_id
 from tidings.model.notification import NotificationState
 from tidings.model.outcome import Accepted, InvalidTarget, Outcome, PermanentFailure, RetryLater, Uncertain
+from tidings.model.preference import ANY
 from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.repositories.contact_points import CONTACT_POINT_COLUMNS, PUSH_CHANNEL, to_contact_point
 from tidings.stores.repositories.push_subscriptions import to_subscription
@@ -51,6 +53,7 @@ from tidings.stores.schema.tables import (
 )
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import encode_instant, rowset
+from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, find_preferences, to_preference
 from tidings.stores.sql.upsert import upsert_for_dialect
 
 log = structlog.get_logger(__name__)
@@ -58,12 +61,17 @@ log = structlog.get_logger(__name__)
 _d = deliveries.c
 #: skip reasons of the preflight check with their own final state; the others end in `skipped`
 _PREFLIGHT_SKIP_STATES = {SkipReason.CANCELLED: DeliveryState.CANCELLED, SkipReason.EXPIRED: DeliveryState.EXPIRED}
+#: where `PREFERENCE_COLUMNS` are in a row of `SELECT_CLAIMED`
+_PREFERENCE_POSITIONS = slice(10, 10 + len(PREFERENCE_COLUMNS))
 #: maximum length of a stored `why`, in characters
 MAX_REASON_LENGTH = 300
 
 
 def _select_claimed(source: FromClause) -> Select[*tuple[Any, ...]]:
-    """Return a SELECT of everything that the preflight check and the channel need of some deliveries."""
+    """Return a SELECT of everything that the preflight check and the channel need of some deliveries.
+
+    A delivery has a row for each preference that may apply to it, and one if there is none.
+    """
     it = source.c
     return (
         select(
@@ -77,7 +85,7 @@ def _select_claimed(source: FromClause) -> Select[*tuple[Any, ...]]:
             notifications.c.superseded_by,
             users.c.locale,
             users.c.timezone,
-            preferences.c.enabled,
+            *PREFERENCE_COLUMNS,
             *CONTACT_POINT_COLUMNS,
             contact_points.c.key_id,
             contact_points.c.last_seen_at,
@@ -88,9 +96,8 @@ def _select_claimed(source: FromClause) -> Select[*tuple[Any, ...]]:
             .outerjoin(contact_points, (contact_points.c.id == it.target_id) & (contact_points.c.user_id == it.user_id))
             .outerjoin(
                 preferences,
-                (preferences.c.user_id == it.user_id)
-                & (preferences.c.category == notifications.c.category)
-                & (preferences.c.channel == it.channel),
+                find_preferences(it.user_id, notifications.c.category, notifications.c.subject)
+                & preferences.c.channel.in_([literal(ANY), it.channel]),
             )
         )
         .order_by(it.id)
@@ -211,8 +218,24 @@ INSERT_ATTEMPTS = {
 }
 
 
-def to_claimed(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, cipher: FieldCipher) -> ClaimedDelivery:
-    """Return the claimed delivery of a row of `SELECT_CLAIMED`."""
+def to_claimed(
+    rows: Iterable[Row[*tuple[Any, ...]]], leases: Callable[[str], tuple[str, datetime]], cipher: FieldCipher
+) -> list[ClaimedDelivery]:
+    """Return the claimed deliveries of the rows of `SELECT_CLAIMED`. leases: delivery id → token and end of the lease.
+
+    Nearly every delivery has one row, so that those with more are put together afterwards.
+    """
+    claimed: list[ClaimedDelivery] = []
+    for row in rows:
+        if claimed and claimed[-1].id == row[0]:
+            further = to_preference(*row[_PREFERENCE_POSITIONS])
+            claimed[-1] = structs.replace(claimed[-1], preferences=(*claimed[-1].preferences, further))
+        else:
+            claimed.append(_to_claimed(row, *leases(row[0]), cipher))
+    return claimed
+
+
+def _to_claimed(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, cipher: FieldCipher) -> ClaimedDelivery:
     (
         delivery_id,
         notification_id,
@@ -224,9 +247,9 @@ def to_claimed(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, ci
         superseded_by,
         locale,
         timezone,
-        is_enabled,
-        *targets,
+        *joined,
     ) = row
+    entry, targets = joined[: len(PREFERENCE_COLUMNS)], joined[len(PREFERENCE_COLUMNS) :]
     return ClaimedDelivery(
         id=delivery_id,
         notification_id=notification_id,
@@ -235,7 +258,7 @@ def to_claimed(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, ci
         target=_to_target(user_id, targets, cipher),
         locale=locale,
         timezone=timezone,
-        preference=is_enabled,
+        preferences=() if entry[0] is None else (to_preference(*entry),),
         attempts=attempt_count,
         lease_token=token,
         lease_until=lease_until,

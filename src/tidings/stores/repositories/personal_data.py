@@ -15,6 +15,7 @@ from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_history import SELECT_TRACES, load_deliveries, load_skips
 from tidings.stores.repositories.notifications import SqlNotifications
+from tidings.stores.schema.digest_tables import digest_items, digests
 from tidings.stores.schema.tables import (
     WHERE_UNPLANNED,
     audiences,
@@ -77,7 +78,13 @@ async def remove_from_audiences(tx: Transaction, user_id: str) -> None:
     reached = (
         select(deliveries.c.notification_id)
         .where(deliveries.c.user_id == user_id)
-        .union(select(skips.c.notification_id).where(skips.c.user_id == user_id), select(_n.id).where(WHERE_UNPLANNED))
+        .union(
+            select(skips.c.notification_id).where(skips.c.user_id == user_id),
+            select(digest_items.c.notification_id)
+            .join(digests, digests.c.id == digest_items.c.digest_id)
+            .where(digests.c.user_id == user_id),
+            select(_n.id).where(WHERE_UNPLANNED),
+        )
     )
     await _remove_from_saved_audiences(tx, user_id)
     # in the order of ids, so that two erasures cannot deadlock

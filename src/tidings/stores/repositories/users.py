@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Select, delete, func, select
 
-from tidings.model.user import ContactAddress, Preference, User, caller_of
+from tidings.model.preference import Preference
+from tidings.model.user import ContactAddress, User, caller_of
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.contact_points import SqlContactPoints
@@ -16,8 +18,10 @@ from tidings.stores.repositories.suppressions import erase_addresses
 from tidings.stores.schema.step_tables import waiting_steps
 from tidings.stores.schema.tables import contact_points, deliveries, idempotency_keys, preferences, skips, users
 from tidings.stores.sql.json_params import text_array
+from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, to_preference
 from tidings.stores.sql.upsert import upsert
 
+_PREFERENCE_KEY = (preferences.c.category, preferences.c.channel, preferences.c.subject)
 _UPDATABLE_COLUMNS = (
     *("email", "phone", "locale", "timezone", "attributes", "updated_at"),
     *("city", "country", "latitude", "longitude"),
@@ -106,12 +110,8 @@ class SqlUsers:
         return found
 
     async def get_preferences(self, tx: Transaction, user_id: str) -> Sequence[Preference]:
-        query = (
-            select(preferences.c.category, preferences.c.channel, preferences.c.enabled)
-            .where(preferences.c.user_id == user_id)
-            .order_by(preferences.c.category, preferences.c.channel)
-        )
-        return [Preference(row[0], row[1], row[2]) for row in await connection_of(tx).execute(query)]
+        query = select(*PREFERENCE_COLUMNS).where(preferences.c.user_id == user_id).order_by(*_PREFERENCE_KEY)
+        return [to_preference(*row) for row in await connection_of(tx).execute(query)]
 
     async def set_preferences(self, tx: Transaction, user_id: str, choices: Sequence[Preference]) -> None:
         if not choices:
@@ -119,20 +119,32 @@ class SqlUsers:
         statement = upsert(tx, preferences)
         await connection_of(tx).execute(
             statement.on_conflict_do_update(
-                index_elements=[preferences.c.user_id, preferences.c.category, preferences.c.channel],
-                set_={"enabled": statement.excluded.enabled},
+                index_elements=[preferences.c.user_id, *_PREFERENCE_KEY],
+                set_={"enabled": statement.excluded.enabled, "condition": statement.excluded.condition},
             ),
             [
                 {
                     "user_id": user_id,
                     "category": preference.category,
                     "channel": preference.channel,
+                    "subject": preference.subject,
                     "enabled": preference.enabled,
+                    "condition": None if preference.condition is None else preference.condition.to_json(),
                 }
                 # in the order of the key, so that concurrent calls cannot deadlock
-                for preference in sorted(choices, key=lambda choice: (choice.category, choice.channel))
+                for preference in sorted(choices, key=attrgetter("key"))
             ],
         )
+
+    async def lock_preferences(self, tx: Transaction, user_id: str) -> bool:
+        # as an update of the user: waits for other changes of preferences, and not for what only refers to the user
+        query = select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True, of=users)
+        return await connection_of(tx).scalar(query) is not None
+
+    async def remove_preferences(self, tx: Transaction, user_id: str, entries: Sequence[Preference]) -> None:
+        for entry in sorted(entries, key=attrgetter("key")):
+            matches = zip((preferences.c.user_id, *_PREFERENCE_KEY), (user_id, *entry.key), strict=True)
+            await connection_of(tx).execute(delete(preferences).where(*(column == value for column, value in matches)))
 
 
 def _for_key_share(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:

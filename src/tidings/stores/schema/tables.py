@@ -141,9 +141,12 @@ preferences = Table(
     Column("user_id", BinaryText(200), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("category", BinaryText(64), primary_key=True),
     Column("channel", BinaryText(32), primary_key=True),
+    # '' stands for all, in each column of the key
+    Column("subject", BinaryText(200), primary_key=True, server_default=""),
     Column("enabled", Boolean, nullable=False),
+    Column("condition", JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")),
     # the audience `opted_in` in user order; the channel selects the row of a user
-    Index("ix_preferences_category", "category", "enabled", "user_id", "channel"),
+    Index("ix_preferences_category", "category", "enabled", "user_id", "channel", "subject"),
     # clustered by the primary key: otherwise SQLite reads a whole category per user through the index above
     sqlite_with_rowid=False,
 )

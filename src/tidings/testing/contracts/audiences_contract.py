@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tidings.model import audience as described
 from tidings.model.audience import Audience, Complement, Intersection, NamedSet, Union
 from tidings.model.delivery import Recipient
+from tidings.model.preference import ANY, Preference
 from tidings.model.subscription import SubscriptionState
-from tidings.model.user import Preference, User
+from tidings.model.user import User
 from tidings.ports.store import Store, Transaction
 from tidings.testing.contracts.samples import NOW, create_planned_notification, make_subscription
 
@@ -162,10 +163,41 @@ class AudiencesContract:
             )
             await store.users.set_preferences(tx, "ben", [Preference("ORDERS", "webpush", False)])
             page = await store.audiences.page(tx, described.everyone(), category="NEWS", after=None, limit=2)
-        assert [(one.user_id, one.locale, one.timezone, one.preferences) for one in page] == [
-            ("ana", "de-CH", "Europe/Zurich", {"webpush": False, "email": True}),
-            ("ben", "en", "UTC", {}),
+        assert [(one.user_id, one.locale, one.timezone, set(one.preferences)) for one in page] == [
+            (
+                "ana",
+                "de-CH",
+                "Europe/Zurich",
+                {Preference("NEWS", "email", True), Preference("NEWS", "webpush", False)},
+            ),
+            ("ben", "en", "UTC", set()),
         ]
+
+    async def test_c24_recipients_bring_the_preferences_of_the_subject_and_of_all(self, store: Store) -> None:
+        applying = (
+            Preference(ANY, "email", False),
+            Preference("NEWS", ANY, True, "event:9"),
+            Preference("NEWS", ANY, True, "event:9/message:1"),
+        )
+        others = [Preference("NEWS", ANY, False, f"event:{subject}") for subject in ("8", "90", "9/message:2")]
+        device = make_subscription("ana", "1")
+        subject = "event:9/message:1"
+        async with store.transaction() as tx:
+            await store.users.upsert(tx, [User("ana"), User("ben")], NOW)
+            await store.users.set_preferences(tx, "ana", [*applying, *others, Preference("ORDERS", ANY, False)])
+            await store.subscriptions.register(tx, device, replaces=None, now=NOW)
+            everyone = described.everyone()
+            page = await store.audiences.page(tx, everyone, category="NEWS", subject=subject, after=None, limit=9)
+            named = await store.audiences.load_recipients(tx, [("ana", "NEWS", subject), ("ben", "NEWS", subject)])
+            [plain, _] = await store.audiences.page(tx, everyone, category="NEWS", after=None, limit=9)
+            [unnamed] = await store.audiences.load_recipients(tx, [("ana", "NEWS", None)])
+        assert [one.user_id for one in page if one.preferences] == ["ana"]
+        assert [set(one.preferences) for one in named if one] == [set(one.preferences) for one in page]
+        assert set(page[0].preferences) == set(applying)
+        assert page[0].targets == {"webpush": (device.id,)}
+        assert page[1].preferences == ()
+        assert unnamed is not None
+        assert plain.preferences == unnamed.preferences == applying[:1]
 
     async def test_named_recipients_come_in_the_order_asked(self, store: Store) -> None:
         device = make_subscription("ana", "1")
@@ -185,17 +217,23 @@ class AudiencesContract:
             for one in (device, second := make_subscription("ana", "2"), gone := make_subscription("ana", "3")):
                 await store.subscriptions.register(tx, one, replaces=None, now=NOW)
             await store.subscriptions.set_state(tx, [gone.id], SubscriptionState.GONE, NOW)
-            wanted = [("nobody", "NEWS"), ('b"n', "NEWS"), ("ana", "ORDERS"), ("ana", "NEWS"), ("ana", "ORDERS")]
+            wanted = [
+                ("nobody", "NEWS", None),
+                ('b"n', "NEWS", None),
+                ("ana", "ORDERS", None),
+                ("ana", "NEWS", None),
+                ("ana", "ORDERS", None),
+            ]
             found = await store.audiences.load_recipients(tx, wanted)
             assert await store.audiences.load_recipients(tx, []) == []
         [nobody, ben, orders, news, again] = found
         assert nobody is None
-        assert ben == Recipient('b"n', "en", "UTC", {}, {})
+        assert ben == Recipient('b"n', "en", "UTC", (), {})
         assert orders is not None
         assert news is not None
         assert (news.user_id, news.locale, news.timezone) == ("ana", "de-CH", "Europe/Zurich")
-        assert news.preferences == {"webpush": False, "email": True}
-        assert (orders.user_id, orders.preferences) == ("ana", {"email": False})
+        assert set(news.preferences) == {Preference("NEWS", "email", True), Preference("NEWS", "webpush", False)}
+        assert (orders.user_id, orders.preferences) == ("ana", (Preference("ORDERS", "email", False),))
         assert again == orders
         for seen in (orders, news):
             assert list(seen.targets) == ["webpush"]
@@ -207,7 +245,7 @@ class AudiencesContract:
             page = await store.audiences.page(
                 tx, described.users(*USERS), category="NEWS", after=None, limit=len(USERS)
             )
-            named = await store.audiences.load_recipients(tx, [(one.user_id, "NEWS") for one in page])
+            named = await store.audiences.load_recipients(tx, [(one.user_id, "NEWS", None) for one in page])
         assert list(page) == list(named)
         assert len(page) == len(scene.devices)
 

@@ -86,7 +86,7 @@ class ContactPointsContract:
             await store.contact_points.add(tx, [point], NOW)
             await store.notifications.add_many(tx, [notification])
             [recipient] = await store.audiences.page(tx, users("ana"), category="NEWS", after=None, limit=5)
-            [same] = await store.audiences.load_recipients(tx, [("ana", "NEWS")])
+            [same] = await store.audiences.load_recipients(tx, [("ana", "NEWS", None)])
             assert same == recipient
             assert dict(recipient.targets) == {"chat": (point.id,)}
             batch = new_id(NOW)

@@ -1,11 +1,13 @@
 """Suite for `ports.store.Deliveries`: claims, leases and fencing tokens."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 from tidings.model.delivery import ClaimedDelivery
 from tidings.model.ids import new_id
 from tidings.model.outcome import Accepted, RetryLater
+from tidings.model.preference import ANY, Condition, Operator, Preference
 from tidings.ports.store import LeaseRelease, Store
 from tidings.testing.contracts.samples import (
     LEASE,
@@ -14,6 +16,7 @@ from tidings.testing.contracts.samples import (
     count_by_state,
     create_planned_notification,
     make_attempt_result,
+    make_notification,
     run_concurrently,
 )
 
@@ -28,8 +31,35 @@ class LeasesContract:
         [due] = await scene.claim(store, token=(token := new_id(NOW)))
         assert (due.id, due.notification_id, due.user_id) == (scene.planned[0].id, scene.notification.id, "ana")
         assert due.target == scene.devices[0]
-        assert (due.locale, due.timezone, due.preference) == ("en", "UTC", None)
+        assert (due.locale, due.timezone, due.preferences) == ("en", "UTC", ())
         assert (due.attempts, due.lease_token, due.created_at, due.is_cancelled) == (0, token, NOW, False)
+
+    async def test_c23_a_claim_and_a_reload_bring_the_preferences_that_may_apply(self, store: Store) -> None:
+        notification = replace(make_notification(), subject="event:9/message:1", subject_version=1)
+        scene = await create_planned_notification(store, "ana", "ben", notification=notification)
+        applying = [
+            Preference(ANY, ANY, False, "event:9"),
+            Preference(ANY, "webpush", True),
+            Preference("NEWS", ANY, True, condition=Condition("amount", Operator.GREATER, 5)),
+            Preference("NEWS", "webpush", True, "event:9/message:1"),
+        ]
+        others = [
+            Preference("NEWS", "email", False),
+            Preference("ORDERS", "webpush", False),
+            Preference("NEWS", "webpush", False, "event:90"),
+            Preference("NEWS", "webpush", False, "event:9/message:10"),
+        ]
+        async with store.transaction() as tx:
+            await store.users.set_preferences(tx, "ana", [*applying, *others])
+        [ana, ben] = claimed = await scene.claim(store)
+        assert set(ana.preferences) == set(applying)
+        assert (ben.user_id, ben.preferences) == ("ben", ())
+        async with store.transaction() as tx:
+            await store.users.remove_preferences(tx, "ana", applying[1:])
+        async with store.read_snapshot() as tx:
+            again = await store.deliveries.reload(tx, claimed)
+        assert [one.preferences for one in again] == [(applying[0],), ()]
+        assert [one.lease_token for one in again] == [ana.lease_token, ben.lease_token]
 
     async def test_a_claim_is_exclusive(self, store: Store) -> None:
         scene = await create_planned_notification(store)

@@ -10,8 +10,9 @@ from msgspec import structs
 from tidings.model.audience import everyone, users
 from tidings.model.delivery import SkipReason, SkipRecord
 from tidings.model.ids import new_id
+from tidings.model.preference import ANY, Condition, Operator, Preference
 from tidings.model.subscription import ENDED_STATES, MAX_ACTIVE_DEVICES, SubscriptionState, TargetChange
-from tidings.model.user import ContactAddress, Preference, User
+from tidings.model.user import ContactAddress, User
 from tidings.ports.store import RegistrationResult, Store
 from tidings.testing.contracts.samples import (
     NOW,
@@ -94,9 +95,29 @@ class UsersContract:
             await store.users.upsert(tx, [User("ana"), User("ben")], NOW)
             await store.users.set_preferences(tx, "ana", [on, off])
             await store.users.set_preferences(tx, "ana", [])
-            await store.users.set_preferences(tx, "ana", [replace(on, enabled=False)])
-            assert await store.users.get_preferences(tx, "ana") == [off, replace(on, enabled=False)]
+            await store.users.set_preferences(tx, "ana", [structs.replace(on, enabled=False)])
+            assert await store.users.get_preferences(tx, "ana") == [off, structs.replace(on, enabled=False)]
             assert await store.users.get_preferences(tx, "ben") == []
+
+    async def test_preferences_of_subjects_stand_beside_those_of_the_category(self, store: Store) -> None:
+        condition = Condition("amount", Operator.GREATER, 5)
+        entries = [
+            Preference(ANY, ANY, True, "event:9"),
+            Preference(ANY, "email", False),
+            Preference("NEWS", ANY, True, condition=condition),
+            Preference("NEWS", "email", True),
+            Preference("NEWS", "email", False, "event:9"),
+        ]
+        async with store.transaction() as tx:
+            await store.users.upsert(tx, [User("ana")], NOW)
+            await store.users.set_preferences(tx, "ana", entries[::-1])
+            assert await store.users.get_preferences(tx, "ana") == entries
+            unconditional = structs.replace(entries[2], condition=None)
+            await store.users.set_preferences(tx, "ana", [unconditional])
+            await store.users.remove_preferences(tx, "ana", [entries[0], entries[4], Preference("NEWS", "sms", True)])
+            assert await store.users.get_preferences(tx, "ana") == [entries[1], unconditional, entries[3]]
+            assert await store.users.lock_preferences(tx, "ana")
+            assert not await store.users.lock_preferences(tx, "ben")
 
     async def test_erasing_removes_the_user_and_all_that_hangs_on_them(self, store: Store) -> None:
         scene = await create_planned_notification(store, "ana", "ben")

@@ -130,10 +130,12 @@ class PlannedNotification:
             )
 
 
-async def create_planned_notification(store: Store, *user_ids: str, lane: Lane = Lane.HIGH) -> PlannedNotification:
+async def create_planned_notification(
+    store: Store, *user_ids: str, lane: Lane = Lane.HIGH, notification: Notification | None = None
+) -> PlannedNotification:
     """Store users (default: `ana` and `ben`), their devices, a notification and its deliveries."""
     user_ids = user_ids or ("ana", "ben")
-    notification, batch_id = make_notification(), new_id(NOW)
+    notification, batch_id = notification or make_notification(), new_id(NOW)
     devices = [make_subscription(user_id, new_id(NOW)) for user_id in user_ids]
     planned = [
         make_planned_delivery(notification, device.user_id, device.id, batch_id=batch_id, lane=lane)
@@ -164,7 +166,7 @@ def make_claimed_delivery(notification: Notification, user_id: str = "ana", *, t
         target=make_subscription(user_id, user_id) if target else None,
         locale="en",
         timezone="UTC",
-        preference=None,
+        preferences=(),
         attempts=0,
         lease_token=new_id(NOW),
         lease_until=NOW + LEASE,

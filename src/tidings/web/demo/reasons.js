@@ -12,6 +12,7 @@ const VERDICTS = {
   partly_delivered: "You hold a ticket, so you were notified, but not on every device.",
   waiting: "You hold a ticket; your message is on its way.",
   skipped: "Nothing was sent to you.",
+  digested: "You were notified in a digest.",
   not_in_audience: "You were not notified: you hold no active ticket for this event.",
   joined_later: "You were not notified: your ticket is newer than this message.",
   failed: "You hold a ticket, but the message could not be delivered.",

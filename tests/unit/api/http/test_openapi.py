@@ -98,6 +98,7 @@ def test_sections_and_routes_are_in_the_order_of_their_use(document: Json) -> No
         "templates",
         "audiences",
         "explain",
+        "digests",
         "channels",
         "providers",
         "suppressions",

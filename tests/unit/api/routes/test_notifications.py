@@ -44,6 +44,10 @@ async def test_a_notification_is_accepted_planned_and_explained(call: Any, brows
     why_not = (await call("GET", f"/api/explain?userId=u2&notificationId={id_}")).json
     assert why_not["verdict"] == "skipped"
     assert why_not["audience"]["holds"] is True
+    shown = {one["channel"]: one for one in why_not["channels"]}["webpush"]
+    assert (shown["decision"], shown["rule"], shown["reason"]) == ("skipped", "contact_point", "no_device")
+    assert shown["inputs"] == {"category": "MESSAGE"}
+    assert shown["preference"] == {"enabled": True, "entry": {"source": "category", "enabled": True}, "beaten": []}
     stranger = (await call("GET", f"/api/explain?userId=stranger&notificationId={id_}")).json
     assert stranger["verdict"] == "unknown_user"
 
@@ -84,10 +88,52 @@ async def test_a_dry_run_counts_and_stores_nothing(call: Any, browser: Browser) 
         "examined": 2,
         "byChannel": {"webpush": 1},
         "skipped": {"no_device": 1},
+        "collected": 0,
         "sample": ["u1", "u2"],
         "previews": {},
+        "plannedAt": "2026-11-22T12:00:00Z",
+        "decisions": [
+            {
+                "userId": "u1",
+                "channels": [
+                    {
+                        "channel": "webpush",
+                        "decision": "send",
+                        "at": "2026-11-22T12:00:00Z",
+                        "rule": "on by default",
+                        "reason": None,
+                        "inputs": {},
+                        "contactPoints": 1,
+                    }
+                ],
+            },
+            {
+                "userId": "u2",
+                "channels": [
+                    {
+                        "channel": "webpush",
+                        "decision": "skip",
+                        "at": None,
+                        "rule": "contact_point",
+                        "reason": "no_device",
+                        "inputs": {"category": "MESSAGE"},
+                        "contactPoints": 0,
+                    }
+                ],
+            },
+        ],
     }
     assert (await call("GET", "/api/notifications")).json["items"] == []
+
+
+async def test_a_dry_run_has_a_clock_of_its_own(call: Any, browser: Browser) -> None:
+    await call("POST", "/api/push/subscribe", json=browser(), user="u1")
+    for options in ({"delay": 3_600_000}, {"sendAt": "2026-11-22T14:00:00+01:00"}):
+        body = BODY | {"userId": "u1", "options": {**options, "dryRun": True}}
+        reply = (await call("POST", "/api/notifications", json=body)).json
+        assert reply["plannedAt"] == "2026-11-22T13:00:00Z"
+        [decision] = reply["decisions"][0]["channels"]
+        assert (decision["decision"], decision["at"]) == ("send", "2026-11-22T13:00:00Z")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from tidings.flow.deliver.freshness import MAX_STALENESS
 from tidings.model.delivery import ClaimedDelivery
-from tidings.model.user import Preference
+from tidings.model.preference import Preference
 from tidings.ports.store import Transaction
 from tidings.testing.contracts.samples import make_subscription
 

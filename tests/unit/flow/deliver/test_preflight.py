@@ -13,6 +13,7 @@ from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import ClaimedDelivery, SkipReason
 from tidings.model.notification import Notification
 from tidings.model.outcome import Accepted, InvalidTarget, Outcome, PermanentFailure, RetryLater
+from tidings.model.preference import Preference
 from tidings.model.subscription import SubscriptionState
 from tidings.model.suppression import Suppression, SuppressionReason
 from tidings.model.template import Category
@@ -20,6 +21,7 @@ from tidings.testing.clock import START as NOW
 from tidings.testing.contracts.samples import make_attempt_result, make_claimed_delivery, make_notification
 
 NEWS = Category("NEWS", "News")
+ON, OFF = Preference("NEWS", "webpush", True), Preference("NEWS", "webpush", False)
 NOTIFICATION = make_notification()
 DUE = make_claimed_delivery(NOTIFICATION)
 assert DUE.target is not None
@@ -45,8 +47,8 @@ def check(
     ("due", "notification", "category", "in_audience", "reason"),
     [
         (DUE, NOTIFICATION, NEWS, True, None),
-        (structs.replace(DUE, preference=True), NOTIFICATION, replace(NEWS, opt_in=True), True, None),
-        (structs.replace(DUE, preference=False), NOTIFICATION, replace(NEWS, mandatory=True), True, None),
+        (structs.replace(DUE, preferences=(ON,)), NOTIFICATION, replace(NEWS, opt_in=True), True, None),
+        (structs.replace(DUE, preferences=(OFF,)), NOTIFICATION, replace(NEWS, mandatory=True), True, None),
         (structs.replace(DUE, is_cancelled=True), EXPIRED, NEWS, False, SkipReason.CANCELLED),
         (structs.replace(DUE, locale=None), EXPIRED, NEWS, True, SkipReason.EXPIRED),
         (structs.replace(DUE, locale=None, timezone=None), NOTIFICATION, NEWS, False, SkipReason.USER_ERASED),
@@ -67,7 +69,7 @@ def check(
             True,
             SkipReason.NO_CONTACT_POINT,
         ),
-        (structs.replace(DUE, preference=False), NOTIFICATION, NEWS, True, SkipReason.PREFERENCE_OFF),
+        (structs.replace(DUE, preferences=(OFF,)), NOTIFICATION, NEWS, True, SkipReason.PREFERENCE_OFF),
         (DUE, NOTIFICATION, replace(NEWS, opt_in=True), True, SkipReason.NOT_OPTED_IN),
     ],
 )
@@ -121,5 +123,5 @@ def test_c53_a_suppressed_address_stops_a_delivery_that_is_otherwise_allowed() -
     complaint = structs.replace(bounce, reason=SuppressionReason.COMPLAINT)
     due = structs.replace(DUE, suppressions=(complaint,))
     assert preflight_of(due, NOTIFICATION, mandatory) is None
-    off = structs.replace(due, preference=False)
+    off = structs.replace(due, preferences=(OFF,))
     assert check(off, NOTIFICATION, NEWS) is SkipReason.PREFERENCE_OFF

@@ -1,23 +1,32 @@
 """Digests: notifications are collected for a user and closed into one, each of them exactly once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.conftest import NEWS, FakeChannel, Process
 
-from tidings.errors import Conflict
-from tidings.model.audience import everyone, users
+from tidings.errors import BackendError, Conflict
+from tidings.flow.catalog import Catalog
+from tidings.model.audience import everyone, explicit_users_or_none, users
 from tidings.model.delivery import SkipReason
 from tidings.model.digest import Digest, DigestItem, DigestItemState, DigestState
 from tidings.model.notification import Notification, NotificationState
+from tidings.model.outcome import Accepted, PermanentFailure, RetryLater
 from tidings.model.plan_options import DigestOptions
+from tidings.model.preference import Preference
 from tidings.model.priority import Priority
 from tidings.model.subject import SubjectRequest
-from tidings.model.user import Preference
+from tidings.model.template import TemplateText
+from tidings.observability.explain import Explanation, Verdict, explain
+from tidings.observability.explain_query import explain_notification, load_explain_input
+from tidings.packs import core
+from tidings.ports.operations import DeadLetterFilter
+from tidings.stores.store import SqlStore
+from tidings.testing.clock import FrozenClock
+from tidings.testing.contracts.inbox_contract import make_item
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Process
@@ -256,6 +265,182 @@ async def test_b19_what_is_taken_back_within_a_window_is_not_told(process: Proce
     await close(process)
     assert await sent(process) == []
     assert [item.reason for item in await list_items(process)] == [SkipReason.SUPERSEDED]
+
+
+async def test_c2_the_version_current_at_the_close_is_used(
+    process: Process, store: SqlStore, clock: FrozenClock, channel: FakeChannel
+) -> None:
+    await trigger(process, title="One")
+    later = Process(store, clock, publish_version_2(), channel, queue=process.queue)
+    await trigger(later, title="Two")
+    clock.advance(10 * MINUTE)
+    assert await later.pipeline.close_due_digests() == 1
+    await later.process_queue()
+    assert [message.payload.decode() for message in channel.sent] == ["News! One Two: all of 2"]
+    [digest] = await list_digests(process)
+    async with store.read_snapshot() as tx:
+        explanation = explain(
+            await load_explain_input(
+                store,
+                later.pipeline.catalog,
+                tx,
+                user_id="ana",
+                notification_id=digest.notification_id or "",
+                now=clock.now(),
+            )
+        )
+    assert "version 2 of template NEWS.digest, its items with version 2 of NEWS." in " ".join(explanation.sentences)
+
+
+async def test_c8_what_was_seen_in_the_feed_is_left_out(process: Process) -> None:
+    seen = await trigger(process, title="Seen")
+    await trigger(process, title="New")
+    async with process.store.transaction() as tx:
+        await process.store.inbox.add_many(tx, [make_item("ana", seen.id)], process.clock.now())
+        await process.store.inbox.set_seen(tx, "ana", [seen.id], process.clock.now())
+    await close(process)
+    assert await sent(process) == ["New: World"]
+    assert [item.reason for item in await list_items(process)] == [SkipReason.SEEN, None]
+
+
+async def test_c11_a_digest_is_retried_and_its_items_stay_with_it(process: Process) -> None:
+    for title in ("One", "Two"):
+        await trigger(process, title=title)
+    outcomes = [RetryLater(process.clock.now(), "busy") for _ in range(3)]
+    process.channel.respond = lambda _message: outcomes.pop() if outcomes else Accepted(status=201)
+    await close(process)
+    for _ in range(4):
+        await sent(process)
+        process.clock.advance(10 * MINUTE)
+        await process.pipeline.batch_due()
+    assert [message.payload.decode() for message in process.channel.sent] == ["2 updates: One: World\nTwo: World"] * 4
+    assert {item.state for item in await list_items(process)} == {DigestItemState.DIGESTED}
+
+
+async def test_c11_a_digest_that_is_given_up_is_a_dead_letter_with_its_items(process: Process) -> None:
+    trigger_id = (await trigger(process, title="One")).id
+    process.channel.respond = lambda _message: PermanentFailure("refused")
+    await close(process)
+    await sent(process)
+    async with process.store.read_snapshot() as tx:
+        [letter] = await process.store.dead_letters.page(tx, DeadLetterFilter(), before=None, limit=10)
+    made = await read(process, letter.notification_id)
+    assert made.variables["items"] == [
+        {
+            **(variables := {"title": "One", "body": "World"}),
+            "variables": variables,
+            "url": "https://shop.example/",
+            "notificationId": trigger_id,
+        }
+    ]
+
+
+async def test_c14_an_overdue_digest_closes_once(process: Process) -> None:
+    daily = DigestOptions(at="08:00")
+    await trigger(process, digest=daily)
+    process.clock.advance(timedelta(days=3))
+    await trigger(process, digest=daily)
+    assert await close(process, timedelta()) == 1
+    assert len(await sent(process)) == 1
+    await trigger(process, digest=daily)
+    assert await close(process, timedelta(hours=1)) == 0
+
+
+async def test_collected_channels_wait_and_the_others_do_not(
+    store: SqlStore, clock: FrozenClock, channel: FakeChannel
+) -> None:
+    catalog = Catalog.from_packs([core.pack, NEWS], channels=("webpush", "email"), known_channels=("webpush", "email"))
+    process = Process(store, clock, catalog, channel)
+    await process.add_users("ana")
+    notification = await trigger(process, digest=DigestOptions(window_seconds=600, channels=("email",)))
+    assert await sent(process) == ["Hello: World"]
+    # ana has no address: nothing would be sent on the channel that is collected
+    counts = await process.get_counts(notification)
+    assert (counts.deliveries, counts.skipped, counts.collected) == (1, 1, 0)
+
+
+STEPS = ("notifications.add_many", "deliveries.add", "outbox.add", "digests.close", "commit")
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_c3_a_failure_at_any_step_of_the_close_leaves_everything_or_nothing(
+    process: Process, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await trigger(process)
+    process.clock.advance(10 * MINUTE)
+    with monkeypatch.context() as patch:
+        fail_at(process, step, patch)
+        with pytest.raises(BackendError):
+            await process.pipeline.close_due_digests()
+    assert [item.state for item in await list_items(process)] == [DigestItemState.COLLECTED]
+    assert await process.pipeline.close_due_digests() == 1
+    assert await sent(process) == ["Hello: World"]
+
+
+def fail_at(process: Process, step: str, patch: pytest.MonkeyPatch) -> None:
+    async def fail(*_arguments: object, **_options: object) -> None:
+        raise BackendError("the process was killed")
+
+    if step != "commit":
+        repository, method = step.split(".")
+        patch.setattr(getattr(process.store, repository), method, fail)
+        return
+    close_digests = process.store.digests.close
+
+    async def close_and_fail(*arguments: Any) -> None:
+        await close_digests(*arguments)
+        await fail()
+
+    patch.setattr(process.store.digests, "close", close_and_fail)
+
+
+async def test_an_erased_user_takes_the_digests_along(process: Process) -> None:
+    shared = await trigger(process, "ana", "ben")
+    async with process.store.transaction() as tx:
+        await process.store.users.erase(tx, "ana")
+    assert await list_digests(process) == []
+    assert explicit_users_or_none((await read(process, shared.id)).audience) == ["ben"]
+    await close(process)
+    assert len(await sent(process)) == 1
+
+
+async def test_explain_tells_what_became_of_a_trigger(process: Process) -> None:
+    kept, cancelled = await trigger(process, title="Kept"), await trigger(process, title="Cancelled")
+    waiting = await explain_to_ana(process, kept)
+    assert (waiting.verdict, "closes at" in waiting.sentences[0]) == (Verdict.WAITING, True)
+    await process.pipeline.cancel(cancelled.id)
+    await close(process)
+    [digest] = await list_digests(process)
+    told = await explain_to_ana(process, kept)
+    assert told.verdict is Verdict.DIGESTED
+    assert f"became notification {digest.notification_id}" in told.sentences[0]
+    told = await explain_to_ana(process, cancelled)
+    assert told.verdict is Verdict.CANCELLED
+    assert "left it out when it closed: the notification was cancelled" in told.sentences[0]
+
+
+async def explain_to_ana(process: Process, notification: Notification) -> Explanation:
+    return await explain_notification(
+        process.store,
+        process.pipeline.catalog,
+        user_id="ana",
+        notification_id=notification.id,
+        now=process.clock.now(),
+    )
+
+
+def publish_version_2() -> Catalog:
+    """Return a catalog with a second version of NEWS, with a text of its own for digests."""
+    [first, *_] = NEWS.templates
+    lines = "{% for item in items %}{{ item.title }}\n{% endfor %}"
+    second = replace(
+        first,
+        version=2,
+        texts={"en": TemplateText("{{ title }}", "")},
+        digest_texts={"en": TemplateText("News! " + lines, "all of {{ count }}")},
+    )
+    pack = replace(NEWS, templates=(*NEWS.templates, second))
+    return Catalog.from_packs([core.pack, pack], channels=("webpush",), known_channels=("webpush",))
 
 
 async def test_c12_two_closers_send_one_digest(start: Callable[..., Process], process: Process) -> None:

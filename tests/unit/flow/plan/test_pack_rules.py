@@ -12,6 +12,7 @@ from tidings.flow.deliver.preflight import preflight
 from tidings.flow.fanout.planner import batch_id_allocator, plan_page
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import Recipient, SkipReason
+from tidings.model.preference import Preference
 from tidings.model.template import Category
 from tidings.ports.pack import Pack, PackRule, RuleInput
 from tidings.testing.clock import START as NOW
@@ -20,7 +21,7 @@ from tidings.testing.contracts.samples import make_claimed_delivery, make_notifi
 NEWS = Category("NEWS", "News")
 NOTIFICATION = make_notification()
 LATER = NOW + timedelta(hours=9)
-ANA = Recipient("ana", "en", "Asia/Tokyo", {}, {"webpush": ["a1"]})
+ANA = Recipient("ana", "en", "Asia/Tokyo", (), {"webpush": ["a1"]})
 
 
 def skip_ana(given: RuleInput) -> Skip | None:
@@ -35,9 +36,9 @@ def fail(given: RuleInput) -> Skip | None:
     raise KeyError(given.user_id)
 
 
-def decide_before_sending(rules: Mapping[str, PackRule], *, preference: bool | None = None) -> Skip | Defer | None:
+def decide_before_sending(rules: Mapping[str, PackRule], *preferences: Preference) -> Skip | Defer | None:
     delivery = structs.replace(
-        make_claimed_delivery(NOTIFICATION), user_id="ana", timezone="Asia/Tokyo", preference=preference
+        make_claimed_delivery(NOTIFICATION), user_id="ana", timezone="Asia/Tokyo", preferences=preferences
     )
     return preflight(
         delivery, NOTIFICATION, NEWS, is_in_audience=True, now=NOW, channels=("webpush",), pack_rules=rules
@@ -78,7 +79,7 @@ def test_a_rule_decides_in_planning_and_before_sending(
 
 
 def test_a_rule_of_a_pack_is_asked_after_those_of_the_engine() -> None:
-    decision = decide_before_sending({"closed": skip_ana}, preference=False)
+    decision = decide_before_sending({"closed": skip_ana}, Preference("NEWS", "webpush", enabled=False))
     assert isinstance(decision, Skip)
     assert decision.reason is SkipReason.PREFERENCE_OFF
 

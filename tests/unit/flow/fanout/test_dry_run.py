@@ -1,0 +1,113 @@
+"""A dry run sums up planned pages, and says for the first recipients what would happen on each channel, and when."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from tidings.flow.fanout.dry_run import MAX_EXAMINED_USERS, MAX_SHOWN_USERS, DryRunDecision, DryRunEstimate
+from tidings.flow.fanout.dry_run import DryRunOutcome as Outcome
+from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
+from tidings.model.decision import Defer
+from tidings.model.delivery import Recipient, SkipReason
+from tidings.model.plan_options import NO_PLAN_OPTIONS, DigestOptions, PlanOptions
+from tidings.model.preference import ANY, Preference
+from tidings.model.template import Category
+from tidings.ports.pack import PackRule, RuleInput
+from tidings.testing.clock import START as NOW
+from tidings.testing.contracts.samples import make_notification
+
+NEWS = Category("NEWS", "News")
+NOTIFICATION = replace(make_notification(), channels=())
+LATER = NOW + timedelta(hours=8)
+
+
+def make_recipient(user_id: str, *preferences: Preference, **targets: tuple[str, ...]) -> Recipient:
+    return Recipient(user_id, "en", "UTC", preferences, targets)
+
+
+def make_plan(
+    *page: Recipient,
+    options: PlanOptions = NO_PLAN_OPTIONS,
+    rules: dict[str, PackRule] | None = None,
+    at: datetime = NOW,
+) -> Plan:
+    return plan_page(
+        page,
+        replace(NOTIFICATION, plan=options),
+        NEWS,
+        channels=("webpush", "email"),
+        batch_ids=batch_id_allocator(10, at),
+        now=at,
+        pack_rules=rules or {},
+    )
+
+
+def decide(recipient: Recipient, plan: Plan) -> list[DryRunDecision]:
+    estimate = DryRunEstimate(1, NOW)
+    estimate.add_page([recipient], plan)
+    return list(estimate.result().decisions[recipient.user_id])
+
+
+def test_pages_are_summed_up() -> None:
+    people = [make_recipient("user-00", webpush=("1", "2")), make_recipient("user-01", webpush=("3",))]
+    people += [make_recipient(f"user-{number:02}") for number in range(2, 12)]
+    estimate = DryRunEstimate(500, LATER)
+    estimate.add_page(people, make_plan(*people))
+    found = estimate.result()
+    assert (found.recipients, found.examined, found.planned_at) == (500, 12, LATER)
+    assert found.by_channel == {"webpush": 3}
+    assert found.skipped == {SkipReason.NO_CONTACT_POINT: 22}
+    assert found.sample == [one.user_id for one in people[:10]]
+
+
+def test_a_bounded_number_of_people_is_examined_and_shown() -> None:
+    estimate = DryRunEstimate(10**6, NOW)
+    page = [make_recipient(f"user-{number:05}") for number in range(MAX_EXAMINED_USERS - 1)]
+    estimate.add_page(page, Plan())
+    assert list(estimate.result().decisions) == [one.user_id for one in page[:MAX_SHOWN_USERS]]
+    assert not estimate.is_complete
+    estimate.add_page([make_recipient("zoe")], Plan())
+    assert estimate.is_complete
+
+
+def test_each_channel_has_its_decision_with_rule_and_inputs() -> None:
+    muted = Preference(ANY, "email", False)
+    recipient = make_recipient("ana", muted, webpush=("1", "2"), email=("3",))
+    push, skipped = decide(recipient, make_plan(recipient))
+    assert push == DryRunDecision("webpush", Outcome.SEND, NOW, "on by default", contact_points=2)
+    entry = {"source": "user", "channel": "email", "enabled": False}
+    default = {"source": "category", "enabled": True}
+    inputs = {"category": "NEWS", "entry": entry, "beaten": [default]}
+    assert skipped == DryRunDecision("email", Outcome.SKIP, None, "consent", SkipReason.PREFERENCE_OFF, inputs)
+
+
+def test_a_held_message_shows_until_when_and_by_which_rule() -> None:
+    def hold(given: RuleInput) -> Defer:
+        return given.defer(LATER, zone=given.timezone)
+
+    recipient = make_recipient("ana", webpush=("1",))
+    plan = make_plan(recipient, rules={"opening_hours": hold})
+    [held, _] = decide(recipient, plan)
+    assert (held.decision, held.at, held.rule, held.inputs) == (
+        *(Outcome.HOLD, LATER, "opening_hours"),
+        {"zone": "UTC"},
+    )
+
+
+def test_a_collected_message_shows_when_its_digest_closes() -> None:
+    options = PlanOptions(digest=DigestOptions("title", 600, channels=("webpush",), key_value="Jazz"))
+    recipient = make_recipient("ana", webpush=("1",), email=("2",))
+    mail, digest = decide(recipient, make_plan(recipient, options=options))
+    assert (mail.channel, mail.decision) == ("email", Outcome.SEND)
+    assert (digest.channel, digest.decision, digest.at) == (None, Outcome.DIGEST, NOW + timedelta(minutes=10))
+    assert digest.inputs == {"key": "Jazz", "firstAtOnce": False}
+
+
+def test_it_is_planned_for_its_time() -> None:
+    recipient = make_recipient("ana", webpush=("1",))
+    [send, _] = decide(recipient, make_plan(recipient, at=LATER))
+    assert send.at == LATER
+    expired = replace(NOTIFICATION, expires_at=LATER)
+    plan = plan_page(
+        [recipient], expired, NEWS, channels=("webpush",), batch_ids=batch_id_allocator(10, LATER), now=LATER
+    )
+    assert [one.reason for one in decide(recipient, plan)] == [SkipReason.EXPIRED]
