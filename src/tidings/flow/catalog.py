@@ -98,6 +98,8 @@ class Catalog:
         for template in versions.values():
             if template.category not in catalog.categories:
                 raise ConfigError("packs", f"template {template.code} has the unknown category {template.category}")
+            if (digest := template.plan.digest) is not None and (fault := digest.find_error()) is not None:
+                raise ConfigError("packs", f"template {template.code} has a digest that cannot work: {fault}")
             if errors := check_steps(template.plan.steps, catalog.known_channels, "steps"):
                 raise ConfigError("packs", f"template {template.code}: {errors[0].field} {errors[0].message}")
             if "en" not in template.texts:

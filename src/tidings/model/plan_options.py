@@ -48,6 +48,18 @@ class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     #: what `key` is for the notification; None before it is accepted
     key_value: str | None = None
 
+    def find_error(self) -> str | None:
+        """Return what is wrong with the window, None if nothing is."""
+        if (self.window_seconds is None) == (self.at is None):
+            return "give windowSeconds or at, and not both"
+        if self.sliding and (self.window_seconds is None or self.max_seconds is None):
+            return "a sliding window needs windowSeconds and maxSeconds"
+        if self.max_seconds is not None and not self.sliding:
+            return "maxSeconds is used only with sliding; set sliding or leave maxSeconds out"
+        if self.max_seconds is not None and self.window_seconds is not None and self.max_seconds < self.window_seconds:
+            return "maxSeconds must not be less than windowSeconds"
+        return None
+
 
 class ThrottleOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """How many notifications of one key a user receives in a window."""

@@ -146,6 +146,10 @@ def _list_expressions(value: object) -> Iterator[str]:
 
 def _find_faults(template: Template, renderer: "MinijinjaRenderer") -> Iterator[str]:
     sources = [("url", template.url)]
+    keys = {"digest": template.plan.digest, "throttle": template.plan.throttle}
+    sources += [
+        (f"key of the {name}", f"{{{{ {one.key} }}}}") for name, one in keys.items() if one is not None and one.key
+    ]
     if template.subject is not None:
         sources.append(("subject", template.subject))
     sources += [

@@ -59,14 +59,8 @@ class DigestBody(RequestModel):
 
     @model_validator(mode="after")
     def _check_window(self) -> Self:
-        if (self.window_seconds is None) == (self.at is None):
-            raise ValueError("give windowSeconds or at, and not both")
-        if self.sliding and (self.window_seconds is None or self.max_seconds is None):
-            raise ValueError("a sliding window needs windowSeconds and maxSeconds")
-        if self.max_seconds is not None and not self.sliding:
-            raise ValueError("maxSeconds is used only with sliding; set sliding or leave maxSeconds out")
-        if self.max_seconds is not None and self.window_seconds is not None and self.max_seconds < self.window_seconds:
-            raise ValueError("maxSeconds must not be less than windowSeconds")
+        if (fault := self.to_options().find_error()) is not None:
+            raise ValueError(fault)
         return self
 
     def to_options(self) -> DigestOptions:

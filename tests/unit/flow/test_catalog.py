@@ -21,6 +21,7 @@ from tidings.model.audience import (
     topic,
     users,
 )
+from tidings.model.plan_options import DigestOptions, PlanOptions
 from tidings.model.template import Category, Template
 from tidings.packs.core import pack
 from tidings.ports.pack import Pack
@@ -53,6 +54,10 @@ def of(*packs: Pack) -> Catalog:
         (
             Pack("x", templates=(Template("X", "MESSAGE", TEMPLATE.priority, {"de": TEMPLATE.texts["en"]}),)),
             "template X has no English text",
+        ),
+        (
+            Pack("x", templates=(replace(TEMPLATE, code="X", plan=PlanOptions(digest=DigestOptions())),)),
+            "template X has a digest that cannot work: give windowSeconds or at",
         ),
     ],
 )
@@ -167,3 +172,10 @@ def test_days_become_an_instant_and_a_country_its_code_when_an_audience_is_pinne
     assert pinned == NamedSet("country", {"country": "CH"}) - NamedSet("engaged", since)
     catalog.check_audience(pinned)
     assert catalog.pin_audience(pinned, now + timedelta(days=9)) == pinned
+
+
+def test_c4_a_maximum_below_the_window_is_refused_when_a_template_is_declared() -> None:
+    digest = DigestOptions(window_seconds=60, sliding=True, max_seconds=30)
+    declared = replace(TEMPLATE, code="X", plan=PlanOptions(digest=digest))
+    with pytest.raises(ConfigError, match="maxSeconds must not be less than windowSeconds"):
+        of(pack, Pack("x", templates=(declared,)))

@@ -4,6 +4,7 @@ import pytest
 
 from tidings.errors import ConfigError
 from tidings.flow.catalog import Catalog
+from tidings.model.plan_options import DigestOptions, PlanOptions
 from tidings.model.priority import Priority
 from tidings.model.template import Category, Template, TemplateText
 from tidings.packs.discovery import KNOWN_CHANNELS, check_texts, load_packs
@@ -44,3 +45,17 @@ def test_the_built_in_packs_have_no_faults() -> None:
     packs = load_packs()
     catalog = Catalog.from_packs(packs, channels=("webpush",), known_channels=KNOWN_CHANNELS)
     check_texts(packs, MinijinjaRenderer(catalog.filters, "https://shop.example"))
+
+
+def test_the_texts_and_keys_of_digests_are_compiled() -> None:
+    template = Template(
+        "HELLO",
+        "NEWS",
+        Priority.HIGH,
+        {"en": TemplateText("Hello", "")},
+        plan=PlanOptions(digest=DigestOptions("name | x", 600)),
+        digest_texts={"en": TemplateText("{{ count", "")},
+    )
+    pack = Pack("news", categories=(Category("NEWS", "News"),), templates=(template,))
+    with pytest.raises(ConfigError, match=r"(?s)key of the digest: unknown filter 'x'.*HELLO.digest .*en, title"):
+        check_texts([pack], MinijinjaRenderer({}, "https://shop.example"))

@@ -1,4 +1,4 @@
-"""Each trigger ends in exactly one place, whatever the order of triggers, closings, cancellations and failures (C3)."""
+"""Each trigger ends in exactly one place, whatever the order of triggers, closings, cancellations and failures."""
 
 from collections import Counter
 from contextlib import suppress
