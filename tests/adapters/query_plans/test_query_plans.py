@@ -120,12 +120,7 @@ def event_list(*, status: EventStatus | None = None, city: str | None = None) ->
 
 
 def pages(
-    name: str,
-    of: Audience,
-    index: str,
-    sorts: int = 1,
-    in_order: tuple[str, ...] = (),
-    postgresql: str | None = None,
+    name: str, of: Audience, index: str, sorts: int = 1, in_order: tuple[str, ...] = (), postgresql: str | None = None
 ) -> list[Case]:
     """Return cases for the first page and a late one. The rows of the page itself may be sorted once more."""
     return [
@@ -151,24 +146,12 @@ AUDIENCES = [
     *pages("opted in", audience.opted_in("NEWS-1"), "ix_preferences_category (category=? AND enabled=? AND user_id>?)"),
     *pages("country", audience.country("C7"), "ix_users_country (country=? AND id>?)"),
     *pages("topic", audience.topic("topic-1"), "ix_user_topics_topic (topic=? AND user_id>?)", postgresql=TOPICS),
-    *pages(
-        "topic and place",
-        audience.topic("topic-1") & NEAR,
-        "ix_user_topics_topic (topic=? AND user_id>?)",
-        postgresql=f"{TOPICS}|ix_users_location",
-    ),
     # no index on attributes: users are read in order, up to the page's limit
     *pages("attribute", audience.attribute("plan", "eq", "pro"), "sqlite_autoindex_users_1 (id>?)"),
-    *(
-        # of these contact points none has an address, so the partial index is empty and may be scanned
-        case
-        for name, index in (
-            ("engaged", "ix_receipts_user (user_id=? AND occurred_at>?)"),
-            ("engaged, by address", "ix_receipts_address (address_digest=? AND occurred_at>?)"),
-            ("engaged, in the feed", "ix_inbox_items_feed (user_id=?)"),
-        )
-        for case in pages(name, ENGAGED, index, in_order=("contact_points",))
-    ),
+    # of these contact points none has an address, so the partial index is empty and may be scanned
+    *pages("engaged", ENGAGED, "ix_receipts_user (user_id=? AND occurred_at>?)", in_order=("contact_points",)),
+    *pages("engaged, by address", ENGAGED, "ix_receipts_address (address_digest=?", in_order=("contact_points",)),
+    *pages("engaged, in the feed", ENGAGED, "ix_inbox_items_feed (user_id=?)", in_order=("contact_points",)),
     Case(
         "engagement of a page",
         lambda store, tx: store.audiences.load_engagement(tx, ["user-000001", "user-000003"], NOW - timedelta(days=30)),
