@@ -141,6 +141,20 @@ def lanes(
 
 
 @app.command
+def plan(
+    *,
+    recipients: Annotated[
+        int, Parameter(help="Users, each with one device.", validator=Number(gte=1, lte=5_000_000))
+    ] = 20_000,
+    json: Json = False,
+) -> None:
+    """Measure planning: the rules alone, with the pages read, and with the plans stored."""
+    from tidings.bench.plan import run
+
+    _print_result(_run_benchmark(run(recipients=recipients)), json=json)
+
+
+@app.command
 def queue(
     *,
     tasks: Annotated[int, Parameter(help="Tasks of each kind.", validator=Number(gte=1, lte=5_000_000))] = 20_000,

@@ -1,8 +1,9 @@
 """Consent: whether a user receives a category on a channel. Pure; used in planning, preflight check and explain."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from tidings.model.delivery import SkipReason
 from tidings.model.preference import Preference
@@ -18,8 +19,7 @@ class ConsentSource(StrEnum):
     CATEGORY = "category"
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentEntry:
+class ConsentEntry(msgspec.Struct, frozen=True):
     """One statement on a category and channel: an entry of the user or of the installation, or a default."""
 
     source: ConsentSource
@@ -57,8 +57,7 @@ def _storable(value: object) -> object:
     return value[:100].replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentDecision:
+class ConsentDecision(msgspec.Struct, frozen=True):
     """Whether a user receives a category on a channel, with the entry that decided and those that it beat."""
 
     deciding: ConsentEntry
@@ -75,6 +74,11 @@ class ConsentDecision:
         return _RULES[self.deciding.source]
 
     @property
+    def granted(self) -> "ConsentGranted":
+        """The permission, if consent is granted."""
+        return _GRANTED[self.deciding.source]
+
+    @property
     def skip_reason(self) -> SkipReason:
         """Why nothing is sent, if consent is not granted."""
         is_choice = self.deciding.source is ConsentSource.USER
@@ -85,8 +89,7 @@ class ConsentDecision:
         return {"entry": self.deciding.to_json(), "beaten": [entry.to_json() for entry in self.beaten]}
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentGranted:
+class ConsentGranted(msgspec.Struct, frozen=True):
     """A delivery is allowed. `rule` states why, for explain."""
 
     rule: str
@@ -98,6 +101,7 @@ _RULES: Mapping[ConsentSource, str] = {
     ConsentSource.INSTALLATION: "on by default of this installation",
     ConsentSource.CATEGORY: "on by default",
 }
+_GRANTED: Mapping[ConsentSource, ConsentGranted] = {source: ConsentGranted(rule) for source, rule in _RULES.items()}
 _MANDATORY = ConsentEntry(ConsentSource.MANDATORY, True)
 _ON, _OFF = ConsentEntry(ConsentSource.CATEGORY, True), ConsentEntry(ConsentSource.CATEGORY, False)
 # of users without preferences, who are most
@@ -124,11 +128,13 @@ def evaluate_consent(
     is_mandatory = category.is_mandatory(channel)
     if not preferences and not defaults:
         return (_MANDATORY_DECISION if is_mandatory else _DEFAULT_DECISION)[category.opt_in]
-    ranked = [
-        *_rank(ConsentSource.USER, preferences, category.code, channel, subject, variables),
-        *_rank(ConsentSource.INSTALLATION, defaults, category.code, channel, subject, variables),
-        _OFF if category.opt_in else _ON,
-    ]
+    default = _OFF if category.opt_in else _ON
+    ranked = _rank(ConsentSource.USER, preferences, category.code, channel, subject, variables)
+    if defaults:
+        ranked += _rank(ConsentSource.INSTALLATION, defaults, category.code, channel, subject, variables)
+    if not ranked:
+        return (_MANDATORY_DECISION if is_mandatory else _DEFAULT_DECISION)[category.opt_in]
+    ranked.append(default)
     if is_mandatory:
         return ConsentDecision(_MANDATORY, tuple(ranked))
     return ConsentDecision(ranked[0], tuple(ranked[1:]))

@@ -31,6 +31,7 @@ class Defer:
 _RULES: Mapping[SkipReason, str] = {
     SkipReason.CANCELLED: "cancellation",
     SkipReason.SUPERSEDED: "supersession",
+    SkipReason.STEP_CANCELLED: "step_success",
     SkipReason.EXPIRED: "expiry",
     SkipReason.USER_ERASED: "erasure",
     SkipReason.LEFT_AUDIENCE: "audience_membership",

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
-from babel import Locale, UnknownLocaleError
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from tidings.model.ids import is_id
@@ -74,6 +73,9 @@ def check_phone(text: str) -> str:
 @functools.lru_cache(maxsize=1024)
 def normalize_locale(text: str) -> str:
     """Return a BCP 47 tag in its canonical case. The language must be known; the region is not checked."""
+    # takes a tenth of a second; settings of packs use the other types of this module
+    from babel import Locale, UnknownLocaleError
+
     if len(text) > 35 or not _LOCALE.fullmatch(text.replace("_", "-")):
         raise ValueError("must be a language tag such as de-CH (BCP 47)")
     parts = text.replace("_", "-").split("-")

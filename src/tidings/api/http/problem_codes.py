@@ -53,6 +53,7 @@ PROBLEM_CODES: Mapping[str, tuple[int, str]] = {
     "status_not_allowed": (409, "the event cannot get this status"),
     "subscription_ended": (409, "the push service has ended the subscription; subscribe anew"),
     "too_many_contact_points": (409, "the user has the most contact points that a channel allows"),
+    "precondition_failed": (412, "the resource changed since the `ETag` in `If-Match`"),
     "too_large": (413, "the body exceeds the limit of the route"),
     "unsupported_media_type": (415, "the media type or the encoding of the body is not supported"),
     "empty_audience": (422, "nobody is in the saved audience now"),

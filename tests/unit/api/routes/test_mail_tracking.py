@@ -15,13 +15,13 @@ GMAIL = {"user-agent": "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0
 
 
 @pytest.fixture(autouse=True)
-def _track_news(monkeypatch: pytest.MonkeyPatch) -> None:
+def _track_a_category(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CLICKS", "OPENS"):
-        monkeypatch.setenv(f"TIDINGS_EMAIL__TRACK_{name}", "NEWS")
+        monkeypatch.setenv(f"TIDINGS_EMAIL__TRACK_{name}", "EVENT_MANUAL")
 
 
 async def build_path(call: Client, delivery_id: str, **changes: object) -> str:
-    link = MailLink(delivery_id, "u1", "NEWS", int(call.clock.now().timestamp()))
+    link = MailLink(delivery_id, "u1", "EVENT_MANUAL", int(call.clock.now().timestamp()))
     secret = call.runtime.settings.secret_key
     return "/l/" + sign_link(secret, MailLink(**{**{n: getattr(link, n) for n in link.__struct_fields__}, **changes}))
 

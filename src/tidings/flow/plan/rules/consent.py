@@ -17,5 +17,5 @@ def check_category_consent(candidate: Candidate, context: PlanContext) -> Skip |
         variables=notification.variables,
     )
     if decision.is_granted:
-        return ConsentGranted(decision.rule)
+        return decision.granted
     return Skip(decision.skip_reason, {"category": category.code} | decision.to_json())
