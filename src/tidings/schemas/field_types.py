@@ -108,6 +108,9 @@ def normalize_timezone(text: str) -> str:
 
 @functools.cache
 def _load_countries() -> frozenset[str]:
+    # imported here, because commands that read the database load no locale data
+    from babel import Locale
+
     # without regions that are no country (EU, UN), and codes for tests and for an unknown country
     excluded = {"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"}
     return frozenset(str(code) for code in Locale("en").territories if len(str(code)) == 2) - excluded
