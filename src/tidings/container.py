@@ -28,7 +28,7 @@ from tidings.channels.webhook import StatusEventSender, create_status_event_send
 from tidings.config.settings import Role, Settings
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.render_cache import RenderCache
-from tidings.flow.fanout.user_rate_limit import WINDOW, RateLimitPolicy
+from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.flow.recover.reconciler import Reconciler
 from tidings.inbox_service import InboxService
@@ -131,6 +131,7 @@ class Core:
             page_size=settings.page_size,
             batch_size=settings.batch_size,
             lease_duration=timedelta(seconds=settings.lease_seconds),
+            schedule_defaults=settings.schedule_defaults,
         )
         pipeline = Pipeline(
             store,
@@ -141,6 +142,7 @@ class Core:
             config=config,
             rate_limits=rate_limits,
             on_outcomes=metrics.count_outcomes,
+            on_steps=metrics.count_steps,
             on_digests_closed=metrics.count_digests,
             is_exclusive=settings.is_exclusive,
             alerts=alerts,
@@ -343,7 +345,7 @@ class AppContainer:
         await self.reconciler.purge()
         await self.queue.purge()
         async with self.store.transaction() as tx:
-            await self.store.user_rate_limits.purge(tx, now - WINDOW)
+            await self.store.user_rate_limits.purge(tx, now)
             await self.store.quotas.purge(tx, (now - QUOTA_RETENTION).date())
             await self.store.processes.purge(tx, now - HEARTBEAT_RETENTION)
             await self.store.status_events.purge(tx, now - STATUS_EVENT_RETENTION)
@@ -397,7 +399,9 @@ def build_catalog(
         triggers=load_trigger_file(settings.triggers_file),
         preference_defaults=[parse_default(item) for item in settings.preference_defaults],
     )
-    rate_limits = RateLimitPolicy.parse(settings.user_limit, settings.category_limits)
+    rate_limits = RateLimitPolicy.parse(
+        settings.user_limit, settings.category_limits, settings.frequency_caps, settings.installation_cap
+    )
     catalog.check_categories("TIDINGS_CATEGORY_LIMITS", rate_limits.per_category)
     for plugin in plugins.values():
         if isinstance(plugin, HasCategorySettings):

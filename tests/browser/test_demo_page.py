@@ -70,7 +70,7 @@ async def test_turning_on_subscribes_inside_the_click_and_registers_the_device(
     await wait_for_status(page, "On")
     assert await page.evaluate("stubActive") is True
     [body] = site.bodies("POST", SUBSCRIBE)
-    assert set(body) == {"endpoint", "expirationTime", "keys", "device", "keyId"}
+    assert set(body) == {"endpoint", "expirationTime", "keys", "device", "keyId", "timezone"}
     assert body["device"] == "Chrome on Linux"
     assert next(token for verb, path, _, token in site.calls if path == SUBSCRIBE) == "Bearer user-token"
 

@@ -15,7 +15,7 @@ import pytest
 from pyreqwest.client import Client, ClientBuilder
 from tests.support.server import eventually
 
-from tidings.bench import email, idle, inapp, lanes, push, queue, rooms, server_process, smtp_sink
+from tidings.bench import email, idle, inapp, lanes, push, queue, release, rooms, server_process, smtp_sink
 from tidings.testing.postgres import PostgresServer
 from tidings.testing.valkey import ValkeyServer
 
@@ -67,6 +67,18 @@ async def test_bench_lanes_measures_urgent_latency_when_idle_and_under_a_broadca
         assert 0 < timed.accept_ms.p50 <= timed.accept_ms.max
         assert 0 < timed.receipt_ms.p50 <= timed.receipt_ms.p99 <= timed.receipt_ms.max
     assert figures.broadcast_per_second > 0
+    assert set(figures.peak_memory_mb) == ({"serve"} if backends == "embedded" else {"api", "worker 1"})
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_bench_release_sends_all_that_quiet_hours_held_and_urgent_ones_meanwhile(
+    backends: str, tmp_path: Path
+) -> None:
+    figures = await release.run(messages=1000, urgent=5, per_second=20, workers=1, folder=tmp_path)
+    assert figures.messages == 1000
+    assert 1 <= figures.urgent.sent <= 5
+    assert figures.seconds > 0
+    assert 0 < figures.urgent.receipt_ms.p50 <= figures.urgent.receipt_ms.p99
     assert set(figures.peak_memory_mb) == ({"serve"} if backends == "embedded" else {"api", "worker 1"})
     assert list(tmp_path.iterdir()) == []
 

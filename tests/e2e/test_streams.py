@@ -143,6 +143,26 @@ async def test_m24_the_host_is_notified_once_after_the_last_viewer_left(server: 
     assert notice["url"].endswith(f"/events/{event}")
 
 
+async def test_the_notice_obeys_the_preferences_of_the_host(server: TidingsServer) -> None:
+    host = server.user_token("shy-host")
+    await server.expect(201, "PUT", "/api/users/shy-host", {"email": "shy@example.org"})
+    choices = {"preferences": [{"category": "STREAM_ENDED", "channel": "email", "enabled": False}]}
+    await server.expect(200, "PUT", "/api/users/me/preferences", choices, token=host)
+    event = await create_event(server, title="Jazz in secret", hostId="shy-host")
+    async with watch(server, event, "ada"):
+        assert (await state_of(server, event))["state"] == "live"
+
+    async def find() -> list[Json] | None:
+        path = "/api/notifications?templateCode=STREAM_ENDED&userId=shy-host"
+        return (await server.expect(200, "GET", path)).read(Json)["items"] or None
+
+    (notice,) = await eventually(find, within=30)
+    progress = await server.wait_until_finished(notice["id"])
+    assert progress.by_state == {"delivered": 1}, "in the feed"
+    traced = (await server.expect(200, "GET", f"/api/notifications/{notice['id']}/trace")).read(Json)
+    assert {one["channel"]: one["reason"] for one in traced["skips"]}["email"] == "preference_off"
+
+
 async def test_e03_a_viewer_who_is_back_within_the_grace_keeps_the_epoch(server: TidingsServer) -> None:
     event = await create_event(server)
     async with watch(server, event, "ada"):

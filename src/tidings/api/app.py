@@ -34,6 +34,7 @@ from tidings.api.routes import (
     suppressions,
     templates,
     topics,
+    user_schedule,
     users,
     users_bulk,
 )
@@ -81,6 +82,7 @@ def create_app(runtime: AppContainer, shared: SharedMetrics | None = None) -> Fa
         users_bulk.router(context),
         preferences.router(context),
         topics.router(context),
+        user_schedule.router(context),
         contact_points.router(context),
         contact_point_changes.router(context),
         users.router(context),

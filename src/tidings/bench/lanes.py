@@ -23,9 +23,9 @@ from tidings.errors import TidingsError
 from tidings.mockpush import MockPushOptions, SpawnedMockPush, spawn
 
 #: notifications before the measurement and their rate; they open connections and compile templates
-_WARM_UP_COUNT, _WARM_UP_PER_SECOND = 60, 500.0
+WARM_UP_COUNT, WARM_UP_PER_SECOND = 60, 500.0
 #: maximum number of notifications on the idle system
-_MAX_IDLE_COUNT = 100
+MAX_IDLE_COUNT = 100
 #: share of the broadcast that has been received when the urgent notifications begin
 _UNDERWAY_SHARE = 0.01
 #: seconds to wait for the first pushes of the broadcast, and for the last urgent push after its request
@@ -77,21 +77,21 @@ async def run(
     The workers, the folder and the database are those of `bench.push.run`. Sending stops when the broadcast ends.
     Raises TidingsError if a process does not start, a push does not arrive, or the broadcast ends too soon.
     """
-    idle = min(urgent, _MAX_IDLE_COUNT)
+    idle = min(urgent, MAX_IDLE_COUNT)
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
         async with (
             spawn(MockPushOptions(verify_share=0.0, timed=SINGLE_USER_PREFIX)) as sink,
             select_backends(Path(data), push_host=urlsplit(sink.origin).netloc) as backends,
         ):
-            singles = _WARM_UP_COUNT + idle + urgent
+            singles = WARM_UP_COUNT + idle + urgent
             event_id = await prepare_audience(backends, recipients=broadcast, origin=sink.origin, singles=singles)
             workers = default_workers(backends) if workers is None else workers
             async with run_server(backends, workers=workers) as server:
-                sender = _UrgentSender(server, sink, per_second)
-                warm_up = replace(sender, per_second=_WARM_UP_PER_SECOND)
-                await warm_up.send(range(_WARM_UP_COUNT), "Warming up", asyncio.Event())
+                sender = UrgentSender(server, sink, per_second)
+                warm_up = replace(sender, per_second=WARM_UP_PER_SECOND)
+                await warm_up.send(range(WARM_UP_COUNT), "Warming up", asyncio.Event())
                 idle_result = await sender.send(
-                    range(_WARM_UP_COUNT, _WARM_UP_COUNT + idle), "Without a broadcast", asyncio.Event()
+                    range(WARM_UP_COUNT, WARM_UP_COUNT + idle), "Without a broadcast", asyncio.Event()
                 )
                 return await _measure(
                     backends, sender, event_id, broadcast, idle_result, range(singles - urgent, singles), workers
@@ -100,7 +100,7 @@ async def run(
 
 async def _measure(
     backends: Backends,
-    sender: "_UrgentSender",
+    sender: "UrgentSender",
     event_id: str,
     broadcast: int,
     idle: TimedSendsResult,
@@ -120,7 +120,7 @@ async def _measure(
         await sink.control.wait_for(timeout=_ARRIVAL_TIMEOUT, accepted=max(1, int(broadcast * _UNDERWAY_SHARE)))
     except TimeoutError:
         raise TidingsError(f"the broadcast did not begin within {_ARRIVAL_TIMEOUT:.0f} s") from None
-    async with _watch_broadcast(sink, broadcast) as ended:
+    async with watch_messages(sink, broadcast) as ended:
         accepted_before, started = (await sink.control.stats()).accepted, time.perf_counter()
         urgent_result = await sender.send(urgent, "During the broadcast", ended)
         seconds = time.perf_counter() - started
@@ -140,7 +140,7 @@ async def _measure(
 
 
 @asynccontextmanager
-async def _watch_broadcast(sink: SpawnedMockPush, broadcast: int) -> AsyncIterator[asyncio.Event]:
+async def watch_messages(sink: SpawnedMockPush, broadcast: int) -> AsyncIterator[asyncio.Event]:
     """Set the yielded event once all messages of the broadcast have been received."""
     ended = asyncio.Event()
 
@@ -159,7 +159,7 @@ async def _watch_broadcast(sink: SpawnedMockPush, broadcast: int) -> AsyncIterat
 
 
 @dataclass(frozen=True, slots=True)
-class _UrgentSender:
+class UrgentSender:
     """Sends urgent notifications at a constant rate, without waiting for earlier responses."""
 
     server: RunningServer

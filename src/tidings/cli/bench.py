@@ -141,6 +141,26 @@ def lanes(
 
 
 @app.command
+def release(
+    *,
+    messages: Annotated[
+        int, Parameter(help="Messages that quiet hours hold.", validator=Number(gte=100, lte=5_000_000))
+    ] = 100_000,
+    urgent: Annotated[int, Parameter(help="Urgent notifications.", validator=Number(gte=1, lte=50_000))] = 200,
+    per_second: Annotated[
+        float, Parameter(help="Urgent notifications per second.", validator=Number(gt=0, lte=1000))
+    ] = 5.0,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Measure the end of the quiet hours of many users, with urgent notifications meanwhile."""
+    from tidings.bench.release import run
+
+    result = _run_benchmark(run(messages=messages, urgent=urgent, per_second=per_second, workers=workers))
+    _print_result(result, json=json)
+
+
+@app.command
 def plan(
     *,
     recipients: Annotated[

@@ -10,15 +10,19 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tidings.config.quiet_hours import parse_quiet_hours
 from tidings.config.secret_files import create_private_file, ensure_secret, read_secret
 from tidings.config.sources import SecretFinder, read_layers, to_config_error, variable_name
 from tidings.errors import ConfigError
+from tidings.model.frequency_cap import parse_frequency_caps
 from tidings.model.preference import parse_default
 from tidings.model.template import MAX_HOURLY_LIMIT
+from tidings.model.user_schedule import ScheduleDefaults
 
 #: settings whose values are never displayed
 SECRET_SETTINGS = ("bootstrap_key", "user_secret", "secret_key")
@@ -144,6 +148,16 @@ class Settings(BaseSettings):
     user_limit: int = Field(20, ge=0, le=MAX_HOURLY_LIMIT)
     #: categories with their own limit, `CATEGORY=20`, separated by commas; 0 = no limit
     category_limits: CommaList = ()
+    #: notifications per user of all categories together, `3/day,10/week`; per hour, day, week or month
+    frequency_caps: CommaList = ()
+    #: messages of this installation per hour, except urgent and mandatory ones; 0 = no cap
+    installation_cap: int = Field(0, ge=0, le=1_000_000_000)
+    #: time zone of users whose profile names none
+    timezone: str = "UTC"
+    #: quiet hours of users without their own, `22:00-07:00` or `webpush=22:00-07:00`, separated by commas
+    quiet_hours: CommaList = ()
+    #: the messages that quiet hours held are released over this many seconds
+    quiet_hours_spread: float = Field(300, ge=0, le=86_400)
     #: what users receive who have not chosen, `CATEGORY:channel=on` or `off`, `*` = all, separated by commas
     preference_defaults: CommaList = ()
     #: TOML file with the triggers of domain events, besides those of packs; unset = none
@@ -308,6 +322,11 @@ class Settings(BaseSettings):
         return "websocket_port" in self._sources or "websocket_port" in self.model_fields_set
 
     @property
+    def schedule_defaults(self) -> ScheduleDefaults:
+        """Quiet hours and time zone of users who have set none."""
+        return ScheduleDefaults(parse_quiet_hours(self.quiet_hours), self.timezone, self.quiet_hours_spread)
+
+    @property
     def has_weak_bootstrap_key(self) -> bool:
         """Whether there is a bootstrap key that is short enough to guess."""
         return 0 < len(self.bootstrap_key) < MIN_PUBLIC_SECRET
@@ -347,6 +366,27 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{category}={number:.20} is more than {MAX_HOURLY_LIMIT}, the highest limit; 0 = no limit"
                 )
+        return value
+
+    @field_validator("frequency_caps")
+    @classmethod
+    def _check_frequency_caps(cls, value: Sequence[str]) -> Sequence[str]:
+        parse_frequency_caps(value)
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _check_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, KeyError, OSError):  # malformed, unknown, or the name of a directory
+            raise ValueError(f"{value!r} is not an IANA time-zone name; an example is Europe/Zurich") from None
+        return value
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _check_quiet_hours(cls, value: Sequence[str]) -> Sequence[str]:
+        parse_quiet_hours(value)
         return value
 
     @field_validator("preference_defaults")

@@ -51,7 +51,7 @@ from tidings.flow.digest.closer import DigestCloser, OnClosed
 from tidings.flow.dispatch.outbox_relay import OutboxRelay
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
-from tidings.flow.fanout.step_runner import StepRunner
+from tidings.flow.fanout.step_runner import OnSteps, StepRunner
 from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.record.contact_health import build_notice, derive_contact_results
@@ -71,6 +71,7 @@ from tidings.model.subscription import MAX_TARGET_REFUSALS
 from tidings.model.suppression import SoftBouncePolicy
 from tidings.model.task import Task
 from tidings.model.template import Category, RenderedMessage
+from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.ports.alerts import AlertSink, NoAlerts
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
@@ -106,6 +107,8 @@ class PipelineConfig:
     relay_grace_period: timedelta = timedelta(seconds=2)
     #: how long a claim is valid
     lease_duration: timedelta = timedelta(seconds=60)
+    #: quiet hours and time zone of users without a schedule
+    schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS
 
 
 class Pipeline:
@@ -127,13 +130,14 @@ class Pipeline:
         channels_with_hooks: Collection[str] = (),
         soft_bounce_policies: Mapping[str, SoftBouncePolicy] | None = None,
         on_digests_closed: OnClosed = lambda _closed: None,
+        on_steps: OnSteps = lambda _results: None,
     ) -> None:
         """Connect the stages.
 
         on_outcomes: called with each list of recorded outcomes. rate_limits: notifications per user and hour.
         is_exclusive: no other process can send from this database. alerts: for operators. channels_with_hooks: those
         whose providers report what became of messages. soft_bounce_policies: by channel, for refusals during a send.
-        on_digests_closed: called with the digests of each transaction.
+        on_digests_closed: called with the digests of each transaction. on_steps: with the later steps that were due.
         """
         self.store = store
         self.queue = queue
@@ -172,12 +176,12 @@ class Pipeline:
             page_size=config.page_size,
             batch_size=config.batch_size,
             rate_limits=rate_limits,
+            alerts=self._alerts,
+            schedule_defaults=config.schedule_defaults,
             notification_cache=self._notification_cache,
             bulk_lock=self._bulk_lock,
         )
-        self.step_runner = StepRunner(
-            store, clock, self.fan_out, page_size=config.page_size, batch_size=config.batch_size
-        )
+        self.step_runner = StepRunner(store, clock, self.fan_out, config.page_size, config.batch_size, on_steps)
         #: channels of which no provider reports that a message arrived
         self._channels_without_receipts = frozenset(catalog.known_channels) - frozenset(channels_with_hooks)
         self.digest_closer = DigestCloser(

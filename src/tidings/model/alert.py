@@ -23,6 +23,8 @@ class AlertName(StrEnum):
     STATUS_EVENTS_LOST = "status_events_lost"
     #: messages were refused because a daily cap is used up; the subject is channel and cap
     SPENDING_CAP_REACHED = "spending_cap_reached"
+    #: messages were skipped because the installation reached its cap; the subject is the cap
+    INSTALLATION_CAP_REACHED = "installation_cap_reached"
     #: this machine's clock differs from that of a push service; the subject names both
     CLOCK_OFF = "clock_off"
     #: calls of a provider's hook cannot be verified; the subject is channel and provider

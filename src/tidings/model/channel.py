@@ -15,6 +15,8 @@ class ChannelTraits:
     contact_noun: str = "contact point"
     #: False if it reaches every user, as in-app does
     needs_contact_point: bool = True
+    #: False if it does not attract attention when a message arrives, as in-app: quiet hours do not hold it
+    interrupts: bool = True
     #: the reason of a skip for a user without a contact point
     missing_contact: SkipReason = SkipReason.NO_CONTACT_POINT
     #: attempts per delivery; a retry that spends none is not counted

@@ -13,6 +13,7 @@ from tidings.model.preference import Preference
 from tidings.model.priority import Lane, Priority
 from tidings.model.subscription import PushSubscription
 from tidings.model.suppression import Suppression
+from tidings.model.user_schedule import NO_SCHEDULE, UserSchedule
 
 #: where a message is sent
 Target: TypeAlias = PushSubscription | ContactPoint
@@ -54,6 +55,8 @@ class SkipReason(StrEnum):
     RENDER_FAILED = "render_failed"
     CANCELLED = "cancelled"
     RATE_LIMITED = "rate_limited"
+    #: over the throttle of the notification or its template
+    THROTTLED = "throttled"
     #: a newer notification on the same subject was accepted
     SUPERSEDED = "superseded"
     #: the user last heard the same of the subject
@@ -86,6 +89,9 @@ class Recipient(msgspec.Struct, frozen=True):
     preferences: Sequence[Preference]
     #: ids of the user's targets, per channel
     targets: Mapping[str, Sequence[str]]
+    schedule: UserSchedule = NO_SCHEDULE
+    #: id of a target → the time zone that the device reported, of those that did
+    target_timezones: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class PlannedDelivery(msgspec.Struct, frozen=True):
@@ -165,6 +171,11 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     superseded_by: str | None = None
     #: of the address of its target; those that were lifted are left out
     suppressions: Sequence[Suppression] = ()
+    schedule: UserSchedule = NO_SCHEDULE
+    #: IANA name that the device reported; None = none
+    device_timezone: str | None = None
+    #: the rule of the plan that has held it
+    held_by: str | None = None
     #: what cancelled the later step that it belongs to
     step_ended_by: str | None = None
 

@@ -64,7 +64,7 @@ class CollectedItem(msgspec.Struct, frozen=True):
     max_items: int | None = None
     #: whether it is sent at once if it opens the digest
     first_at_once: bool = False
-    #: what is sent at once, per target, and the skips of the other channels
+    #: what is sent if it is sent at once, per target, and the skips of the other channels
     deliveries: Sequence[PlannedDelivery] = ()
     skips: Sequence[SkipRecord] = ()
     #: the digest that collects it; None before that is known

@@ -82,6 +82,11 @@ class PlanOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     digest: DigestOptions | None = None
     throttle: ThrottleOptions | None = None
 
+    @property
+    def has_overflow_digest(self) -> bool:
+        """Whether only what is over the throttle is collected into the digest."""
+        return self.throttle is not None and self.throttle.instead == "digest" and self.digest is not None
+
     def to_json(self) -> Mapping[str, object] | None:
         """Return the stored form, None if nothing is set."""
         return msgspec.to_builtins(self) or None

@@ -51,6 +51,8 @@ class PushSubscription(msgspec.Struct, frozen=True):
     version: int = 1
     #: when the browser last registered
     last_seen_at: datetime | None = None
+    #: IANA name that the browser reported, not validated; None = it reported none
+    timezone: str | None = None
 
     @property
     def address(self) -> str:

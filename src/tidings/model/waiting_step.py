@@ -46,6 +46,15 @@ class StepEnd(StrEnum):
     LEFT_AUDIENCE = "left_audience"
 
 
+class StepResult(StrEnum):
+    """What became of a step that was due."""
+
+    STARTED = "started"
+    #: it reached nobody
+    PASSED = "passed"
+    CANCELLED = "cancelled"
+
+
 #: what the user did → the conditions that it fulfils: who reads a message has seen it, and it was delivered
 FULFILLED: Mapping[StepEnd, frozenset[str]] = {
     StepEnd.DELIVERED: frozenset({"delivered"}),

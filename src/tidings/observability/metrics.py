@@ -12,6 +12,7 @@ from tidings.model.delivery import AttemptResult, HoldRecord, SkipRecord
 from tidings.model.digest import ClosedDigest, DigestItemState, DigestState
 from tidings.model.outcome import Accepted, InvalidTarget, PermanentFailure, RetryLater
 from tidings.model.provider import ProviderStatus
+from tidings.model.waiting_step import StepResult
 from tidings.observability.provider_status import list_providers
 from tidings.ports.cache import CacheStats
 from tidings.ports.channel import Channel
@@ -47,6 +48,7 @@ PROVIDER_ERRORS = Counter(
 PROVIDER_OUTAGES = Counter(
     "tidings_provider_outages", "How often a provider was taken out after failures", ("channel", "provider")
 )
+STEPS = Counter("tidings_steps", "Later steps of notifications that were due, by what became of them", ("result",))
 CACHE_LOOKUPS = Counter("tidings_cache_lookups", "Look-ups in caches", ("cache", "result"))
 
 DIGESTS = Counter("tidings_digests", "Digests that were closed", ("state",))
@@ -75,6 +77,8 @@ def create_series(channels: Sequence[str], caches: Sequence[str]) -> None:
         SEND_SECONDS.labels(channel)
         for outcome in OUTCOME_LABELS:
             ATTEMPTS.labels(channel, outcome)
+    for step_result in StepResult:
+        STEPS.labels(step_result.value)
     for state in DIGEST_STATES:
         DIGESTS.labels(state)
     for state in DIGEST_ITEM_STATES:
@@ -90,6 +94,12 @@ def count_outcomes(results: Sequence[AttemptResult]) -> None:
         ATTEMPTS.labels(channel, outcome).inc(count)
     for result in results:
         SEND_SECONDS.labels(result.channel).observe((result.finished_at - result.started_at).total_seconds())
+
+
+def count_steps(results: Mapping[StepResult, int]) -> None:
+    """Count later steps that were due."""
+    for result, count in results.items():
+        STEPS.labels(result.value).inc(count)
 
 
 def count_digests(closed: Sequence[ClosedDigest]) -> None:

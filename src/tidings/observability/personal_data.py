@@ -20,6 +20,7 @@ from tidings.model.suppression import Suppression
 from tidings.model.topic import MAX_TOPICS_PER_USER, TopicSubscription
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import User
+from tidings.model.user_schedule import UserSchedule
 from tidings.model.waiting_step import WaitingStep
 from tidings.ports.pack import Pack
 from tidings.ports.personal_data import KeyedCall, LimitCounter
@@ -37,6 +38,7 @@ class Profile:
 
     user: User
     preferences: Sequence[Preference]
+    schedule: UserSchedule
     devices: Sequence[PushSubscription]
     contact_points: Sequence[ContactPoint]
     limits: Sequence[LimitCounter]
@@ -64,6 +66,7 @@ async def load_profile(
     return Profile(
         user=user,
         preferences=await store.users.get_preferences(tx, user.id),
+        schedule=await store.user_schedules.get(tx, user.id),
         devices=await store.subscriptions.list_by_user(tx, user.id),
         contact_points=await store.contact_points.list_by_user(tx, user.id),
         limits=await store.personal_data.list_limits(tx, user.id),

@@ -1,6 +1,6 @@
 """Parts of the store for operations: user rate limits, dead letters, heartbeats, scheduled tasks."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -13,17 +13,36 @@ class UserRateLimits(Protocol):
     """Notifications counted per user in a sliding window, exact under concurrency."""
 
     async def consume(
-        self, tx: Transaction, scope: str, user_ids: Collection[str], *, limit: int, window: timedelta, now: datetime
+        self,
+        tx: Transaction,
+        scope: str,
+        user_ids: Collection[str],
+        *,
+        limit: int,
+        window: timedelta,
+        now: datetime,
+        is_enforced: bool = True,
     ) -> set[str]:
         """Count one notification for each user and return the users who stay within `limit` per `window`.
 
         Runs as one statement for a whole page. Nothing is counted for users who are not returned. scope: what is
-        counted together: a category, or `""` for all categories without a limit of their own.
+        counted together: a category, `""` for all categories without a limit of their own, a throttle or a cap.
+        is_enforced: if false, users over the limit are counted and returned, too.
         """
         ...
 
-    async def purge(self, tx: Transaction, before: datetime) -> int:
-        """Delete counters that were last updated before an instant. Returns how many."""
+    async def release(self, tx: Transaction, scope: str, user_ids: Collection[str]) -> None:
+        """Take back the newest notification that was counted for each user. Only for those counted in `tx`."""
+        ...
+
+    async def list_times(
+        self, tx: Transaction, scope: str, user_ids: Collection[str], *, window: timedelta, now: datetime
+    ) -> Mapping[str, Sequence[datetime]]:
+        """Return user id → the times that count in the window, the oldest first, at most as many as the limit."""
+        ...
+
+    async def purge(self, tx: Transaction, now: datetime) -> int:
+        """Delete counters of which nothing counts any more. Returns how many."""
         ...
 
 

@@ -31,6 +31,17 @@ class Quotas(Protocol):
         """Take back amounts that were counted on a day."""
         ...
 
+    async def lock_sum(self, tx: Transaction, key: str, day: date, *, maximum: int) -> int:
+        """Return the sum of a key. Other transactions that lock it wait until the end of this one.
+
+        maximum: stored with the sum, for operators.
+        """
+        ...
+
+    async def add_to_sum(self, tx: Transaction, key: str, day: date, amount: int) -> None:
+        """Count an amount under a key that was locked before."""
+        ...
+
     async def list_sums(self, tx: Transaction, day: date) -> Mapping[str, int]:
         """Return key → sum of a day."""
         ...

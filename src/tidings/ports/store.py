@@ -24,6 +24,9 @@ from tidings.ports.alerts import Alerts
 from tidings.ports.audiences import Audiences, SavedAudiences, Topics
 from tidings.ports.contact_health import ContactHealthStore
 from tidings.ports.digests import Digests
+from tidings.ports.idempotency_keys import IdempotencyKeys
+from tidings.ports.idempotency_keys import IdempotentRequest as IdempotentRequest  # part of this protocol
+from tidings.ports.idempotency_keys import StoredResponse as StoredResponse  # part of this protocol
 from tidings.ports.inbox import Inbox
 from tidings.ports.operations import DeadLetters, Processes, Schedules, UserRateLimits
 from tidings.ports.personal_data import PersonalData
@@ -32,6 +35,7 @@ from tidings.ports.quotas import Quotas
 from tidings.ports.status_events import StatusEvents
 from tidings.ports.steps import Steps
 from tidings.ports.transaction import Transaction as Transaction  # part of this protocol
+from tidings.ports.user_schedules import UserSchedules
 from tidings.ports.users import Users
 from tidings.ports.vapid_keys import VapidKeys
 
@@ -393,48 +397,6 @@ class ApiKeys(Protocol):
     async def revoke(self, tx: Transaction, key_id: str, now: datetime) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class StoredResponse:
-    """The response to the first request under an idempotency key."""
-
-    request_digest: str
-    #: None while the first request is still running
-    status: int | None
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotentRequest:
-    """A request with an idempotency key."""
-
-    caller: str
-    key: str
-    request_digest: str
-
-
-class IdempotencyKeys(Protocol):
-    async def reserve_many(
-        self, tx: Transaction, requests: Sequence[IdempotentRequest], now: datetime
-    ) -> Sequence[StoredResponse | None]:
-        """Reserve the keys of many requests, as `reserve`, in few statements. The keys differ. Results are in order."""
-        ...
-
-    async def complete_many(self, tx: Transaction, responses: Sequence[tuple[IdempotentRequest, int, bytes]]) -> None:
-        """Store many responses, as `complete`: (request, status, body)."""
-        ...
-
-    async def reserve(
-        self, tx: Transaction, *, caller: str, key: str, request_digest: str, now: datetime
-    ) -> StoredResponse | None:
-        """Reserve the key for this request. If it is taken, return the stored response of the first use."""
-        ...
-
-    # stores the response of a reserved key
-    async def complete(self, tx: Transaction, *, caller: str, key: str, status: int, body: bytes) -> None: ...
-
-    async def purge(self, tx: Transaction, before: datetime) -> int: ...
-
-
 class Store(Protocol):
     """All repositories, and the transactions they run in."""
 
@@ -468,6 +430,8 @@ class Store(Protocol):
     def idempotency_keys(self) -> IdempotencyKeys: ...
     @property
     def personal_data(self) -> PersonalData: ...
+    @property
+    def user_schedules(self) -> UserSchedules: ...
     @property
     def user_rate_limits(self) -> UserRateLimits: ...
     @property

@@ -44,6 +44,7 @@ from tidings.stores.repositories.subjects import SqlSubjects
 from tidings.stores.repositories.suppressions import SqlSuppressions
 from tidings.stores.repositories.topics import SqlTopics
 from tidings.stores.repositories.user_rate_limits import SqlUserRateLimits
+from tidings.stores.repositories.user_schedules import SqlUserSchedules
 from tidings.stores.repositories.users import SqlUsers
 from tidings.stores.repositories.vapid_keys import SqlVapidKeys
 from tidings.stores.schema import version
@@ -103,6 +104,7 @@ class SqlStore:
         self.vapid_keys = SqlVapidKeys(cipher)
         self.api_keys = SqlApiKeys()
         self.idempotency_keys = SqlIdempotencyKeys()
+        self.user_schedules = SqlUserSchedules()
         self.user_rate_limits = SqlUserRateLimits()
         self.quotas = SqlQuotas()
         self.personal_data = SqlPersonalData(self.notifications)

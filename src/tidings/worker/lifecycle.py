@@ -31,6 +31,7 @@ async def start_worker(container: AppContainer) -> AsyncIterator[Worker]:
         container.clock,
         outcome_buffer.add,
         outcome_buffer.flush_soon,
+        schedule_defaults=container.pipeline.config.schedule_defaults,
         update_step=StepCheck(container.store, container.clock).update,
         pack_rules=container.catalog.rules,
     )

@@ -25,6 +25,7 @@ from tidings.model.outcome import Accepted
 from tidings.model.priority import Lane
 from tidings.model.subject import Supersession
 from tidings.model.user import ContactAddress
+from tidings.model.user_schedule import UserSchedule
 from tidings.model.waiting_step import StepEnd
 from tidings.packs.events import repository as events
 from tidings.packs.events.event import EventStatus
@@ -46,7 +47,6 @@ USER_ID = "user-050004"
 LATE = "user-030000"
 HOLDERS = ticket_holders("event-0001")
 NAMED = audience.users("user-000001", "user-000002")
-#: on a late page few rows are left in either
 TOPICS = "ix_user_topics_topic|user_topics_pkey"
 NEAR = audience.near(47.37, 8.54, radius_km=50)
 ENGAGED = NamedSet("engaged", {"action": "any", "since": (NOW - timedelta(days=30)).isoformat()})
@@ -146,7 +146,6 @@ AUDIENCES = [
     *pages("opted in", audience.opted_in("NEWS-1"), "ix_preferences_category (category=? AND enabled=? AND user_id>?)"),
     *pages("country", audience.country("C7"), "ix_users_country (country=? AND id>?)"),
     *pages("topic", audience.topic("topic-1"), "ix_user_topics_topic (topic=? AND user_id>?)", postgresql=TOPICS),
-    # no index on attributes: users are read in order, up to the page's limit
     *pages("attribute", audience.attribute("plan", "eq", "pro"), "sqlite_autoindex_users_1 (id>?)"),
     # of these contact points none has an address, so the partial index is empty and may be scanned
     *pages("engaged", ENGAGED, "ix_receipts_user (user_id=? AND occurred_at>?)", in_order=("contact_points",)),
@@ -427,6 +426,12 @@ ASKING = [
         "ix_idempotency_keys_created (created_at<?)",
     ),
     Case(
+        "what quiet hours hold for a user",
+        lambda store, tx: store.user_schedules.set(tx, USER_ID, UserSchedule("UTC"), NOW),
+        "ix_deliveries_held (user_id=?)",
+        sorts=1,
+    ),
+    Case(
         "erasing a user",
         lambda store, tx: store.users.erase(tx, USER_ID),
         "ix_deliveries_user (user_id=?)",
@@ -519,16 +524,16 @@ STEPS = [
     Case(
         "steps that were seen",
         lambda store, tx: store.steps.cancel(tx, [PAIR], StepEnd.SEEN, NOW),
-        "PRIMARY KEY (notification_id=? AND user_id=?)|PRIMARY KEY (notification_id=?",
+        "ix_waiting_steps_user (user_id=? AND notification_id=?)|PRIMARY KEY (notification_id=? AND user_id=?)",
         sorts=1,
-        postgresql="waiting_steps_pkey",
+        postgresql="waiting_steps_pkey|ix_waiting_steps_user",
     ),
     Case(
         "steps after what was handed over",
         lambda store, tx: store.steps.record_outcomes(tx, [PAIR], NOW, is_delivered_when_sent=()),
-        "PRIMARY KEY (notification_id=? AND user_id=?)|PRIMARY KEY (notification_id=?",
+        "ix_waiting_steps_user (user_id=? AND notification_id=?)|PRIMARY KEY (notification_id=? AND user_id=?)",
         sorts=2,
-        postgresql="waiting_steps_pkey",
+        postgresql="waiting_steps_pkey|ix_waiting_steps_user",
     ),
     Case(
         "steps that wait for an event",
@@ -541,7 +546,6 @@ STEPS = [
         "steps of a user",
         lambda store, tx: store.steps.list_by_user(tx, USER_ID, after=None, limit=500),
         "ix_waiting_steps_user (user_id=?)",
-        sorts=1,
         postgresql="ix_waiting_steps_user",
     ),
 ]

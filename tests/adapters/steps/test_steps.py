@@ -1,5 +1,6 @@
-"""Steps: what is sent when, and what cancels it (rules C32 and C38 to C42)."""
+"""Steps: what is sent when, and what cancels it."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from tests.support.step_world import UNLESS_SEEN, StepWorld
@@ -7,7 +8,7 @@ from tests.support.step_world import UNLESS_SEEN, StepWorld
 from tidings.model.audience import city
 from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.outcome import Accepted, PermanentFailure, RetryLater
-from tidings.model.plan_options import DomainEvent, Step
+from tidings.model.plan_options import DigestOptions, DomainEvent, Step
 from tidings.model.receipt import EventCause, ProviderEvent, ReceiptStatus
 from tidings.model.user import User
 from tidings.model.waiting_step import StepCause, StepEnd, build_event_key
@@ -248,3 +249,17 @@ async def test_a_quarantined_delivery_does_not_keep_the_next_step_waiting(world:
     assert world.count_sent() == {"email": 1}
     [step] = await world.list_steps(notification)
     assert step.cause is StepCause.NOT_HANDED_OVER
+
+
+async def test_a_digest_collects_before_the_first_step_and_takes_the_steps(world: StepWorld) -> None:
+    requests = [replace(world.build_request(*UNLESS_SEEN), digest=DigestOptions(window_seconds=300)) for _ in range(3)]
+    collected = [await world.pipeline.submit(request) for request in requests]
+    await world.work()
+    assert world.count_sent() == {}
+    assert [step for notification in collected for step in await world.list_steps(notification)] == []
+    world.clock.advance(300)
+    await world.pipeline.close_due_digests()
+    await world.work()
+    assert world.count_sent() == {"inapp": 1}
+    await world.work(600)
+    assert world.count_sent() == {"inapp": 1, "email": 1}

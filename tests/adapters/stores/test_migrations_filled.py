@@ -60,6 +60,7 @@ NEW_TABLES = {
     "waiting_steps",
     *("stream_settings", "stream_epochs", "websocket_tickets"),
     *("receipts", "suppressions", "provider_activity"),
+    "user_schedules",
 }
 #: the former table of devices, as it was created; and where its columns are now
 push_subscriptions = Table(

@@ -110,6 +110,7 @@ def rows_of(user_id: str) -> dict[str, dict[str, object]]:
             **times,
         },
         "preferences": {"user_id": user_id, "category": "mark-preferences", "channel": "webpush", "enabled": True},
+        "user_schedules": {"user_id": user_id, "timezone": "mark-user_schedules", "updated_at": NOW},
         "contact_points": {
             "id": waiting,
             "user_id": user_id,

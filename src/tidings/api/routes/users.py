@@ -14,6 +14,7 @@ from tidings.api.http.lookups import get_user_or_404, user_not_found
 from tidings.api.routes.contact_points import ContactPointResponse, contact_point_response
 from tidings.api.routes.suppressions import ProviderEventResponse, SuppressionResponse
 from tidings.api.routes.topics import TopicResponse
+from tidings.api.routes.user_schedule import ScheduleResponse, build_schedule_response
 from tidings.api.schemas.digests import DigestExport
 from tidings.api.schemas.inbox import InboxCountsResponse, InboxItemResponse
 from tidings.api.schemas.notifications import DeliveryResponse, SkipResponse
@@ -125,6 +126,7 @@ class ProfileExport(UserResponse):
     """The stored data of a user without deliveries and skips."""
 
     preferences: list[PreferenceResponse]
+    schedule: ScheduleResponse
     devices: list[DeviceResponse]
     contact_points: list[ContactPointResponse]
     limits: list[LimitExport]
@@ -271,6 +273,7 @@ def _profile_export(profile: personal_data.Profile, plugins: Mapping[str, Channe
     return ProfileExport(
         **UserResponse.model_validate(profile.user).model_dump(),
         preferences=[PreferenceResponse.from_preference(entry) for entry in profile.preferences],
+        schedule=build_schedule_response(profile.schedule),
         devices=[device_response(device) for device in profile.devices],
         contact_points=[contact_point_response(point, plugins) for point in profile.contact_points],
         limits=[LimitExport.model_validate(limit) for limit in profile.limits],

@@ -28,7 +28,7 @@ class InAppSettings(BaseModel):
 class InAppPlugin:
     """Implements `tidings.channels.plugin.ChannelPlugin`."""
 
-    traits = ChannelTraits("feed", needs_contact_point=False, setting=f"{PREFIX}ENABLED")
+    traits = ChannelTraits("feed", needs_contact_point=False, interrupts=False, setting=f"{PREFIX}ENABLED")
 
     def is_configured(self, settings: Settings) -> bool:
         """Return whether feeds are written. Raises ConfigError naming the setting and the fix."""

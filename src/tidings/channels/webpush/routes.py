@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import datetime
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Request
@@ -36,6 +37,10 @@ _RENEW_RATE = RateLimit(60, 60)
 _NO_SECRET = bytes(16)
 
 
+#: not checked against the zones of this machine, which may be older than those of the browser
+TimeZoneReport = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[ -~]+$")]
+
+
 class SubscriptionKeys(RequestModel):
     """The device's keys, base64url."""
 
@@ -53,6 +58,9 @@ class SubscribeBody(RequestModel):
     device: Label | None = None
     replaces: str | None = Field(None, max_length=2000)
     key_id: str | None = Field(None, max_length=36, description="id of the VAPID key; default: the current one")
+    timezone: TimeZoneReport | None = Field(
+        None, description="IANA name of the browser's time zone, for quiet hours; an unknown name is not used"
+    )
 
 
 class RenewBody(RequestModel):
@@ -91,6 +99,8 @@ class DeviceResponse(ResponseModel):
 
     id: str
     device: str | None
+    #: IANA name that the browser reported
+    timezone: str | None
     #: the push service's host
     host: str
     #: SHA-256 of the endpoint, base64url: a browser recognises itself by it
@@ -213,6 +223,7 @@ def device_response(subscription: PushSubscription) -> DeviceResponse:
     return DeviceResponse(
         id=subscription.id,
         device=subscription.device,
+        timezone=subscription.timezone,
         host=urlsplit(subscription.endpoint).hostname or "",
         endpoint_hash=base64url.encode(hashlib.sha256(subscription.endpoint.encode()).digest()),
         state=subscription.state,
@@ -241,6 +252,7 @@ def _build_subscription(key_ring: VapidKeyRing, user_id: str, body: SubscribeBod
         vapid_key_id=body.key_id or current,
         device=body.device,
         created_at=now,
+        timezone=body.timezone,
     )
 
 
@@ -272,7 +284,12 @@ async def _renew(
     is_proven = is_proof(body.proof, expected)
     if old is not None:
         successor = structs.replace(
-            new, user_id=old.user_id, vapid_key_id=old.vapid_key_id, device=old.device, id=old.id
+            new,
+            user_id=old.user_id,
+            vapid_key_id=old.vapid_key_id,
+            device=old.device,
+            id=old.id,
+            timezone=old.timezone,
         )
         return await subscriptions.renew(tx, old, successor, context.clock.now()) if is_proven else None
     # a repeat, whose first response was lost, or the page was faster: the browser proves itself by the new keys

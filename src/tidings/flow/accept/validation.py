@@ -97,6 +97,15 @@ def _resolve_plan(request: NotifyRequest, template: Template, renderer: Renderer
 
     digest = template.plan.digest if request.digest is None else request.digest or None
     throttle = template.plan.throttle if request.throttle is None else request.throttle or None
+    if throttle is not None and throttle.instead == "digest" and digest is None:
+        raise ValidationFailed.for_field(
+            "options.throttle.instead", "needs a digest: set options.digest, or use skip, because the template has none"
+        )
+    if throttle is not None and (throttle.limit < 1 or throttle.window_seconds < 1):
+        # a template's own: those of callers were validated at the edge
+        raise ValidationFailed.for_field(
+            "options.throttle", "of the template needs a limit and a window of at least 1; give one, or false"
+        )
     return PlanOptions(
         steps=template.plan.steps if request.steps is None else request.steps,
         digest=resolve_key(digest, "digest"),

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from tidings.errors import Conflict
 from tidings.flow.notifications import get_notification
-from tidings.model.notification import NotificationState, StopReason
+from tidings.model.notification import NotificationCounts, NotificationState, StopReason
 from tidings.ports.store import Store, Transaction
 
 #: called with the id of a notification that was cancelled or superseded, and the reason
@@ -44,11 +44,13 @@ class CancellationCoordinator:
 
         async def cancel_stored(tx: Transaction) -> None:
             notification = await get_notification(self._store, tx, notification_id)
+            may_be_digested = False
             if notification.state is NotificationState.FANNED_OUT:
-                counts = await self._store.notifications.get_counts(tx, notification_id)
-                if not counts.open:
-                    raise Conflict("everything has been sent already", code="already_sent")
+                may_be_digested = (await self._require_unsent(tx, notification_id)).collecting > 0
             await self._store.notifications.cancel(tx, notification_id)
+            if may_be_digested:
+                # again under the lock: a digest that closed meanwhile has taken it
+                await self._require_unsent(tx, notification_id)
             # the fan-out task, which may be due only in a year, has no work any more
             await self._store.outbox.remove(tx, [notification_id])
 
@@ -56,6 +58,13 @@ class CancellationCoordinator:
         await self._store.run_unblocked(cancel_stored)
         self.notify_local({notification_id: StopReason()})
         await self._wait_until_unclaimed([notification_id], has_local_consumer=has_local_consumer)
+
+    async def _require_unsent(self, tx: Transaction, notification_id: str) -> NotificationCounts:
+        """Return the counts of a notification. Raises Conflict if everything has been sent already."""
+        counts = await self._store.notifications.get_counts(tx, notification_id)
+        if not counts.open:
+            raise Conflict("everything has been sent already", code="already_sent")
+        return counts
 
     async def stop_everywhere(self, stopped: Mapping[str, StopReason], *, has_local_consumer: bool) -> None:
         """Return once no process starts another send of notifications whose end was committed before."""

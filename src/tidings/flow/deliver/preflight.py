@@ -13,6 +13,7 @@ from tidings.model.delivery import ClaimedDelivery
 from tidings.model.notification import Notification
 from tidings.model.preference import Preference
 from tidings.model.template import Category
+from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.ports.pack import PackRule
 
 #: A delivery planned longer ago than this is checked against its audience again. Every retry waits longer, so a ticket
@@ -52,13 +53,14 @@ def preflight(
     channels: Collection[str],
     traits: ChannelTraits = DEFAULT_TRAITS,
     senders: Collection[str] = (),
+    schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
     preference_defaults: Sequence[Preference] = (),
     pack_rules: Mapping[str, PackRule] = NO_RULES,
 ) -> Skip | Defer | None:
     """Ask the rules of the plan again, with the data of now. Returns what stops this delivery, None if it may be sent.
 
-    channels: those that are configured. traits, senders: of the delivery's channel. preference_defaults: of the
-    installation. pack_rules: name → rule.
+    channels: those that are configured. traits, senders: of the delivery's channel. schedule_defaults: of users
+    without a schedule. preference_defaults: of the installation. pack_rules: name → rule.
     """
     candidate = Candidate(
         delivery.user_id,
@@ -66,12 +68,15 @@ def preflight(
         delivery.preferences,
         has_contact_point=delivery.target is not None and delivery.target.is_usable,
         timezone=delivery.timezone or "UTC",
+        device_timezone=delivery.device_timezone,
+        schedule=delivery.schedule,
         user_exists=delivery.locale is not None,
         is_in_audience=is_in_audience,
         is_cancelled=delivery.is_cancelled,
         superseded_by=delivery.superseded_by,
         step_ended_by=delivery.step_ended_by,
         suppressions=delivery.suppressions,
+        held_by=delivery.held_by,
     )
     context = PlanContext(
         notification,
@@ -82,6 +87,7 @@ def preflight(
         get_traits=lambda _channel: traits,
         preference_defaults=preference_defaults,
         get_senders=lambda _channel: senders,
+        schedule_defaults=schedule_defaults,
         pack_rules=pack_rules,
     )
     return decide(candidate, context).decision

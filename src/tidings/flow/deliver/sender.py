@@ -24,6 +24,7 @@ from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import AttemptResult, HoldRecord, OutboundMessage, SkipReason, SkipRecord
 from tidings.model.notification import StopReason
 from tidings.model.outcome import Outcome, RetryLater
+from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.ports.channel import Channel, ComposeContext, Destination, HasDestinations, HasLocalSends, HasSenders
 from tidings.ports.clock import Clock
 from tidings.ports.pack import PackRule
@@ -61,14 +62,16 @@ class DeliverySender:
         on_outcome: Callable[[AttemptResult], Awaitable[None]],
         on_idle: Callable[[], None] = lambda: None,
         *,
+        schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
         pack_rules: Mapping[str, PackRule] = NO_RULES,
         update_step: Callable[[DeliveryJob], Awaitable[DeliveryJob]] | None = None,
     ) -> None:
         """Create a sender.
 
         on_outcome: awaited with each outcome; while it blocks, the send keeps its slot. on_idle: called when a batch
-        has ended and nothing else is in flight. pack_rules: name → rule, of all packs. update_step: reads again whether
-        a later step was cancelled, see `StepCheck`; raises BackendError.
+        has ended and nothing else is in flight. schedule_defaults: of users without a schedule. pack_rules: name →
+        rule, of all packs. update_step: reads again whether a later step was cancelled, see `StepCheck`; raises
+        BackendError.
         """
         self._channels = channels
         self._render_cache = render_cache
@@ -82,6 +85,7 @@ class DeliverySender:
         self._clock = clock
         self._on_outcome = on_outcome
         self._on_idle = on_idle
+        self._schedule_defaults = schedule_defaults
         self._update_step = update_step
         self._pack_rules = pack_rules
         self._channels_with_destinations = {
@@ -288,6 +292,7 @@ class DeliverySender:
             channels=self._channels,
             traits=job.traits,
             senders=self._senders.get(delivery.channel, ()),
+            schedule_defaults=self._schedule_defaults,
             preference_defaults=job.preference_defaults,
             pack_rules=self._pack_rules,
         )

@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -18,8 +18,10 @@ import structlog
 from tidings.errors import BackendError
 from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.collected_items import resolve_collected
+from tidings.flow.fanout.limit_stage import LimitStage
+from tidings.flow.fanout.page_plan import PagePlan
 from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
-from tidings.flow.fanout.user_rate_limit import WINDOW, RateLimitPolicy, apply_limit, limit_scope, recipients_of
+from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.tasks import deliver_tasks, next_page_task
 from tidings.model.audience import explicit_users_or_none
@@ -28,6 +30,8 @@ from tidings.model.notification import Notification, NotificationState
 from tidings.model.priority import Lane, Priority
 from tidings.model.subject import find_informed_users
 from tidings.model.task import Task
+from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
+from tidings.ports.alerts import AlertSink, NoAlerts
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
 from tidings.ports.store import Store, Transaction
@@ -51,30 +55,6 @@ _OPEN_STATES = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
 
 def _ignore_tasks(_tasks: Sequence[Task]) -> None:
     """Do nothing; the queue delivers the tasks."""
-
-
-@dataclass(frozen=True, slots=True)
-class PagePlan:
-    """The plan of one page of one notification, not stored yet."""
-
-    before: Notification
-    plan: Plan
-    recipients: int
-    #: the last user of the page
-    cursor: str | None
-    is_last: bool
-
-    @property
-    def after(self) -> Notification:
-        """The notification after this page is stored."""
-        return self.before.with_progress(
-            cursor=self.cursor,
-            recipients=self.recipients,
-            deliveries=len(self.plan.planned),
-            skipped=len(self.plan.skipped),
-            collected=len(self.plan.collected),
-            is_complete=self.is_last,
-        )
 
 
 def build_delivery_tasks(page_plans: Sequence[PagePlan], now: datetime) -> list[Task]:
@@ -101,13 +81,16 @@ class FanOut:
         page_size: int,
         batch_size: int,
         rate_limits: RateLimitPolicy,
+        alerts: AlertSink | None = None,
+        schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
         notification_cache: NotificationCache,
         bulk_lock: asyncio.Lock,
     ) -> None:
         """Create the fan-out stage.
 
-        page_size: users per page. batch_size: deliveries per batch. notification_cache: filled with planned
-        notifications, which are sent next. bulk_lock: held for each page that is not urgent.
+        page_size: users per page. batch_size: deliveries per batch. schedule_defaults: of users without a schedule.
+        notification_cache: filled with planned notifications, which are sent next. bulk_lock: held for each page that
+        is not urgent.
         """
         self._store = store
         self._queue = queue
@@ -115,7 +98,8 @@ class FanOut:
         self._clock = clock
         self._page_size = page_size
         self._batch_size = batch_size
-        self._rate_limits = rate_limits
+        self._limits = LimitStage(store, catalog, rate_limits, alerts or NoAlerts())
+        self._schedule_defaults = schedule_defaults
         self._notification_cache = notification_cache
         self._bulk_lock = bulk_lock
         #: notifications with their current cursor, so that they are not read again for each page
@@ -213,7 +197,7 @@ class FanOut:
             for notification in notifications
         }
         page_plans = self._build_page_plans(notifications, resolved, informed, now)
-        return await self._apply_limits(tx, await self._collect(tx, page_plans, now), now)
+        return await self._limits.apply(tx, await self._collect(tx, page_plans, now), now)
 
     async def add_deliveries(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> None:
         """Store the deliveries, skips and collected items of page plans."""
@@ -264,6 +248,7 @@ class FanOut:
             now=now,
             informed=informed,
             get_traits=self._catalog.get_traits,
+            schedule_defaults=self._schedule_defaults,
             preference_defaults=self._catalog.preference_defaults,
             step_channels=step_channels,
             pack_rules=self._catalog.rules,
@@ -292,8 +277,7 @@ class FanOut:
         return user_ids if user_ids is not None and len(user_ids) <= self._max_small_audience else None
 
     def _is_rate_limited(self, notification: Notification) -> bool:
-        category = self._catalog.get_category(notification.category)
-        return limit_scope(notification, category, self._rate_limits) is not None
+        return self._limits.is_limited(notification)
 
     @property
     def _max_small_audience(self) -> int:
@@ -397,7 +381,7 @@ class FanOut:
                 tx, [(page_plan.before, page_plan.after) for page_plan in page_plans]
             )
             unlimited = [page_plan for page_plan in page_plans if page_plan.before.id in advanced]
-            stored = await self._apply_limits(tx, await self._collect(tx, unlimited, now), now)
+            stored = await self._limits.apply(tx, await self._collect(tx, unlimited, now), now)
             # Correct the counts, which were written without rate limits. The row is locked, so this cannot fail.
             corrections = [
                 (first.after, limited.after)
@@ -437,8 +421,9 @@ class FanOut:
     async def _collect(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
         """Open the digests of the collected items, or extend those that are open. Keeps the order.
 
-        As for `_apply_limits`, only plans that won the compare-and-set may be passed.
+        As for limits, only plans that won the compare-and-set may be passed.
         """
+        page_plans = await self._limits.send_allowed(tx, page_plans, now)
         items = [item for page_plan in page_plans for item in page_plan.plan.collected]
         if not items:
             return list(page_plans)
@@ -449,55 +434,3 @@ class FanOut:
             plan = resolve_collected(page_plan.plan, opened, leading)
             assigned.append(page_plan if plan is page_plan.plan else replace(page_plan, plan=plan))
         return assigned
-
-    async def _apply_limits(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
-        """Count each notification for its recipients, and skip the recipients over the limit. Keeps the order.
-
-        Plans that lost the compare-and-set must not be passed: the worker that stored their page counts the users.
-        """
-        by_scope: defaultdict[tuple[str, int], list[PagePlan]] = defaultdict(list)
-        for page_plan in page_plans:
-            category = self._catalog.get_category(page_plan.before.category)
-            if page_plan.plan.planned and (scope := limit_scope(page_plan.before, category, self._rate_limits)):
-                by_scope[scope].append(page_plan)
-        limited = {page_plan.before.id: page_plan for page_plan in page_plans}
-        for (scope_name, limit), group in sorted(by_scope.items(), key=lambda item: item[0]):
-            recipients = {
-                page_plan.before.id: recipients_of(page_plan.plan, page_plan.before.id) for page_plan in group
-            }
-            allowed = await self._consume_limits(tx, scope_name, limit, recipients, now)
-            for page_plan in group:
-                notification = page_plan.before
-                plan = apply_limit(
-                    page_plan.plan,
-                    notification.id,
-                    allowed[notification.id],
-                    scope_name,
-                    limit,
-                    category=notification.category,
-                )
-                if plan is not page_plan.plan:
-                    limited[notification.id] = replace(page_plan, plan=plan)
-        return list(limited.values())
-
-    async def _consume_limits(
-        self, tx: Transaction, scope: str, limit: int, recipients: Mapping[str, Collection[str]], now: datetime
-    ) -> dict[str, set[str]]:
-        """Return notification id → users within the limit. recipients: notification id → users, in counting order.
-
-        Each round counts one notification per user, so a user of several notifications takes several rounds.
-        """
-        pending: dict[str, list[str]] = {}
-        for notification_id, user_ids in recipients.items():
-            for user_id in user_ids:
-                pending.setdefault(user_id, []).append(notification_id)
-        allowed: dict[str, set[str]] = {notification_id: set() for notification_id in recipients}
-        while pending:
-            within_limit = await self._store.user_rate_limits.consume(
-                tx, scope, list(pending), limit=limit, window=WINDOW, now=now
-            )
-            for user_id in within_limit:
-                allowed[pending[user_id].pop(0)].add(user_id)
-            # a user over the limit receives none of the later notifications either
-            pending = {user_id: pending[user_id] for user_id in within_limit if pending[user_id]}
-        return allowed

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from msgspec import structs
+
 from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import decide
 from tidings.flow.plan.collection import DigestCollection
@@ -19,6 +21,7 @@ from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.preference import Preference
 from tidings.model.template import Category
+from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.model.waiting_step import WaitingStep, build_waiting_steps, select_channels
 from tidings.ports.pack import PackRule
 
@@ -45,6 +48,7 @@ def plan_page(
     now: datetime,
     informed: Collection[str] = (),
     get_traits: Callable[[str], ChannelTraits] = lambda _channel: DEFAULT_TRAITS,
+    schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
     preference_defaults: Sequence[Preference] = (),
     pack_rules: Mapping[str, PackRule] = NO_RULES,
     step_channels: Sequence[str] | None = None,
@@ -55,8 +59,8 @@ def plan_page(
 
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
-    of the notification's subject. get_traits: channel → traits. preference_defaults: of the installation. pack_rules:
-    name → rule. step_channels: of the later step that is planned.
+    of the notification's subject. get_traits: channel → traits. schedule_defaults: of users without a schedule.
+    preference_defaults: of the installation. pack_rules: name → rule. step_channels: of the later step that is planned.
     """
     plan = Plan()
     context = PlanContext(
@@ -65,6 +69,7 @@ def plan_page(
         channels,
         now,
         get_traits=get_traits,
+        schedule_defaults=schedule_defaults,
         preference_defaults=preference_defaults,
         pack_rules=pack_rules,
     )
@@ -111,17 +116,16 @@ def _plan_recipient(
     for channel in requested_channels:
         target_ids = recipient.targets.get(channel, ())
         channel_plan = at_once if collection is not None and collection.has_channel(channel) else plan
-        verdict = decide(
-            Candidate(
-                recipient.user_id,
-                channel,
-                recipient.preferences,
-                has_contact_point=bool(target_ids),
-                timezone=recipient.timezone,
-                is_informed=is_informed,
-            ),
-            context,
+        candidate = Candidate(
+            recipient.user_id,
+            channel,
+            recipient.preferences,
+            has_contact_point=bool(target_ids),
+            timezone=recipient.timezone,
+            schedule=recipient.schedule,
+            is_informed=is_informed,
         )
+        verdict = decide(candidate, context)
         if isinstance(verdict.decision, Skip):
             reason, detail = verdict.decision.reason, verdict.decision.detail
             channel_plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))
@@ -129,14 +133,19 @@ def _plan_recipient(
         if not context.get_traits(channel).needs_contact_point:
             target_ids = (NO_CONTACT_POINT,)
         is_planned = True
-        channel_plan.planned.extend(
-            _build_delivery(
-                recipient.user_id, channel, target_id, verdict.decision, verdict.consent, context, batch_ids
+        for target_id in target_ids:
+            held = verdict.decision
+            if (device_timezone := recipient.target_timezones.get(target_id)) is not None:
+                held = _decide_for_device(candidate, device_timezone, context)
+            channel_plan.planned.append(
+                _build_delivery(recipient.user_id, channel, target_id, held, verdict.consent, context, batch_ids)
             )
-            for target_id in target_ids
-        )
     if collection is not None and at_once.planned:
-        item = collection.collect(recipient.user_id, recipient.timezone, now, at_once.planned, at_once.skipped)
+        schedule = recipient.schedule
+        timezone = schedule.timezone or recipient.timezone
+        item = collection.collect(
+            recipient.user_id, timezone, now, at_once.planned, at_once.skipped, digest_at=schedule.digest_at
+        )
         plan.collected.append(item)
     elif collection is not None:
         plan.skipped.extend(at_once.skipped)
@@ -165,6 +174,13 @@ def _build_delivery(
         held_by=None if held is None else held.rule,
         detail=None if held is None else held.detail,
     )
+
+
+def _decide_for_device(candidate: Candidate, device_timezone: str, context: PlanContext) -> Defer | None:
+    """Return what holds a candidate that is not skipped, on a device that reported its time zone."""
+    decision = decide(structs.replace(candidate, device_timezone=device_timezone), context).decision
+    assert not isinstance(decision, Skip), "no rule skips for the time zone of a device"
+    return decision
 
 
 def batch_id_allocator(size: int, now: datetime) -> Iterator[str]:

@@ -5,8 +5,9 @@ each step starts once, whichever process takes it, and a crash leaves it due.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.planner import Plan, batch_id_allocator
@@ -16,18 +17,24 @@ from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.priority import Lane
 from tidings.model.task import Task
-from tidings.model.waiting_step import StepEnd, WaitingStep, apply_fulfilled, end_steps, start_step
+from tidings.model.waiting_step import StepEnd, StepResult, WaitingStep, apply_fulfilled, end_steps, start_step
 from tidings.ports.clock import Clock
 from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
 from tidings.ports.transaction import retry_on_conflict
 
+#: called with result → number of the steps that were due
+OnSteps = Callable[[Mapping[StepResult, int]], None]
+
 
 class StepRunner:
     """Plans the later steps that are due. One per process."""
 
-    def __init__(self, store: Store, clock: Clock, fan_out: FanOut, *, page_size: int, batch_size: int) -> None:
-        """page_size: steps per transaction. batch_size: deliveries per batch."""
+    def __init__(
+        self, store: Store, clock: Clock, fan_out: FanOut, page_size: int, batch_size: int, on_steps: OnSteps
+    ) -> None:
+        """page_size: steps per transaction. batch_size: deliveries per batch. on_steps: called after the commit."""
+        self._on_steps = on_steps
         self._store = store
         self._clock = clock
         self._fan_out = fan_out
@@ -61,17 +68,20 @@ class StepRunner:
         batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
         plan = Plan()
         changed: list[WaitingStep] = []
+        results: Counter[StepResult] = Counter()
         for pair, steps in due.items():
             notification, recipient = notifications[pair[0]], recipients[pair]
             end = _find_end(notification, recipient, has_left=pair in left)
             if end is not None or recipient is None:
                 changed += end_steps(steps, end or StepEnd.USER_ERASED, now)
+                results[StepResult.CANCELLED] += 1
                 continue
             step = heads[pair]
             cancelled = {one.step: one for one in apply_fulfilled(steps, fulfilled.get(pair, ()), now)}
             if step.step in cancelled:
                 # the one after it is due at its own time
                 changed += cancelled.values()
+                results[StepResult.CANCELLED] += 1
                 continue
             of_step = self._fan_out.build_plan(
                 notification, [recipient], now, batches[notification.priority], step_channels=step.channels
@@ -79,11 +89,16 @@ class StepRunner:
             plan.planned += of_step.planned
             plan.skipped += of_step.skipped
             changed += start_step(steps, step, now, is_planned=bool(of_step.planned))
+            results[StepResult.STARTED if of_step.planned else StepResult.PASSED] += 1
         await self._store.deliveries.add(tx, plan.planned, plan.skipped, now)
         await self._store.notifications.add_counts(tx, _count(plan))
         await self._store.steps.save(tx, changed)
+        tx.on_commit(partial(self._report, results))
         lanes = {one.batch_id: one.lane for one in plan.planned if one.batch_id is not None}
         return [task for batch_id, lane in lanes.items() for task in deliver_tasks([batch_id], lane, now)]
+
+    async def _report(self, results: Mapping[StepResult, int]) -> None:
+        self._on_steps(results)
 
     async def _find_former_members(
         self, tx: Transaction, due: Collection[Pair], notifications: Mapping[str, Notification]

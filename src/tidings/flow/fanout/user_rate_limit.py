@@ -1,17 +1,21 @@
-"""Rate limits per user: which notifications count, and how a plan changes for users over the limit. Pure."""
+"""Limits per user: which ones count a notification, and how a plan changes for users over a limit. Pure."""
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Self
 
 from tidings.flow.fanout.planner import Plan
 from tidings.model.delivery import PlannedDelivery, SkipReason, SkipRecord
+from tidings.model.digest import CollectedItem
+from tidings.model.frequency_cap import FrequencyCap, parse_frequency_caps
 from tidings.model.notification import Notification
 from tidings.model.priority import Priority
 from tidings.model.template import Category
 
-#: length of the sliding window
+#: length of the sliding window of the hourly limits
 WINDOW = timedelta(hours=1)
 #: scope under which all categories without a limit of their own are counted together
 DEFAULT_SCOPE = ""
@@ -19,30 +23,107 @@ DEFAULT_SCOPE = ""
 
 @dataclass(frozen=True, slots=True)
 class RateLimitPolicy:
-    """The number of notifications that a user may receive per `WINDOW`. The default has no limits."""
+    """The numbers of notifications that users may receive. The default has no limits."""
 
-    #: for all categories without a limit of their own together; 0 = no limit
+    #: per `WINDOW`, for all categories without a limit of their own together; 0 = no limit
     per_user: int = 0
-    #: category → limit of its own, which overrides the one declared by its pack; 0 = no limit
+    #: category → limit of its own per `WINDOW`, which overrides the one declared by its pack; 0 = no limit
     per_category: Mapping[str, int] = field(default_factory=dict)
+    #: for all categories together
+    frequency_caps: Sequence[FrequencyCap] = ()
+    #: messages of this installation per hour; 0 = no cap
+    installation_cap: int = 0
 
     @classmethod
-    def parse(cls, user_limit: int, category_limits: Sequence[str]) -> Self:
-        """Return the policy for the settings `user_limit` and `category_limits`, a list of `CATEGORY=20`.
+    def parse(
+        cls,
+        user_limit: int,
+        category_limits: Sequence[str],
+        frequency_caps: Sequence[str] = (),
+        installation_cap: int = 0,
+    ) -> Self:
+        """Return the policy for the settings.
 
-        If a category occurs twice, the last limit applies. Raises ValueError for an item of another form.
+        category_limits: a list of `CATEGORY=20`; if a category occurs twice, the last limit applies. frequency_caps: a
+        list of `3/day`. Raises ValueError for an item of another form.
         """
         pairs = (item.partition("=") for item in category_limits)
-        return cls(user_limit, {category.strip(): int(number) for category, _, number in pairs})
+        return cls(
+            user_limit,
+            {category.strip(): int(number) for category, _, number in pairs},
+            parse_frequency_caps(frequency_caps),
+            installation_cap,
+        )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class UserLimit:
+    """One limit that counts a notification for each of its users."""
+
+    #: what is counted together; also the order in which counters are locked
+    scope: str
+    limit: int
+    window: timedelta
+    #: False: the notification is counted, and sent also over the limit
+    is_enforced: bool
+    reason: SkipReason
+    #: what the detail of a skip says of the scope, name → value
+    described: tuple[tuple[str, str], ...] = ()
+
+
+def list_user_limits(
+    notification: Notification, category: Category, policy: RateLimitPolicy
+) -> Sequence[UserLimit | None]:
+    """Return the limits that count a notification, in the order in which they are asked; None = one does not apply.
+
+    The positions are those of all notifications: throttle, hourly limit, and one for each frequency cap. Urgent
+    notifications and mandatory categories are never limited. The throttle and the caps count them, the hourly limit
+    does not.
+    """
+    is_enforced = not is_exempt(notification, category)
+    # with a digest of the excess, the throttle was asked before the digest collected the excess
+    has_throttle = not notification.plan.has_overflow_digest or notification.priority is Priority.URGENT
+    hourly = limit_scope(notification, category, policy)
+    return (
+        build_throttle(notification, is_enforced=is_enforced) if has_throttle else None,
+        None if hourly is None else UserLimit(*hourly, WINDOW, True, SkipReason.RATE_LIMITED),
+        *(
+            UserLimit(f"cap:{cap.period}", cap.limit, cap.window, is_enforced, SkipReason.RATE_LIMITED)
+            for cap in policy.frequency_caps
+        ),
+    )
+
+
+def is_exempt(notification: Notification, category: Category) -> bool:
+    """Return whether limits never stop a notification: it is urgent, or its category is mandatory."""
+    return notification.priority is Priority.URGENT or bool(category.mandatory)
+
+
+def build_throttle(notification: Notification, *, is_enforced: bool) -> UserLimit | None:
+    """Return the limit of a notification's own throttle: per template and value of the key."""
+    throttle = notification.plan.throttle
+    if throttle is None:
+        return None
+    key = throttle.key_value or ""
+    # hashed: the value of the key may be long, and is data of the host product
+    digest = hashlib.blake2b(f"{notification.template_code}\0{key}".encode(), digest_size=16).hexdigest()
+    return UserLimit(
+        f"throttle:{digest}",
+        throttle.limit,
+        timedelta(seconds=throttle.window_seconds),
+        is_enforced,
+        SkipReason.THROTTLED,
+        (("template", notification.template_code), ("key", key)),
+    )
 
 
 def limit_scope(notification: Notification, category: Category, policy: RateLimitPolicy) -> tuple[str, int] | None:
-    """Return the scope under which a notification is counted, and the limit of that scope; None = it is not counted.
+    """Return the scope of the hourly limit of a notification, and that limit; None = it is not counted.
 
     Urgent notifications and mandatory categories are never limited. A category with a limit of its own is counted by
     itself, all others together.
     """
-    if notification.priority is Priority.URGENT or category.mandatory:
+    if is_exempt(notification, category):
         return None
     own = policy.per_category.get(category.code, category.hourly_limit)
     scope, limit = (DEFAULT_SCOPE, policy.per_user) if own is None else (category.code, own)
@@ -54,13 +135,29 @@ def recipients_of(plan: Plan, notification_id: str) -> list[str]:
     return sorted({delivery.user_id for delivery in plan.planned if delivery.notification_id == notification_id})
 
 
+def describe_limit(limit: UserLimit, category: str) -> dict[str, object]:
+    """Return the detail of a skip for a limit, without what differs between users."""
+    return {
+        "category": category,
+        "scope": limit.scope.partition(":")[0],
+        "limit": limit.limit,
+        "windowSeconds": int(limit.window.total_seconds()),
+        **dict(limit.described),
+    }
+
+
 def apply_limit(
-    plan: Plan, notification_id: str, allowed: Collection[str], scope: str, limit: int, *, category: str
+    plan: Plan,
+    notification_id: str,
+    allowed: Collection[str],
+    reason: SkipReason,
+    detail: Mapping[str, object],
+    detail_of_users: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> Plan:
     """Return the plan with skips instead of the notification's deliveries to users who are not in `allowed`.
 
-    All deliveries to one user on one channel become one skip. Other notifications in the plan, and the batch ids,
-    remain unchanged.
+    detail: of the skips. detail_of_users: user id → what is added to it. All deliveries to one user on one channel
+    become one skip. Other notifications in the plan, and the batch ids, remain unchanged.
     """
     allowed_ids = set(allowed)
     kept: list[PlannedDelivery] = []
@@ -70,14 +167,20 @@ def apply_limit(
         (kept if is_kept else over_limit).append(delivery)
     if not over_limit:
         return plan
-    detail = {
-        "category": category,
-        "scope": scope,
-        "limit": limit,
-        "windowSeconds": int(WINDOW.total_seconds()),
-    }
     skipped = [
-        SkipRecord(notification_id, user_id, channel, SkipReason.RATE_LIMITED, detail)
+        SkipRecord(notification_id, user_id, channel, reason, {**detail, **detail_of_users.get(user_id, {})})
         for user_id, channel in dict.fromkeys((delivery.user_id, delivery.channel) for delivery in over_limit)
     ]
     return replace(plan, planned=kept, skipped=[*plan.skipped, *skipped])
+
+
+def send_collected(plan: Plan, allowed: Collection[str]) -> Plan:
+    """Return the plan in which the collected items of the users in `allowed` are sent at once."""
+    planned, skipped, collected = list(plan.planned), list(plan.skipped), list[CollectedItem]()
+    for item in plan.collected:
+        if item.key.user_id in allowed:
+            planned.extend(item.deliveries)
+            skipped.extend(item.skips)
+        else:
+            collected.append(item)
+    return replace(plan, planned=planned, skipped=skipped, collected=collected)

@@ -14,6 +14,7 @@ from tidings.model.notification import Notification
 from tidings.model.preference import Preference
 from tidings.model.suppression import Suppression
 from tidings.model.template import Category
+from tidings.model.user_schedule import NO_SCHEDULE, NO_SCHEDULE_DEFAULTS, ScheduleDefaults, UserSchedule
 from tidings.ports.pack import PackRule
 
 
@@ -35,6 +36,9 @@ class Candidate(msgspec.Struct, frozen=True):
     has_contact_point: bool
     #: IANA name
     timezone: str = "UTC"
+    #: IANA name that the device reported, as it is stored; None = it reported none
+    device_timezone: str | None = None
+    schedule: UserSchedule = NO_SCHEDULE
     #: the user last heard the same of the notification's subject
     is_informed: bool = False
     # the following can change between planning and sending only
@@ -47,6 +51,8 @@ class Candidate(msgspec.Struct, frozen=True):
     step_ended_by: str | None = None
     #: of the address of the delivery
     suppressions: Sequence[Suppression] = ()
+    #: the rule that has held it until now
+    held_by: str | None = None
 
 
 class PlanContext(msgspec.Struct, frozen=True):
@@ -64,6 +70,7 @@ class PlanContext(msgspec.Struct, frozen=True):
     preference_defaults: Sequence[Preference] = ()
     #: channel → its senders, such as phone numbers
     get_senders: Callable[[str], Collection[str]] = lambda _channel: ()
+    schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS
     #: name → rule of a pack
     pack_rules: Mapping[str, PackRule] = NO_RULES
 

@@ -11,6 +11,7 @@ from tidings.flow.plan.rules.consent import check_category_consent
 from tidings.flow.plan.rules.contact_point import check_contact_point
 from tidings.flow.plan.rules.erasure import check_erasure
 from tidings.flow.plan.rules.expiry import check_expiry
+from tidings.flow.plan.rules.quiet_hours import check_quiet_hours
 from tidings.flow.plan.rules.repetition import check_repetition
 from tidings.flow.plan.rules.step_success import check_step_success
 from tidings.flow.plan.rules.supersession import check_supersession
@@ -53,4 +54,5 @@ def decide(candidate: Candidate, context: PlanContext) -> Verdict:
             consent = outcome.rule
             continue
         return Verdict(outcome, consent)
-    return Verdict(apply_pack_rules(candidate, context), consent)
+    # quiet hours last, so that a message is held only if everything else permits it
+    return Verdict(apply_pack_rules(candidate, context) or check_quiet_hours(candidate, context), consent)

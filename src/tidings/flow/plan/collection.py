@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
+from msgspec import structs
 
 from tidings.flow.plan.digest_window import open_window
 from tidings.model.delivery import PlannedDelivery, SkipRecord
@@ -40,19 +41,29 @@ class DigestCollection(msgspec.Struct, frozen=True):
         now: datetime,
         deliveries: Sequence[PlannedDelivery],
         skips: Sequence[SkipRecord],
+        *,
+        digest_at: str | None = None,
     ) -> CollectedItem:
-        """Return the item for a user. deliveries, skips: what is planned on the collected channels otherwise."""
+        """Return the item for a user. deliveries, skips: what is planned on the collected channels otherwise.
+
+        digest_at: the time of day at which the user wants digests, `HH:MM`. It replaces that of a digest that closes at
+        a time of day or of week.
+        """
+        options = self.options
+        if digest_at is not None and options.at is not None:
+            options = structs.replace(options, at=" ".join([*options.at.split()[:-1], digest_at]))
         first_at_once = self.options.first_at_once
+        is_sent_first = first_at_once or self.notification.plan.has_overflow_digest
         return CollectedItem(
             self.notification.id,
             DigestKey(user_id, self.notification.template_code, self.rule_id, self.options.key_value or ""),
             self.notification.category,
             self.notification.created_at,
-            open_window(self.options, now, timezone),
+            open_window(options, now, timezone),
             self.options.max_items,
             first_at_once,
-            tuple(deliveries) if first_at_once else (),
-            tuple(skips) if first_at_once else (),
+            tuple(deliveries) if is_sent_first else (),
+            tuple(skips) if is_sent_first else (),
         )
 
 

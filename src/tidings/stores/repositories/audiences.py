@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Integer, Select, Text, and_, column, func, literal, select
 
@@ -11,10 +11,12 @@ from tidings.model.channel_engagement import ENGAGEMENT_CAUSES, FEED_CHANNEL, Ch
 from tidings.model.delivery import Recipient
 from tidings.model.preference import Preference
 from tidings.model.subscription import SubscriptionState
+from tidings.model.user_schedule import UserSchedule
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
+from tidings.stores.repositories.user_schedules import SCHEDULE_COLUMNS, to_schedule
 from tidings.stores.schema.provider_tables import receipts
-from tidings.stores.schema.tables import Instant, contact_points, inbox_items, preferences, users
+from tidings.stores.schema.tables import Instant, contact_points, inbox_items, preferences, user_schedules, users
 from tidings.stores.sql.audience_query import AudienceKinds, membership_condition, select_user_ids
 from tidings.stores.sql.json_params import encode_rows, rowset, text_array
 from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, find_preferences, to_preference
@@ -42,11 +44,14 @@ _SELECT_RECIPIENTS = (
         *PREFERENCE_COLUMNS,
         _c.channel.label("contact_channel"),
         _c.id.label("contact_point_id"),
+        _c.timezone.label("device_timezone"),
+        *SCHEDULE_COLUMNS,
     )
     .select_from(
         _requested.outerjoin(users, users.c.id == _requested.c.user_id)
         .outerjoin(preferences, find_preferences(_requested.c.user_id, _requested.c.category, _requested.c.subject))
         .outerjoin(contact_points, and_(_c.user_id == _requested.c.user_id, _c.state == _ACTIVE_STATE))
+        .outerjoin(user_schedules, user_schedules.c.user_id == _requested.c.user_id)
     )
     .where(users.c.id.is_not(None))
 )
@@ -79,6 +84,8 @@ class SqlAudiences:
                 *PREFERENCE_COLUMNS,
                 _c.channel.label("contact_channel"),
                 _c.id.label("contact_point_id"),
+                _c.timezone.label("device_timezone"),
+                *SCHEDULE_COLUMNS,
             )
             .select_from(
                 ids.outerjoin(users, users.c.id == ids.c.user_id)
@@ -87,6 +94,7 @@ class SqlAudiences:
                     find_preferences(ids.c.user_id, literal(category), literal(subject, type_=Text())),
                 )
                 .outerjoin(contact_points, and_(_c.user_id == ids.c.user_id, _c.state == _ACTIVE_STATE))
+                .outerjoin(user_schedules, user_schedules.c.user_id == ids.c.user_id)
             )
             .order_by(ids.c.user_id)
         )
@@ -161,11 +169,22 @@ def _engagement_in_feed(since: datetime) -> Select[str, str, int, datetime]:
     )
 
 
+class _RecipientRow(NamedTuple):
+    user_id: str
+    locale: str
+    timezone: str
+    schedule: UserSchedule
+    preferences: _Entries
+    #: channel → ids of contact points, in the order of the rows
+    targets: dict[str, dict[str, None]]
+    target_timezones: dict[str, str]
+
+
 class _RecipientBuilder:
     """Builds recipients from joined rows: a user with two preferences and two contact points has four."""
 
     def __init__(self) -> None:
-        self._by_key: dict[int | str, tuple[str, str, str, _Entries, dict[str, dict[str, None]]]] = {}
+        self._by_key: dict[int | str, _RecipientRow] = {}
 
     def add_row(
         self,
@@ -180,25 +199,32 @@ class _RecipientBuilder:
         condition: dict[str, object] | None,
         contact_channel: str | None,
         contact_point_id: str | None,
+        device_timezone: str | None,
+        *schedule: Any,
     ) -> None:
         if (entry := self._by_key.get(key)) is None:
-            entry = self._by_key[key] = (user_id, locale or "en", timezone or "UTC", {}, {})
-        *_, preferences, targets = entry
+            entry = self._by_key[key] = _RecipientRow(
+                user_id, locale or "en", timezone or "UTC", to_schedule(*schedule), {}, {}, {}
+            )
         if category is not None and channel is not None and entry_subject is not None and enabled is not None:
             entry_key = (category, channel, entry_subject)
-            if entry_key not in preferences:
-                preferences[entry_key] = to_preference(*entry_key, enabled, condition)
+            if entry_key not in entry.preferences:
+                entry.preferences[entry_key] = to_preference(*entry_key, enabled, condition)
         if contact_channel is not None and contact_point_id is not None:
-            targets.setdefault(contact_channel, {})[contact_point_id] = None
+            entry.targets.setdefault(contact_channel, {})[contact_point_id] = None
+            if device_timezone is not None:
+                entry.target_timezones[contact_point_id] = device_timezone
 
     def build(self) -> dict[int | str, Recipient]:
         return {
             key: Recipient(
-                user_id,
-                locale,
-                timezone,
-                tuple(preferences.values()),
-                {channel: tuple(ids) for channel, ids in targets.items()},
+                entry.user_id,
+                entry.locale,
+                entry.timezone,
+                tuple(entry.preferences.values()),
+                {channel: tuple(ids) for channel, ids in entry.targets.items()},
+                entry.schedule,
+                entry.target_timezones,
             )
-            for key, (user_id, locale, timezone, preferences, targets) in self._by_key.items()
+            for key, entry in self._by_key.items()
         }

@@ -40,6 +40,7 @@ from tidings.model.preference import ANY
 from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.repositories.contact_points import CONTACT_POINT_COLUMNS, PUSH_CHANNEL, to_contact_point
 from tidings.stores.repositories.push_subscriptions import to_subscription
+from tidings.stores.repositories.user_schedules import SCHEDULE_COLUMNS, to_schedule
 from tidings.stores.schema.tables import (
     Instant,
     Json,
@@ -49,6 +50,7 @@ from tidings.stores.schema.tables import (
     notifications,
     preferences,
     skips,
+    user_schedules,
     users,
 )
 from tidings.stores.sql.ids import Id
@@ -62,7 +64,7 @@ _d = deliveries.c
 #: skip reasons of the preflight check with their own final state; the others end in `skipped`
 _PREFLIGHT_SKIP_STATES = {SkipReason.CANCELLED: DeliveryState.CANCELLED, SkipReason.EXPIRED: DeliveryState.EXPIRED}
 #: where `PREFERENCE_COLUMNS` are in a row of `SELECT_CLAIMED`
-_PREFERENCE_POSITIONS = slice(10, 10 + len(PREFERENCE_COLUMNS))
+_PREFERENCE_POSITIONS = slice(15, 15 + len(PREFERENCE_COLUMNS))
 #: maximum length of a stored `why`, in characters
 MAX_REASON_LENGTH = 300
 
@@ -81,10 +83,13 @@ def _select_claimed(source: FromClause) -> Select[*tuple[Any, ...]]:
             it.channel,
             it.attempts,
             it.created_at,
+            it.held_by,
             notifications.c.state.label("notification_state"),
             notifications.c.superseded_by,
             users.c.locale,
             users.c.timezone,
+            *SCHEDULE_COLUMNS,
+            contact_points.c.timezone.label("device_timezone"),
             *PREFERENCE_COLUMNS,
             *CONTACT_POINT_COLUMNS,
             contact_points.c.key_id,
@@ -93,6 +98,7 @@ def _select_claimed(source: FromClause) -> Select[*tuple[Any, ...]]:
         .select_from(
             source.join(notifications, notifications.c.id == it.notification_id)
             .outerjoin(users, users.c.id == it.user_id)
+            .outerjoin(user_schedules, user_schedules.c.user_id == it.user_id)
             .outerjoin(contact_points, (contact_points.c.id == it.target_id) & (contact_points.c.user_id == it.user_id))
             .outerjoin(
                 preferences,
@@ -108,7 +114,7 @@ _claimed_keys = rowset("rows", _d.id, _d.notification_id)
 # Materialized, because in a single query PostgreSQL may join the given rows with their notification first, and that
 # with all of its deliveries. With an estimate of one delivery per notification it would read a broadcast once per row.
 _claimed_by_key = (
-    select(_d.id, _d.notification_id, _d.user_id, _d.channel, _d.target_id, _d.attempts, _d.created_at)
+    select(_d.id, _d.notification_id, _d.user_id, _d.channel, _d.target_id, _d.attempts, _d.created_at, _d.held_by)
     .where(tuple_(_d.id, _d.notification_id).in_(select(_claimed_keys.c.id, _claimed_keys.c.notification_id)))
     .cte("claimed")
     .prefix_with("MATERIALIZED")
@@ -243,10 +249,15 @@ def _to_claimed(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, c
         channel,
         attempt_count,
         created_at,
+        held_by,
         notification_state,
         superseded_by,
         locale,
         timezone,
+        schedule_timezone,
+        quiet_hours,
+        digest_at,
+        device_timezone,
         *joined,
     ) = row
     entry, targets = joined[: len(PREFERENCE_COLUMNS)], joined[len(PREFERENCE_COLUMNS) :]
@@ -265,6 +276,9 @@ def _to_claimed(row: Row[*tuple[Any, ...]], token: str, lease_until: datetime, c
         created_at=created_at,
         is_cancelled=notification_state == NotificationState.CANCELLED.value,
         superseded_by=superseded_by,
+        schedule=to_schedule(schedule_timezone, quiet_hours, digest_at),
+        device_timezone=device_timezone,
+        held_by=held_by,
     )
 
 

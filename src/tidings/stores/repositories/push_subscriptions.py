@@ -23,6 +23,7 @@ from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.contact_points import PUSH_CHANNEL
 from tidings.stores.repositories.status_events import SqlStatusEvents
+from tidings.stores.repositories.user_schedules import release_held
 from tidings.stores.schema.tables import WHERE_GONE, Instant, contact_points, deliveries, users
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import encode_rows, id_array, rowset
@@ -247,6 +248,8 @@ class SqlSubscriptions:
         renewed = structs.replace(subscription, id=row.id, created_at=row.created_at, last_seen_at=now)
         statement = update(contact_points).where(_s.id == row.id).values(self._to_row(renewed, now))
         version = await connection_of(tx).scalar(statement.values(version=_s.version + 1).returning(_s.version))
+        if row.timezone != subscription.timezone:
+            await release_held(tx, [subscription.user_id], now)
         return structs.replace(renewed, version=version)
 
     async def _move_deliveries(
@@ -262,6 +265,8 @@ class SqlSubscriptions:
             events = [build_state_event(DeliveryState.SKIPPED, *row, reason=reason, now=now) for row in skipped]
             await self._status_events.add(tx, events, now)
         await connection_of(tx).execute(_MOVE_DELIVERIES, parameters)
+        if old.timezone != new.timezone:
+            await release_held(tx, [old.user_id], now)
 
     def _to_row(self, subscription: PushSubscription, now: datetime) -> dict[str, object]:
         plaintext = msgspec.msgpack.encode((subscription.endpoint, subscription.p256dh, subscription.auth))
@@ -280,6 +285,7 @@ class SqlSubscriptions:
             "state": SubscriptionState.ACTIVE.value,
             "state_changed_at": now,
             "created_at": subscription.created_at or now,
+            "timezone": subscription.timezone,
             "last_seen_at": now,
             "refusals": 0,
             "refused_for": None,
@@ -305,6 +311,7 @@ SUBSCRIPTION_COLUMNS = (
     _s.created_at,
     _s.version,
     _s.last_seen_at,
+    _s.timezone,
 )
 _SELECT_SUBSCRIPTIONS = select(_s.user_id, *SUBSCRIPTION_COLUMNS)
 _SELECT_LOCKED = select(_s.identity_digest, _s.user_id, *SUBSCRIPTION_COLUMNS)
@@ -355,6 +362,7 @@ def to_subscription(
     created_at: datetime,
     version: int,
     last_seen_at: datetime,
+    timezone: str | None = None,
     *,
     cipher: FieldCipher,
 ) -> PushSubscription:
@@ -375,4 +383,5 @@ def to_subscription(
         created_at,
         version,
         last_seen_at,
+        timezone,
     )

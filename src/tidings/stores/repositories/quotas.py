@@ -51,6 +51,18 @@ class SqlQuotas:
                 update(quotas).where(_q.day == day.isoformat(), _q.key == quota.key).values(used=_q.used - quota.amount)
             )
 
+    async def lock_sum(self, tx: Transaction, key: str, day: date, *, maximum: int) -> int:
+        new = upsert(tx, quotas).values(day=day.isoformat(), key=key, used=0, maximum=maximum)
+        # the update of the maximum locks the row
+        statement = new.on_conflict_do_update(index_elements=[_q.day, _q.key], set_={"maximum": maximum})
+        used: int = (await connection_of(tx).execute(statement.returning(_q.used))).scalar_one()
+        return used
+
+    async def add_to_sum(self, tx: Transaction, key: str, day: date, amount: int) -> None:
+        await connection_of(tx).execute(
+            update(quotas).where(_q.day == day.isoformat(), _q.key == key).values(used=_q.used + amount)
+        )
+
     async def list_sums(self, tx: Transaction, day: date) -> Mapping[str, int]:
         rows = await connection_of(tx).execute(select(_q.key, _q.used).where(_q.day == day.isoformat()))
         return {row.key: row.used for row in rows}

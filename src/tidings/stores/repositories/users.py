@@ -15,6 +15,7 @@ from tidings.stores.repositories.contact_points import SqlContactPoints
 from tidings.stores.repositories.personal_data import remove_from_audiences
 from tidings.stores.repositories.receipts import remove_of_user
 from tidings.stores.repositories.suppressions import erase_addresses
+from tidings.stores.repositories.user_schedules import release_held
 from tidings.stores.schema.step_tables import waiting_steps
 from tidings.stores.schema.tables import contact_points, deliveries, idempotency_keys, preferences, skips, users
 from tidings.stores.sql.json_params import text_array
@@ -45,12 +46,15 @@ class SqlUsers:
         inserted = await connection_of(tx).execute(statement.on_conflict_do_nothing().returning(users.c.id), rows)
         new_ids = set(inserted.scalars())
         if known := [row for row in rows if row["id"] not in new_ids]:
+            moved = await _lock_moved(tx, {user_id: person.timezone for user_id, person in by_id.items()})
             await connection_of(tx).execute(
                 statement.on_conflict_do_update(
                     index_elements=[users.c.id], set_={name: statement.excluded[name] for name in _UPDATABLE_COLUMNS}
                 ),
                 known,
             )
+            if moved:
+                await release_held(tx, moved, now)
         await self._contact_points.sync_profiles(tx, list(by_id.values()), now)
         first_positions = {person.id: index for index, person in reversed(list(enumerate(people)))}
         return [person.id in new_ids and first_positions[person.id] == index for index, person in enumerate(people)]
@@ -150,6 +154,13 @@ class SqlUsers:
 def _for_key_share(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
     """Lock the users of a query as a foreign key does, in the order of their ids. SQLite has one writer anyway."""
     return query.order_by(users.c.id).with_for_update(read=True, key_share=True, of=users)
+
+
+async def _lock_moved(tx: Transaction, timezones: Mapping[str, str]) -> Sequence[str]:
+    """Lock users, and return those whose stored time zone differs. timezones: user id → the new one."""
+    query = select(users.c.id, users.c.timezone).where(users.c.id.in_(text_array(timezones))).order_by(users.c.id)
+    rows = await connection_of(tx).execute(query.with_for_update(key_share=True))
+    return [row.id for row in rows if row.timezone != timezones[row.id]]
 
 
 def _to_row(person: User, now: datetime) -> dict[str, object]:

@@ -31,7 +31,8 @@ waiting_steps = Table(
     Column("ended_at", Instant),
     Column("ended_by", BinaryText(24)),
     Index("ix_waiting_steps_due", "due_at", sqlite_where=WHERE_DUE, postgresql_where=WHERE_DUE),
-    Index("ix_waiting_steps_user", "user_id"),
+    # also the steps of a notification for a user
+    Index("ix_waiting_steps_user", "user_id", "notification_id", "step"),
     Index("ix_waiting_steps_event", "event", "event_key", sqlite_where=WHERE_EVENT, postgresql_where=WHERE_EVENT),
     # found by the key: one B-tree instead of two
     sqlite_with_rowid=False,

@@ -45,6 +45,8 @@ WHERE_PENDING = text("state = 'pending'")
 WHERE_BATCHED = text("state = 'pending' AND batch_id IS NOT NULL")
 WHERE_UNBATCHED = text("state = 'pending' AND batch_id IS NULL")
 WHERE_SENDING = text("state = 'sending'")
+#: waits for the end of a rule of the plan, such as quiet hours
+WHERE_HELD = text("state = 'pending' AND held_by IS NOT NULL")
 WHERE_GONE = text("state = 'gone'")
 WHERE_SUBJECT = text("subject IS NOT NULL")
 WHERE_DEAD = text("state = 'refused'")
@@ -175,6 +177,19 @@ audiences = Table(
     sqlite_with_rowid=False,
 )
 
+#: when users want to receive messages; see `model.user_schedule`. Users without a row have set nothing
+user_schedules = Table(
+    "user_schedules",
+    metadata,
+    Column("user_id", BinaryText(200), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("timezone", String(64)),
+    # None: those of the installation
+    Column("quiet_hours", Json),
+    Column("digest_at", String(5)),
+    Column("updated_at", Instant, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 #: addresses of users on all channels. Those of Web Push are the subscriptions of browsers
 contact_points = Table(
     "contact_points",
@@ -202,6 +217,8 @@ contact_points = Table(
     # the server of the address, and the key of this server that the address is bound to: push host and VAPID key
     Column("host", String(255)),
     Column("key_id", Id),
+    # the IANA time zone that the browser reported; None = it reported none
+    Column("timezone", String(64)),
     # when it was last registered
     Column("last_seen_at", Instant, nullable=False),
     # when the push service last accepted a message, to the day
@@ -310,6 +327,8 @@ deliveries = Table(
     # pages of a notification's deliveries
     Index("ix_deliveries_notification", "notification_id", "id").ddl_if(dialect="sqlite"),
     Index("ix_deliveries_user", "user_id", "id"),
+    # what is held for a user, which is decided again when their schedule changes
+    Index("ix_deliveries_held", "user_id", sqlite_where=WHERE_HELD, postgresql_where=WHERE_HELD),
     Index(
         "ix_deliveries_batch",
         "batch_id",
@@ -431,6 +450,8 @@ user_limits = Table(
     # oldest first, no more than the limit
     Column("stamps", TimestampList, nullable=False),
     Column("last_at", Instant, nullable=False),
+    # when the last stamp leaves the window, if that is longer than an hour; None = after an hour
+    Column("expires_at", Instant),
     Index("ix_user_limits_last", "last_at"),
     sqlite_with_rowid=False,
 )

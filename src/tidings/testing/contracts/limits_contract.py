@@ -162,12 +162,49 @@ class LimitsContract:
         await store_users(store, "ana")
         assert await consume(store, ["ana"], limit=1)
 
+    async def test_c35_what_is_never_limited_counts_all_the_same(self, store: Store) -> None:
+        await store_users(store, "ana")
+        for minutes in range(6):
+            async with store.transaction() as tx:
+                counted = await store.user_rate_limits.consume(
+                    tx, "", ["ana", "nobody"], limit=2, window=HOUR, now=NOW + minutes * MINUTE, is_enforced=False
+                )
+            assert counted == {"ana"}
+        assert not await consume(store, ["ana"], now=NOW + 6 * MINUTE)
+        async with store.read_snapshot() as tx:
+            kept = await store.user_rate_limits.list_times(tx, "", ["ana"], window=HOUR, now=NOW + 6 * MINUTE)
+        assert kept == {"ana": [NOW + 4 * MINUTE, NOW + 5 * MINUTE]}, "no more than can matter"
+        assert await consume(store, ["ana"], now=NOW + HOUR + 4 * MINUTE)
+        assert not await consume(store, ["ana"], now=NOW + HOUR + 4 * MINUTE)
+
+    async def test_c34_what_is_taken_back_does_not_count(self, store: Store) -> None:
+        await store_users(store, "ana", "ben")
+        assert await consume(store, ["ana", "ben"], limit=1)
+        async with store.transaction() as tx:
+            later = NOW + MINUTE
+            counters = store.user_rate_limits
+            assert await counters.consume(tx, "", ["ana", "ben"], limit=2, window=HOUR, now=later) == {"ana", "ben"}
+            await counters.release(tx, "", ["ana", "nobody"])
+            await counters.release(tx, "", [])
+            assert await counters.list_times(tx, "", ["ana", "ben"], window=HOUR, now=later) == {
+                "ana": [NOW],
+                "ben": [NOW, later],
+            }
+        assert await consume(store, ["ana", "ben"], now=NOW + 2 * MINUTE) == {"ana"}
+
+    async def test_a_counter_with_a_longer_window_is_kept_for_it(self, store: Store) -> None:
+        await store_users(store, "ana")
+        async with store.transaction() as tx:
+            await store.user_rate_limits.consume(tx, "cap:day", ["ana"], limit=1, window=24 * HOUR, now=NOW)
+            assert await store.user_rate_limits.purge(tx, NOW + 23 * HOUR) == 0
+            assert await store.user_rate_limits.purge(tx, NOW + 24 * HOUR) == 1
+
     async def test_what_was_last_counted_long_ago_is_purged(self, store: Store) -> None:
         await store_users(store, "ana", "ben")
         await consume(store, ["ana", "ben"], limit=1)
         await consume(store, ["ben"], now=NOW + 2 * HOUR, limit=1)
         async with store.transaction() as tx:
-            assert await store.user_rate_limits.purge(tx, NOW) == 0
+            assert await store.user_rate_limits.purge(tx, NOW + HOUR - A_MOMENT) == 0
             assert await store.user_rate_limits.purge(tx, NOW + HOUR) == 1
             assert await store.user_rate_limits.purge(tx, NOW + HOUR) == 0
         assert await consume(store, ["ana", "ben"], limit=1, now=NOW + 2 * HOUR) == {"ana"}

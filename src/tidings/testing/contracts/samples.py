@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from tidings.model.audience import Audience, everyone, users
-from tidings.model.delivery import AttemptResult, ClaimedDelivery, PlannedDelivery, SkipRecord
+from tidings.model.delivery import AttemptResult, ClaimedDelivery, HoldRecord, PlannedDelivery, SkipRecord
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.outcome import Outcome
@@ -94,7 +94,11 @@ def make_planned_delivery(
 
 
 def make_attempt_result(
-    delivery: ClaimedDelivery, outcome: Outcome | SkipRecord, *, token: str | None = None, at: datetime = NOW
+    delivery: ClaimedDelivery,
+    outcome: Outcome | SkipRecord | HoldRecord,
+    *,
+    token: str | None = None,
+    at: datetime = NOW,
 ) -> AttemptResult:
     """Return an attempt at a claimed delivery, with its own fencing token unless another is given."""
     return AttemptResult(

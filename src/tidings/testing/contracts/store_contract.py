@@ -15,6 +15,7 @@ from tidings.testing.contracts.outbox_contract import OutboxContract
 from tidings.testing.contracts.outcomes_contract import OutcomesContract
 from tidings.testing.contracts.people_contract import SubscriptionsContract, UsersContract
 from tidings.testing.contracts.provider_events_contract import ProviderEventsContract
+from tidings.testing.contracts.user_schedules_contract import UserSchedulesContract
 
 
 class StoreContract(
@@ -34,6 +35,7 @@ class StoreContract(
     ContactHealthContract,
     InboxContract,
     ProviderEventsContract,
+    UserSchedulesContract,
     DigestsContract,
 ):
     """Provide a fixture `store`: an empty, upgraded store of the adapter.

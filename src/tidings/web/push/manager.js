@@ -375,7 +375,8 @@ export class PushSubscriptionManager {
       memory.users.set(user, { ...memory.users.get(user), wanted: true });
     });
     // the id of the subscription's key, which may no longer be the server's newest
-    const body = { ...json, device: this.#options.device, keyId: ready.keyId };
+    const { timeZone: timezone } = Intl.DateTimeFormat().resolvedOptions();
+    const body = { ...json, device: this.#options.device, keyId: ready.keyId, timezone };
     const isKnown = replaces === undefined || replaces === endpoint;
     try {
       const registration = await this.#server.subscribe(isKnown ? body : { ...body, replaces });

@@ -183,3 +183,11 @@ def test_keys_of_digest_and_throttle_are_resolved_with_the_variables(validation:
 def test_c36_a_key_whose_variable_is_missing_is_refused_at_accept(validation: RequestValidation) -> None:
     assert validation.errors(replace(REQUEST, digest=DigestOptions("eventId", 600))) == ["options.digest.key"]
     assert validation.errors(replace(REQUEST, throttle=ThrottleOptions(3, 60, "eventId"))) == ["options.throttle.key"]
+
+
+def test_c36_a_throttle_that_could_not_be_applied_is_refused_at_accept(validation: RequestValidation) -> None:
+    for broken in (ThrottleOptions(0, 60), ThrottleOptions(3, 0)):
+        assert validation.errors(replace(REQUEST, throttle=broken)) == ["options.throttle"]
+    needs_digest = ThrottleOptions(3, 60, instead="digest")
+    assert validation.errors(replace(REQUEST, throttle=needs_digest)) == ["options.throttle.instead"]
+    assert validation(replace(REQUEST, throttle=needs_digest, digest=DigestOptions("", 600))).plan.has_overflow_digest

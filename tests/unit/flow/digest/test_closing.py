@@ -15,11 +15,12 @@ from tidings.model.delivery import SkipReason
 from tidings.model.digest import Digest, DigestItem, DigestItemState, DigestState
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.outcome import Accepted, PermanentFailure, RetryLater
-from tidings.model.plan_options import DigestOptions
+from tidings.model.plan_options import DigestOptions, Step
 from tidings.model.preference import Preference
 from tidings.model.priority import Priority
 from tidings.model.subject import SubjectRequest
 from tidings.model.template import TemplateText
+from tidings.model.waiting_step import WaitingStep
 from tidings.observability.explain import Explanation, Verdict, explain
 from tidings.observability.explain_query import explain_notification, load_explain_input
 from tidings.packs import core
@@ -357,6 +358,30 @@ async def test_collected_channels_wait_and_the_others_do_not(
     # ana has no address: nothing would be sent on the channel that is collected
     counts = await process.get_counts(notification)
     assert (counts.deliveries, counts.skipped, counts.collected) == (1, 1, 0)
+
+
+async def test_the_steps_of_a_trigger_are_those_of_its_digest(process: Process) -> None:
+    steps = (Step(("webpush",)), Step(("email",), after_seconds=60))
+    notification = await trigger(process, steps=steps)
+    assert await list_steps(process, notification.id) == []
+    await close(process)
+    [digest] = await list_digests(process)
+    [waiting] = await list_steps(process, digest.notification_id or "")
+    assert (await read(process, digest.notification_id)).plan.steps == steps
+    assert waiting.user_id == "ana"
+
+
+async def test_c5_the_first_has_its_steps_and_the_others_do_not(process: Process) -> None:
+    steps = (Step(("webpush",)), Step(("email",), after_seconds=60))
+    leading = DigestOptions(window_seconds=600, first_at_once=True)
+    first, second = [await trigger(process, digest=leading, steps=steps) for _ in range(2)]
+    assert len(await list_steps(process, first.id)) == 1
+    assert await list_steps(process, second.id) == []
+
+
+async def list_steps(process: Process, notification_id: str) -> list[WaitingStep]:
+    async with process.store.read_snapshot() as tx:
+        return list(await process.store.steps.list_of(tx, notification_id, user_ids=["ana"], limit=10))
 
 
 STEPS = ("notifications.add_many", "deliveries.add", "outbox.add", "digests.close", "commit")

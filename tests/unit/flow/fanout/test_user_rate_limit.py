@@ -8,8 +8,20 @@ import pytest
 from tidings.errors import ConfigError
 from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.planner import Plan
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy, apply_limit, limit_scope, recipients_of
+from tidings.flow.fanout.user_rate_limit import (
+    WINDOW,
+    RateLimitPolicy,
+    UserLimit,
+    apply_limit,
+    describe_limit,
+    limit_scope,
+    list_user_limits,
+    recipients_of,
+)
 from tidings.model.delivery import PlannedDelivery, SkipReason, SkipRecord
+from tidings.model.frequency_cap import FrequencyCap, parse_frequency_caps
+from tidings.model.notification import Notification
+from tidings.model.plan_options import PlanOptions, ThrottleOptions
 from tidings.model.priority import Lane, Priority
 from tidings.model.template import Category
 from tidings.packs.core import pack
@@ -71,6 +83,60 @@ def test_urgent_notifications_and_mandatory_categories_are_not_counted(category:
     assert limit_scope(replace(NOTIFICATION, priority=Priority.HIGH), category, limits) is not None
 
 
+def throttled(key_value: str | None = "7") -> Notification:
+    throttle = ThrottleOptions(2, 60, key="orderId", key_value=key_value)
+    return replace(NOTIFICATION, plan=PlanOptions(throttle=throttle))
+
+
+def test_c33_a_throttle_counts_per_template_and_key() -> None:
+    [limit, *_] = list_user_limits(throttled(), NEWS, RateLimitPolicy())
+    assert limit is not None
+    assert (limit.limit, limit.window.total_seconds(), limit.reason) == (2, 60, SkipReason.THROTTLED)
+    assert describe_limit(limit, "NEWS") == {
+        "category": "NEWS",
+        "scope": "throttle",
+        "limit": 2,
+        "windowSeconds": 60,
+        "template": NOTIFICATION.template_code,
+        "key": "7",
+    }
+    scopes = set()
+    for notification in (throttled(), throttled("8"), throttled(None), replace(throttled(), template_code="OTHER")):
+        [limit, *_] = list_user_limits(notification, NEWS, RateLimitPolicy())
+        assert limit is not None
+        assert len(limit.scope) <= 64, "the length of the column"
+        scopes.add(limit.scope)
+    assert len(scopes) == 4
+
+
+@pytest.mark.parametrize(
+    ("notification", "category"),
+    [
+        (replace(throttled(), priority=Priority.URGENT), NEWS),
+        (throttled(), replace(NEWS, mandatory=True)),
+    ],
+)
+def test_c35_urgent_and_mandatory_messages_count_and_are_never_stopped(
+    notification: Notification, category: Category
+) -> None:
+    policy = RateLimitPolicy(20, frequency_caps=parse_frequency_caps(["3/day", "10/week"]))
+    throttle, hourly, *caps = list_user_limits(notification, category, policy)
+    assert throttle is not None
+    assert hourly is None
+    assert [limit.is_enforced for limit in (throttle, *caps) if limit is not None] == [False] * 3
+    enforced = [limit.is_enforced for limit in list_user_limits(throttled(), NEWS, policy) if limit is not None]
+    assert enforced == [True] * 4
+
+
+def test_frequency_caps_are_parsed_the_shortest_window_first() -> None:
+    assert parse_frequency_caps(["10/week", "3/day"]) == (FrequencyCap(3, "day"), FrequencyCap(10, "week"))
+    for wrong in ("3", "0/day", "3/year", "10001/day", "-1/day", "3/day/week"):
+        with pytest.raises(ValueError, match="3/day,10/week"):
+            parse_frequency_caps([wrong])
+    with pytest.raises(ValueError, match="second cap per day"):
+        parse_frequency_caps(["3/day", "4/day"])
+
+
 def test_only_users_with_deliveries_are_counted() -> None:
     made = Plan(
         [delivery("ben", "webpush", "b1"), delivery("ana", "webpush", "a1"), delivery("ana", "webpush", "a2")],
@@ -90,9 +156,11 @@ def test_a_user_over_the_limit_gets_one_skip_per_channel() -> None:
         ],
         [SkipRecord(NOTIFICATION.id, "cleo", "webpush", SkipReason.NO_DEVICE)],
     )
-    left = apply_limit(made, NOTIFICATION.id, {"ana"}, "", 20, category="NEWS")
+    hourly = UserLimit("", 20, WINDOW, True, SkipReason.RATE_LIMITED)
+    described = describe_limit(hourly, "NEWS")
+    left = apply_limit(made, NOTIFICATION.id, {"ana"}, SkipReason.RATE_LIMITED, described, {"ben": {"count": 20}})
     assert left.planned == made.planned[:1]
-    detail: Mapping[str, object] = {"category": "NEWS", "scope": "", "limit": 20, "windowSeconds": 3600}
+    detail: Mapping[str, object] = {"category": "NEWS", "scope": "", "limit": 20, "windowSeconds": 3600, "count": 20}
     assert left.skipped == [
         *made.skipped,
         SkipRecord(NOTIFICATION.id, "ben", "webpush", SkipReason.RATE_LIMITED, detail),
@@ -102,12 +170,12 @@ def test_a_user_over_the_limit_gets_one_skip_per_channel() -> None:
 
 def test_a_plan_within_the_limits_is_unchanged() -> None:
     made = Plan([delivery("ana", "webpush", "a1")], [])
-    assert apply_limit(made, NOTIFICATION.id, {"ana", "ben"}, "", 20, category="NEWS") is made
+    assert apply_limit(made, NOTIFICATION.id, {"ana", "ben"}, SkipReason.RATE_LIMITED, {}) is made
 
 
 def test_other_notifications_of_the_page_are_unchanged() -> None:
     made = Plan([delivery("ana", "webpush", "a1"), delivery("ana", "webpush", "a1", of="another")], [])
-    left = apply_limit(made, NOTIFICATION.id, (), "NEWS", 1, category="NEWS")
+    left = apply_limit(made, NOTIFICATION.id, (), SkipReason.RATE_LIMITED, {})
     assert [one.notification_id for one in left.planned] == ["another"]
     assert [one.notification_id for one in left.skipped] == [NOTIFICATION.id]
 

@@ -41,7 +41,7 @@ def upgrade() -> None:
     )
     is_due, has_event = sa.text("due_at IS NOT NULL"), sa.text("event IS NOT NULL")
     op.create_index("ix_waiting_steps_due", "waiting_steps", ["due_at"], sqlite_where=is_due, postgresql_where=is_due)
-    op.create_index("ix_waiting_steps_user", "waiting_steps", ["user_id"])
+    op.create_index("ix_waiting_steps_user", "waiting_steps", ["user_id", "notification_id", "step"])
     op.create_index(
         "ix_waiting_steps_event",
         "waiting_steps",
