@@ -15,7 +15,7 @@ import pytest
 from pyreqwest.client import Client, ClientBuilder
 from tests.support.server import eventually
 
-from tidings.bench import email, idle, inapp, lanes, push, queue, release, rooms, server_process, smtp_sink
+from tidings.bench import email, idle, inapp, lanes, plan, push, queue, release, rooms, server_process, smtp_sink
 from tidings.testing.postgres import PostgresServer
 from tidings.testing.valkey import ValkeyServer
 
@@ -36,6 +36,15 @@ def backends(
     monkeypatch.setenv("TIDINGS_REDIS", valkey.url)
     yield request.param
     postgres.drop_database(url)
+
+
+async def test_bench_plan_plans_the_same_by_the_rules_and_with_the_database(backends: str, tmp_path: Path) -> None:
+    figures = await plan.run(recipients=50, folder=tmp_path)
+    assert figures.database == {"embedded": "sqlite", "scaled": "postgresql"}[backends]
+    # of ten users, one muted the event and one turned the category off on both channels, one the feed
+    for planned in (figures.rules, figures.read, figures.stored):
+        assert (planned.deliveries, planned.skips) == (80, 20)
+        assert planned.recipients_per_second > 0
 
 
 async def test_bench_push_notifies_each_user_once_and_reports_the_cost_per_process(

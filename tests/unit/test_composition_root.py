@@ -28,10 +28,11 @@ from tidings.config.settings import Role, Settings
 from tidings.container import AppContainer, Core
 from tidings.errors import ConfigError
 from tidings.model.audience import users
-from tidings.model.delivery import DeliveryState
+from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.ids import new_id
 from tidings.model.notification import NotificationState
 from tidings.model.outcome import RetryLater
+from tidings.model.preference import Preference
 from tidings.model.priority import Priority
 from tidings.model.request import NotifyRequest
 from tidings.model.subscription import VapidKey
@@ -93,6 +94,39 @@ async def test_a_limit_for_a_misspelt_category_is_refused_at_startup(tmp_path: P
             raise AssertionError("it opened")
     with pytest.raises(ConfigError, match=r"TIDINGS_CATEGORY_LIMITS: no category 'ÄÖÜ'; known are .*MESSAGE"):
         Core.build(settings.model_copy(update={"category_limits": ("ÄÖÜ=1",)}), FrozenClock())
+
+
+@pytest.mark.parametrize(
+    ("default", "problem"),
+    [
+        ("MESAGE=off", r"no category 'MESAGE'; did you mean 'MESSAGE'\?"),
+        ("*:emial=off", r"no channel 'emial'; did you mean 'email'\?"),
+    ],
+)
+def test_a_preference_default_with_a_wrong_name_is_refused_at_startup(
+    tmp_path: Path, default: str, problem: str
+) -> None:
+    settings = Settings(data_dir=tmp_path, preference_defaults=("MESSAGE=on", default))
+    with pytest.raises(ConfigError, match=f"TIDINGS_PREFERENCE_DEFAULTS: {problem}"):
+        Core.build(settings, FrozenClock())
+
+
+def test_a_preference_default_of_another_form_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"TIDINGS_PREFERENCE_DEFAULTS.* is not CATEGORY=off"):
+        Settings.load(folder=SOURCES, environ={"TIDINGS_PREFERENCE_DEFAULTS": "MESSAGE=maybe"})
+
+
+async def test_c20_a_preference_default_decides_for_who_has_not_chosen(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, preference_defaults=("*:webpush=off",))
+    async with AppContainer.open(settings, clock=FrozenClock()) as runtime:
+        async with runtime.store.transaction() as tx:
+            await runtime.store.users.upsert(tx, [User("ana"), User("ben")], runtime.clock.now())
+            await runtime.store.users.set_preferences(tx, "ben", [Preference("", "webpush", True)])
+        request = NotifyRequest("MESSAGE", users("ana", "ben"), {"title": "Hi", "body": "There"}, channels=("webpush",))
+        async with runtime.store.read_snapshot() as tx:
+            decisions = (await runtime.pipeline.dry_run(tx, request)).decisions
+        reasons = {user_id: [one.reason for one in channels] for user_id, channels in decisions.items()}
+        assert reasons == {"ana": [SkipReason.NOT_OPTED_IN], "ben": [SkipReason.NO_DEVICE]}
 
 
 @pytest.mark.parametrize("limit", ["10001", "1" * 5000])

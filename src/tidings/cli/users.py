@@ -62,7 +62,14 @@ async def show(user_id: str, /, *, options: CliOptions = CliOptions()) -> None:
                     {"id": d.id, "device": d.device, "state": d.state, "createdAt": d.created_at} for d in devices
                 ],
                 "preferences": [
-                    {"category": p.category, "channel": p.channel, "enabled": p.enabled} for p in preferences
+                    {
+                        "category": p.category or None,
+                        "channel": p.channel or None,
+                        "object": p.subject or None,
+                        "enabled": p.enabled,
+                        "condition": p.condition and p.condition.to_json(),
+                    }
+                    for p in preferences
                 ],
             }
         )
@@ -70,8 +77,8 @@ async def show(user_id: str, /, *, options: CliOptions = CliOptions()) -> None:
     attributes = msgspec.json.encode(user.attributes).decode()
     print_table(("", ""), list((_to_json(user) | {"attributes": attributes}).items()), empty="")
     print_table(("device", "state", "since"), [(d.device, d.state, d.created_at) for d in devices], empty="No devices.")
-    rows = [(p.category, p.channel, "on" if p.enabled else "off") for p in preferences]
-    print_table(("category", "channel", "preference"), rows, empty="No preferences set: category defaults apply.")
+    rows = [(p.describe(), "on" if p.enabled else "off") for p in preferences]
+    print_table(("for", "preference"), rows, empty="No preferences set: category defaults apply.")
 
 
 @app.command(name="import")

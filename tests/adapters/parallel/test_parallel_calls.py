@@ -186,6 +186,27 @@ def _write(call: Client, kind: str, event_id: str, device: dict[str, Any]) -> Co
             return call("POST", "/api/notifications", json=body)
 
 
+async def test_c22_replacements_at_the_same_time_leave_one_of_them_and_changes_are_kept(
+    call: Client, rounds: int
+) -> None:
+    await add_users(call, "ana")
+    path = "/api/users/ana/preferences"
+
+    def build(*names: str) -> dict[str, object]:
+        return {"preferences": [{"object": name, "enabled": False} for name in names]}
+
+    for number in range(rounds):
+        sets = [{f"{letter}:{number}:{index}" for index in range(3)} for letter in "abc"]
+        statuses = await run_together(*(call("PUT", path, json=build(*names)) for names in sets))
+        assert statuses == [200] * 3
+        stored = {one["object"] for one in (await call("GET", path)).json["preferences"]}
+        assert stored in sets
+        changes = [f"d:{number}:{index}" for index in range(3)]
+        assert await run_together(*(call("PATCH", path, json=build(name)) for name in changes)) == [200] * 3
+        merged = {one["object"] for one in (await call("GET", path)).json["preferences"]}
+        assert merged == stored | set(changes)
+
+
 async def test_erasing_users_of_one_notification_at_the_same_time_removes_all_of_them(
     call: Client, rounds: int
 ) -> None:

@@ -37,6 +37,7 @@ def of(*packs: Pack) -> Catalog:
     ("other", "problem"),
     [
         (Pack("x", categories=(Category("MESSAGE", "Again"),)), "two packs declare the category MESSAGE"),
+        (Pack("x", categories=(Category("X", "X", mandatory=("fax",)),)), r"category X is mandatory on \['fax'\]"),
         (Pack("x", templates=(TEMPLATE,)), "two packs declare the template MESSAGE"),
         (Pack("x", audiences=(pack.audiences[0],)), "two packs declare the audience kind users"),
         (

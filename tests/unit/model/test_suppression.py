@@ -41,6 +41,12 @@ def test_c53_mandatory_messages_are_stopped_only_by_some(reason: SuppressionReas
     assert find_suppression(both, RESET, (), NOW) is not None, "a spared reason does not hide another"
 
 
+def test_c25_an_unsubscription_at_the_provider_spares_mandatory_mail_of_that_channel_only() -> None:
+    left = make(SuppressionReason.UNSUBSCRIBE)
+    assert find_suppression([left], replace(RESET, mandatory=(left.channel,)), (), NOW) is None
+    assert find_suppression([left], replace(RESET, mandatory=("other",)), (), NOW) == left
+
+
 def test_c53_a_suppression_of_a_category_stops_only_that_category() -> None:
     one = structs.replace(make(SuppressionReason.UNSUBSCRIBE), category="NEWS")
     assert find_suppression([one], NEWS, (), NOW) == one

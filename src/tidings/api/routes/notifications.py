@@ -56,7 +56,7 @@ class DryRunDecisionResponse(ResponseModel):
 
     #: null: all channels that the digest collects
     channel: str | None
-    #: send, hold, digest or skip
+    #: send, hold, digest, step or skip
     decision: str
     #: when it is sent or released, or the digest closes; null: never
     at: datetime | None

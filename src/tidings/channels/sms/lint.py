@@ -31,7 +31,7 @@ def lint_text(
         message = f"{message}; it is not sent, as it is empty or has more than {max_segments}"
     found = [LintFinding("segments", level, message, size.segments * 1_000 + size.units)]
     named = [sender for sender in senders if is_alphanumeric(sender)]
-    if named and not category.mandatory and not _LINK.search(text):
+    if named and not category.is_mandatory("sms") and not _LINK.search(text):
         message = (
             f"recipients cannot answer STOP to the sender {named[0]!r}, and the category {category.code} is optional: "
             "add a link to the text with which they can turn it off"

@@ -1,7 +1,7 @@
 """Dry run: a notification's effect at its time, summed up over planned pages, and per channel of some users. Pure."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -10,6 +10,7 @@ from tidings.flow.fanout.planner import Plan
 from tidings.model.decision import find_rule
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipReason, SkipRecord
 from tidings.model.digest import CollectedItem
+from tidings.model.waiting_step import WaitingStep
 
 #: users planned for a dry run at most; the counts of a larger audience cover only these
 MAX_EXAMINED_USERS = 20_000
@@ -26,6 +27,8 @@ class DryRunOutcome(StrEnum):
     HOLD = "hold"
     #: a digest collects it
     DIGEST = "digest"
+    #: it waits for an earlier step
+    STEP = "step"
     SKIP = "skip"
 
 
@@ -120,6 +123,9 @@ class DryRunEstimate:
         for item in plan.collected:
             if item.key.user_id in decisions:
                 decisions[item.key.user_id].append(_describe_collection(item))
+        for step in plan.waiting:
+            if step.user_id in decisions:
+                decisions[step.user_id].extend(_describe_step(step))
         for skip in plan.skipped:
             if skip.user_id in decisions:
                 decisions[skip.user_id].append(_describe_skip(skip))
@@ -139,6 +145,12 @@ def _describe_delivery(deliveries: Sequence[PlannedDelivery]) -> DryRunDecision:
 def _describe_collection(item: CollectedItem) -> DryRunDecision:
     inputs = {"key": item.key.key, "firstAtOnce": item.first_at_once}
     return DryRunDecision(None, DryRunOutcome.DIGEST, item.window.closes_at, "digest", inputs=inputs)
+
+
+def _describe_step(step: WaitingStep) -> Iterator[DryRunDecision]:
+    inputs = {"step": step.step, "afterSeconds": step.after_seconds, "unless": step.event or step.unless}
+    for channel in step.channels:
+        yield DryRunDecision(channel, DryRunOutcome.STEP, None, "step", inputs=inputs)
 
 
 def _describe_skip(skip: SkipRecord) -> DryRunDecision:

@@ -109,14 +109,20 @@ def test_c51_an_optional_category_can_be_unsubscribed_with_one_click() -> None:
     assert url in text_of(message, "html")
 
 
+def test_c18_a_category_that_is_mandatory_elsewhere_has_the_link() -> None:
+    message = compose(context=replace(CONTEXT, category=replace(NEWS, mandatory=("webpush",))))
+    assert message["List-Unsubscribe"] is not None
+
+
 def test_a_long_user_id_keeps_the_unsubscribe_link_in_one_piece() -> None:
     message = compose(context=replace(CONTEXT, user_id="ü" * 100))
     (url,) = re.findall(r"<(\S+)>", message["List-Unsubscribe"])
     assert verify_unsubscription(SECRET, url.rpartition("/")[2]) == Unsubscription("ü" * 100, "event_updates")
 
 
-def test_a_mandatory_category_has_no_unsubscribe_link() -> None:
-    message = compose(context=replace(CONTEXT, category=replace(NEWS, mandatory=True)))
+@pytest.mark.parametrize("mandatory", [True, ("email",)])
+def test_c18_a_mandatory_category_has_no_unsubscribe_link(mandatory: bool | tuple[str]) -> None:
+    message = compose(context=replace(CONTEXT, category=replace(NEWS, mandatory=mandatory)))
     assert message["List-Unsubscribe"] is None
     assert message["List-Unsubscribe-Post"] is None
     assert "nsubscribe" not in text_of(message, "plain") + text_of(message, "html")

@@ -8,7 +8,7 @@ from tidings.flow.fanout.dry_run import DryRunOutcome as Outcome
 from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
 from tidings.model.decision import Defer
 from tidings.model.delivery import Recipient, SkipReason
-from tidings.model.plan_options import NO_PLAN_OPTIONS, DigestOptions, PlanOptions
+from tidings.model.plan_options import NO_PLAN_OPTIONS, DigestOptions, PlanOptions, Step
 from tidings.model.preference import ANY, Preference
 from tidings.model.template import Category
 from tidings.ports.pack import PackRule, RuleInput
@@ -100,6 +100,15 @@ def test_a_collected_message_shows_when_its_digest_closes() -> None:
     assert (mail.channel, mail.decision) == ("email", Outcome.SEND)
     assert (digest.channel, digest.decision, digest.at) == (None, Outcome.DIGEST, NOW + timedelta(minutes=10))
     assert digest.inputs == {"key": "Jazz", "firstAtOnce": False}
+
+
+def test_a_later_step_shows_what_it_waits_for() -> None:
+    steps = (Step(("webpush",)), Step(("email",), 600, "seen"))
+    recipient = make_recipient("ana", webpush=("1",), email=("2",))
+    push, mail = decide(recipient, make_plan(recipient, options=PlanOptions(steps)))
+    assert (push.channel, push.decision) == ("webpush", Outcome.SEND)
+    inputs = {"step": 1, "afterSeconds": 600, "unless": "seen"}
+    assert mail == DryRunDecision("email", Outcome.STEP, None, "step", inputs=inputs)
 
 
 def test_it_is_planned_for_its_time() -> None:

@@ -12,11 +12,12 @@ from msgspec import structs
 
 from tidings.flow.plan.candidate import Candidate, PlanContext
 from tidings.flow.plan.chain import RULES, decide
-from tidings.model.decision import Skip, find_rule
+from tidings.model.decision import Defer, Skip, find_rule
 from tidings.model.delivery import SkipReason
 from tidings.model.preference import ANY, Preference
 from tidings.model.suppression import Suppression, SuppressionReason
 from tidings.model.template import Category
+from tidings.model.user_schedule import QuietHours, UserSchedule
 from tidings.testing.clock import START as NOW
 from tidings.testing.contracts.samples import make_notification
 
@@ -90,6 +91,18 @@ def test_the_page_shows_the_rules_in_their_order() -> None:
     section = PAGE.read_text(encoding="utf-8").partition("## The order")[2].partition("\n## ")[0]
     shown = re.findall(r"^\| \d+ \| `(\w+)` \|", section, flags=re.MULTILINE)
     assert shown == [rule.__name__.removeprefix("check_").removeprefix("category_") for rule in RULES]
+
+
+def test_quiet_hours_hold_what_everything_else_permits() -> None:
+    at_noon = UserSchedule("UTC", (QuietHours("11:00", "13:00"),))
+    quiet = structs.replace(PLAIN, schedule=at_noon)
+    held = decide(quiet, CONTEXT).decision
+    assert isinstance(held, Defer)
+    assert (held.rule, held.until) == ("quiet_hours", NOW + timedelta(hours=1))
+    for obstacle in OBSTACLES:
+        decision = decide(structs.replace(quiet, **obstacle.candidate), obstacle.context(CONTEXT)).decision
+        assert isinstance(decision, Skip), obstacle.rule
+        assert decision.reason is obstacle.reason
 
 
 def test_a_mandatory_category_is_stopped_by_all_rules_but_consent() -> None:
