@@ -1,7 +1,5 @@
 """Locations of users, topics, saved audiences, and the user of an event of a provider."""
 
-from pathlib import Path
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -9,10 +7,7 @@ from sqlalchemy.dialects import postgresql
 from tidings.stores.migrations.indexes import create_index
 
 revision = "0022"
-# the number before it; numbers that are left out here may be added by changes of the same time
-down_revision = max(
-    number for path in Path(__file__).parent.glob("m[0-9][0-9][0-9][0-9]_*.py") if (number := path.name[1:5]) < revision
-)
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 
