@@ -12,6 +12,7 @@ from typing import Self
 
 import structlog
 
+from tidings.audience_service import AudienceService
 from tidings.backend_health import BackendHealth
 from tidings.caches.factory import create_cache
 from tidings.channels.plugin import (
@@ -202,6 +203,8 @@ class AppContainer:
     evaluator: Evaluator
     render_cache: RenderCache
     preferences: PreferenceService
+    #: saved audiences, and estimates of audiences
+    audiences: AudienceService
     #: the changes of feeds, for the browsers connected to this process
     broadcaster: Broadcaster
     inbox: InboxService
@@ -281,6 +284,7 @@ class AppContainer:
             evaluator=core.renderer,
             render_cache=RenderCache(core.renderer, core.catalog),
             preferences=PreferenceService(core.store, cache),
+            audiences=AudienceService(core.store, core.clock, core.catalog, core.pipeline.fan_out, channels),
             broadcaster=broadcaster,
             inbox=InboxService(core.store, core.clock, broadcaster),
             rooms=_create_rooms(core, broadcaster, database_health),

@@ -16,6 +16,7 @@ PAGE = ROOT / "docs" / "howto" / "own-adapter.md"
 ADAPTERS = {
     "StoreContract": {"SqliteStore", "PostgresStore"},
     "AudiencesContract": {"SqliteAudiences", "PostgresAudiences"},
+    "TargetingContract": {"SqliteTargeting", "PostgresTargeting"},
     "LimitsContract": {"SqliteLimits", "PostgresLimits"},
     "DeadLettersContract": {"SqliteDeadLetters", "PostgresDeadLetters"},
     "ProcessesContract": {"SqliteProcesses", "PostgresProcesses"},

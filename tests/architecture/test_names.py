@@ -31,11 +31,11 @@ VERBS = words_of(
     clean clear close collect commit compare complete compose compute configure confirm connect consume convert
     copy count create decide decode decrypt defer delay delete deliver deregister derive describe detect digest
     discard downgrade drain drip drop edit encode encrypt end enqueue ensure erase escape estimate evaluate evict
-    exceed execute expire explain export extend extract fail fetch filter find finish flush format forward freeze
+    exceed execute expand expire explain export extend extract fail fetch filter find finish flush format forward freeze
     generate get give group handle hang has hash heartbeat identify import insert install invalidate is issue
     iter join kill leave lend lift limit lint list load lock log lookup make map mark match measure merge migrate mint
-    mock move mute nack normalize notify open order pad page paginate parse pause peek ping plan poll pop post
-    prefetch preflight prepare preview prime print probe process publish purge push put query quiesce raise read
+    mock move mute nack normalize notify open order pad page paginate parse pause peek pin ping plan poll pop post
+    prefetch preflight prepare preview prime print probe process publish purge push put query quiesce raise rank read
     reap recall receive reconcile record recover redact redeem redeliver refresh register reject relay release
     reload remove render renew replace replay report republish request requeue require reschedule reserve reset
     resolve respond restart restore resume retire retry return revoke rollback rotate round route run save scan
@@ -53,8 +53,9 @@ BOOLEAN_PREFIXES = {"can", "has", "is"}
 EXCEPTIONS = {
     "called by a framework under this name": """connection_lost connection_made data_received empty
         settings_customise_sources startup""",
-    "the language in which a pack describes audiences": """becomes being_informed city everyone favourited
-        favourited_host informed informed_before opted_in targets_only ticket_holders users""",
+    "the language in which a pack describes audiences": """attribute becomes being_informed city country engaged
+        everyone favourited favourited_host informed informed_before near not_engaged opted_in saved targets_only
+        ticket_holders topic users""",
     "the names that library users and the documentation know": "trace",
     "names a default that stands for a field left out": "omitted",
     "reads as the condition that it waits for": "eventually",

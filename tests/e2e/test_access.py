@@ -45,6 +45,14 @@ ROUTES = {
     ("PATCH", "/api/users/{user_id}/preferences"): "notify",
     ("GET", "/api/users/me/preferences"): "user",
     ("PUT", "/api/users/me/preferences"): "user",
+    ("GET", "/api/users/me/topics"): "user",
+    ("GET", "/api/users/me/topics/{topic}"): "user",
+    ("PUT", "/api/users/me/topics/{topic}"): "user",
+    ("DELETE", "/api/users/me/topics/{topic}"): "user",
+    ("GET", "/api/users/{user_id}/topics"): "read",
+    ("GET", "/api/users/{user_id}/topics/{topic}"): "read",
+    ("PUT", "/api/users/{user_id}/topics/{topic}"): "notify",
+    ("DELETE", "/api/users/{user_id}/topics/{topic}"): "notify",
     ("GET", "/api/users/{user_id}/schedule"): "read",
     ("PUT", "/api/users/{user_id}/schedule"): "notify",
     ("GET", "/api/users/me/schedule"): "user",
@@ -87,6 +95,13 @@ ROUTES = {
     ("GET", "/api/templates"): "read notify",
     ("GET", "/api/channels"): "read",
     ("POST", "/api/channels/{channel}/test"): "admin",
+    ("GET", "/api/audiences"): "read notify",
+    ("GET", "/api/audiences/{name}"): "read notify",
+    ("PUT", "/api/audiences/{name}"): "notify",
+    ("DELETE", "/api/audiences/{name}"): "notify",
+    ("POST", "/api/audiences/estimate"): "read notify",
+    ("GET", "/api/audiences/{name}/estimate"): "read notify",
+    ("GET", "/api/audiences/{name}/stats"): "read notify",
     ("GET", "/api/suppressions"): "read",
     ("POST", "/api/suppressions"): "admin",
     ("DELETE", "/api/suppressions"): "admin",
@@ -162,7 +177,7 @@ def _path(route: str) -> str:
     path = route.replace("{user_id}", "nobody-knows")
     for name in ("notification_id", "event_id", "contact_point_id", "item_id"):
         path = path.replace(f"{{{name}}}", "01a20000-0000-7000-8000-000000000000")
-    return path
+    return path.replace("{topic}", "jazz")
 
 
 async def test_each_scope_grants_access_to_its_routes_only(server: TidingsServer, keys: dict[str, str]) -> None:

@@ -74,9 +74,19 @@ def bulk_insert_statements(of: type[SqliteDialect], deliveries: int) -> Sequence
     user, event, key = of.padded("i", 6), of.padded("i % 5000", 4), of.padded("i", 64)
     made = f"CAST({_NOW} AS timestamptz)" if of is PostgresDialect else _NOW
     return (
-        f"""INSERT INTO users (id, email, phone, locale, timezone, city, attributes, created_at, updated_at)
+        f"""INSERT INTO users (id, email, phone, locale, timezone, city, attributes, created_at, updated_at, country,
+                           latitude, longitude)
         SELECT 'user-' || {user}, 'user-' || {user} || '@example.org', '+4144' || {user}, 'en', 'UTC',
-               'city-' || (i % 50), '{{}}', {made}, {made} {of.numbers(150_000)}""",
+               'city-' || (i % 50), '{{}}', {made}, {made}, 'C' || (i % 10), (i % 1700) / 10.0 - 85,
+               (i % 3571) / 10.0 - 178 {of.numbers(150_000)}""",
+        f"""INSERT INTO user_topics (user_id, topic, created_at)
+        SELECT 'user-' || {of.padded("i / 2", 6)}, 'topic-' || (i % 10), {made} {of.numbers(60_000)}""",
+        f"""INSERT INTO receipts (id, event_digest, channel, provider, cause, address_digest, user_id, sealed,
+                              occurred_at, received_at, repeats)
+        SELECT {of.id(2, "i")}, {key}, 'email', 'tidings', CASE WHEN i % 3 = 0 THEN 'open' ELSE 'none' END,
+               CASE WHEN i % 2 = 0 THEN {key} END,
+               CASE WHEN i % 2 = 1 THEN 'user-' || {of.padded("(i % 50000)", 6)} END, {of.bytes("00")}, {made}, {made},
+               0 {of.numbers(60_000)}""",
         f"""INSERT INTO preferences (user_id, category, channel, enabled)
         SELECT 'user-' || {of.padded("i / 3", 6)}, 'NEWS-' || (i % 3),
                CASE WHEN i % 2 = 1 THEN 'webpush' ELSE 'email' END, i % 5 > 0 {of.numbers(150_000)}""",

@@ -13,6 +13,7 @@ from tidings.api.middleware.body_limits_and_headers import BodyLimitMiddleware, 
 from tidings.api.middleware.request_metrics import MetricsEndpoint, RequestMetricsMiddleware
 from tidings.api.middleware.unused_headers import CookieRemovalMiddleware
 from tidings.api.routes import (
+    audiences,
     channels,
     contact_point_changes,
     contact_points,
@@ -32,6 +33,7 @@ from tidings.api.routes import (
     streams,
     suppressions,
     templates,
+    topics,
     user_schedule,
     users,
     users_bulk,
@@ -45,6 +47,32 @@ _DESCRIPTION = (
     "Notifications for your users: preferences, channels, scheduling, and a record of every delivery.\n\n"
     "Errors are RFC 9457 problem documents with a stable `code`. Lists are paginated with cursors. "
     "`Idempotency-Key` makes every POST that creates work safe to repeat."
+)
+
+#: paths with a fixed segment (batch, process, bulk, me) come before those with an id in its place
+_ROUTERS = (
+    notifications_batch.router,
+    process_due.router,
+    notifications.router,
+    domain_events.router,
+    users_bulk.router,
+    preferences.router,
+    topics.router,
+    user_schedule.router,
+    contact_points.router,
+    contact_point_changes.router,
+    users.router,
+    inbox.router,
+    templates.router,
+    explain.router,
+    digests.router,
+    queues.router,
+    dead_letters.router,
+    providers.router,
+    channels.router,
+    streams.router,
+    suppressions.router,
+    audiences.router,
 )
 
 
@@ -71,30 +99,8 @@ def create_app(runtime: AppContainer, shared: SharedMetrics | None = None) -> Fa
     query_params.install(app)
     app.add_exception_handler(Replayed, replay)
     context = RouteContext(runtime)
-    # paths with a fixed segment (batch, process, bulk, me) come before those with an id in its place
-    for routes in (
-        notifications_batch.router(context),
-        process_due.router(context),
-        notifications.router(context),
-        domain_events.router(context),
-        users_bulk.router(context),
-        preferences.router(context),
-        user_schedule.router(context),
-        contact_points.router(context),
-        contact_point_changes.router(context),
-        users.router(context),
-        inbox.router(context),
-        templates.router(context),
-        explain.router(context),
-        digests.router(context),
-        queues.router(context),
-        dead_letters.router(context),
-        providers.router(context),
-        channels.router(context),
-        streams.router(context),
-        suppressions.router(context),
-    ):
-        app.include_router(routes, prefix="/api")
+    for create_router in _ROUTERS:
+        app.include_router(create_router(context), prefix="/api")
     # first: thousands of viewers may join within seconds, and other requests skip it at once
     app.router.routes.insert(0, streams.create_socket_route(context))
     for plugin in runtime.plugins.values():

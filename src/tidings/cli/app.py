@@ -24,6 +24,7 @@ COMMANDS = {
     "queues": ("tidings.cli.queues:queues", "Show the status of each lane of the queue."),
     "rooms": ("tidings.cli.rooms:app", "List the live rooms of streams."),
     "dead-letters": ("tidings.cli.dead_letters:app", "List, replay and discard dead letters."),
+    "audiences": ("tidings.cli.audiences:app", "List, show and estimate saved audiences."),
     "digests": ("tidings.cli.digests:app", "List digests."),
     "suppressions": ("tidings.cli.suppressions:app", "List, add and lift suppressed addresses."),
     "providers": ("tidings.cli.providers:providers", "Show the state of each provider."),

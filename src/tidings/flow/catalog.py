@@ -2,13 +2,23 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TypeVar, assert_never
 
-from tidings.errors import ConfigError, ValidationFailed
+from tidings.errors import ConfigError, FieldError, ValidationFailed
 from tidings.flow.step_checks import check_steps
-from tidings.model.audience import Audience, Complement, Intersection, NamedSet, Union, from_json, to_json
+from tidings.model.audience import (
+    Audience,
+    Complement,
+    Intersection,
+    NamedSet,
+    Union,
+    from_json,
+    map_leaves,
+    to_json,
+)
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.preference import Preference
 from tidings.model.template import DIGEST_CODE, DIGEST_SUFFIX, MAX_HOURLY_LIMIT, Category, Template
@@ -146,6 +156,15 @@ class Catalog:
         from_json(to_json(audience), path=path)  # rejects an audience that could not be read back from the store
         self._check_node(audience, path)
 
+    def pin_audience(self, audience: Audience, now: datetime) -> Audience:
+        """Return a checked audience as it is stored: what its kinds derive from the time is fixed."""
+
+        def pin(leaf: NamedSet) -> Audience:
+            kind = self.audiences[leaf.kind]
+            return leaf if kind.pin is None else NamedSet(leaf.kind, kind.pin(leaf.arguments, now))
+
+        return map_leaves(audience, pin)
+
     def _check_node(self, audience: Audience, path: str) -> None:
         match audience:
             case NamedSet(kind, arguments):
@@ -169,6 +188,12 @@ class Catalog:
             raise ValidationFailed.for_field(
                 f"{path}.{name}", f"is not a parameter of {kind}{_suggest_nearest(name, declared.parameters)}"
             )
+        if declared.validate is not None:
+            if errors := declared.validate(arguments):
+                raise ValidationFailed.from_errors(
+                    [FieldError(f"{path}.{name}", message) for name, message in errors.items()]
+                )
+            return
         for name, example in declared.parameters.items():
             value = arguments.get(name)
             if name == "userIds":

@@ -40,6 +40,7 @@ import structlog
 
 from tidings.errors import BackendError, ValidationFailed
 from tidings.flow.accept.audience_checks import reject_unknown_arguments
+from tidings.flow.accept.saved_audiences import expand_audience, expand_requests, reject_empty_audiences
 from tidings.flow.accept.subjects import order_by_subject
 from tidings.flow.accept.validation import build_notification, unknown_users_error
 from tidings.flow.catalog import Catalog
@@ -60,7 +61,7 @@ from tidings.flow.record.target_health import derive_target_changes
 from tidings.flow.record.unanswered_messages import UnansweredMessages
 from tidings.flow.tasks import fan_out_task
 from tidings.model.alert import AlertName
-from tidings.model.audience import mentioned_user_ids
+from tidings.model.audience import everyone, mentioned_user_ids
 from tidings.model.delivery import AttemptResult, HoldRecord, Recipient
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification, StopReason
@@ -225,12 +226,17 @@ class Pipeline:
         self, tx: Transaction, requests: Sequence[NotifyRequest], *, plan_inline: bool
     ) -> list[Notification | ValidationFailed]:
         now = self.clock.now()
-        results = [self._try_build_notification(request, now) for request in requests]
+        expanded = await expand_requests(self.store, tx, requests)
+        results = [
+            request if isinstance(request, ValidationFailed) else self._try_build_notification(request, now)
+            for request in expanded
+        ]
         valid = [result for result in results if isinstance(result, Notification)]
         inline = self.fan_out.select_for_inline_planning(valid, now) if plan_inline else []
         resolved = await self.fan_out.resolve_recipients(tx, inline) if inline else {}
         results = await self._reject_unknown_users(tx, results, resolved)
         results = await reject_unknown_arguments(tx, results, self.catalog.audiences)
+        results = await reject_empty_audiences(self.store, tx, requests, results)
         accepted = [result for result in results if isinstance(result, Notification)]
         if accepted:
             order = await order_by_subject(self.store, tx, accepted, _ids_including_below(requests, results))
@@ -341,9 +347,13 @@ class Pipeline:
         The rules are asked as of when it is due, with the users as they are now.
         """
         now = self.clock.now()
-        notification = build_notification(request, self.catalog, self._renderer, notification_id=new_id(now), now=now)
+        audience = await expand_audience(self.store, tx, request.audience)
+        notification = build_notification(
+            replace(request, audience=audience), self.catalog, self._renderer, notification_id=new_id(now), now=now
+        )
         results = await self._reject_unknown_users(tx, [notification], {})
-        [result] = await reject_unknown_arguments(tx, results, self.catalog.audiences)
+        results = await reject_unknown_arguments(tx, results, self.catalog.audiences)
+        [result] = await reject_empty_audiences(self.store, tx, [request], results)
         if isinstance(result, ValidationFailed):
             raise result
         total = await self.store.audiences.estimate_size(tx, notification.audience)
@@ -361,6 +371,8 @@ class Pipeline:
     def render_sample(self, request: NotifyRequest, channel: str) -> tuple[RenderedMessage, Category]:
         """Return the message of a request on a channel in the fallback locale, and its category. Raises as `accept`."""
         now = self.clock.now()
+        # the message does not depend on the audience, which may mention saved ones
+        request = replace(request, audience=everyone())
         notification = build_notification(request, self.catalog, self._renderer, notification_id=new_id(now), now=now)
         template = self.catalog.get_template(notification.template_code)
         message = self._renderer.render(template, notification, "en", "UTC", channel=channel)

@@ -4,13 +4,47 @@ An audience is a small tree. It is stored with the notification as JSON. The sto
 memory does not grow with the audience.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
 
 from tidings.errors import ValidationFailed
 
 MAX_DEPTH = 12
 MAX_NODES = 200
+#: an attribute, or one within another: `address.floor`
+ATTRIBUTE_NAME: Final = re.compile(r"(?=.{1,100}\Z)[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*){0,4}", re.ASCII)
+#: the name of a saved audience forms one URL path segment
+AUDIENCE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+
+class AttributeOperator(StrEnum):
+    """How an attribute is compared. Values of different types are never equal, and have no order."""
+
+    EQ = "eq"
+    #: there is a value, and it differs
+    NE = "ne"
+    IN = "in"
+    GT = "gt"
+    GTE = "gte"
+    LT = "lt"
+    LTE = "lte"
+    #: a list has the item; a text has the part
+    CONTAINS = "contains"
+    EXISTS = "exists"
+
+
+class EngagementAction(StrEnum):
+    """What a user did with a message. Machines that open messages and follow links do not count."""
+
+    OPENED = "opened"
+    CLICKED = "clicked"
+    #: in the feed
+    SEEN = "seen"
+    READ = "read"
+    ANY = "any"
 
 
 class AudienceNode:
@@ -175,6 +209,19 @@ def without_user(audience: Audience, user_id: str) -> Audience:
             return audience
 
 
+def map_leaves(audience: Audience, change: Callable[[NamedSet], Audience]) -> Audience:
+    """Return the audience with each named set replaced by the result of `change`."""
+    match audience:
+        case NamedSet():
+            return change(audience)
+        case Union(parts):
+            return Union(tuple(map_leaves(part, change) for part in parts))
+        case Intersection(parts):
+            return Intersection(tuple(map_leaves(part, change) for part in parts))
+        case Complement(part):
+            return Complement(map_leaves(part, change))
+
+
 def users(*ids: str) -> Audience:
     """Exactly these users."""
     return NamedSet("users", {"userIds": list(dict.fromkeys(ids))})
@@ -188,6 +235,49 @@ def everyone() -> Audience:
 def city(name: str) -> Audience:
     """Users of a city."""
     return NamedSet("city", {"city": name})
+
+
+def country(code: str) -> Audience:
+    """Users of a country, by its ISO 3166-1 alpha-2 code."""
+    return NamedSet("country", {"country": code})
+
+
+def near(latitude: float, longitude: float, *, radius_km: float) -> Audience:
+    """Users within a distance of a point, given in degrees north and east."""
+    return NamedSet("near", {"latitude": latitude, "longitude": longitude, "radiusKm": radius_km})
+
+
+def attribute(name: str, operator: str = "exists", value: object = None) -> Audience:
+    """Users with an attribute that satisfies an operator, see `AttributeOperator`.
+
+    name: a key, or keys joined with dots. value: a text, a number or a boolean; a list of them for `in`; None for
+    `exists`.
+    """
+    return NamedSet("attribute", {"name": name, "operator": operator} | ({} if value is None else {"value": value}))
+
+
+def topic(name: str) -> Audience:
+    """Users who subscribed to a topic."""
+    return NamedSet("topic", {"topic": name})
+
+
+def engaged(*, days: int, action: str = "any", channel: str | None = None) -> Audience:
+    """Users who did something with a message within a number of days, see `EngagementAction`. channel: None = any."""
+    return NamedSet("engaged", _describe_engagement(days, action, channel))
+
+
+def not_engaged(*, days: int, action: str = "any", channel: str | None = None) -> Audience:
+    """Users who did not do this within a number of days, those who received no message included."""
+    return NamedSet("not_engaged", _describe_engagement(days, action, channel))
+
+
+def _describe_engagement(days: int, action: str, channel: str | None) -> Mapping[str, object]:
+    return {"action": action, "days": days} | ({} if channel is None else {"channel": channel})
+
+
+def saved(name: str) -> Audience:
+    """The users of a saved audience, as it is defined when the notification is accepted."""
+    return NamedSet("saved", {"name": name})
 
 
 def opted_in(category: str) -> Audience:

@@ -88,6 +88,8 @@ class ProviderEvent(msgspec.Struct, frozen=True):
     code: str | None = None
     #: the provider's text
     detail: str = ""
+    #: whose message it was, None = known by the recipient's address only
+    user_id: str | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -27,6 +27,11 @@ class User:
     attributes: Mapping[str, object] = field(default_factory=dict)
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    #: ISO 3166-1 alpha-2, e.g. `CH`
+    country: str | None = None
+    #: degrees north and east (WGS 84): both, or neither
+    latitude: float | None = None
+    longitude: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from tidings.model.preference import Preference
 from tidings.model.receipt import Receipt
 from tidings.model.subscription import PushSubscription
 from tidings.model.suppression import Suppression
+from tidings.model.topic import MAX_TOPICS_PER_USER, TopicSubscription
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import User
 from tidings.model.user_schedule import UserSchedule
@@ -45,6 +46,9 @@ class Profile:
     #: notifications that name the user explicitly and are not planned yet
     unplanned: Sequence[Notification]
     inbox_counts: InboxCounts
+    topics: Sequence[TopicSubscription]
+    #: names of the saved audiences that name the user explicitly
+    saved_audiences: Sequence[str]
     #: of the user's addresses, ended ones included
     suppressions: Sequence[Suppression]
     #: what providers reported of the user's addresses
@@ -69,6 +73,8 @@ async def load_profile(
         keyed_calls=await store.personal_data.list_idempotent_calls(tx, user.id),
         unplanned=await store.personal_data.list_unplanned(tx, user.id),
         inbox_counts=await store.inbox.get_counts(tx, user.id),
+        topics=await store.topics.list_by_user(tx, user.id, limit=MAX_TOPICS_PER_USER),
+        saved_audiences=await store.personal_data.list_saved_audiences(tx, user.id),
         suppressions=await store.suppressions.list_of_user(tx, user.id),
         provider_events=await store.receipts.list_of_user(tx, user.id),
         packs={pack.name: await pack.export(tx, user.id) for pack in packs if pack.export is not None},

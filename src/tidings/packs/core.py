@@ -8,6 +8,7 @@ from tidings.model.delivery import DeliveryState
 from tidings.model.preference import ANY
 from tidings.model.priority import Priority
 from tidings.model.template import DIGEST_CODE, Category, Template, TemplateText
+from tidings.packs import core_audiences
 from tidings.ports.pack import AudienceKind, Pack
 from tidings.stores.schema.tables import WHERE_SUBJECT, deliveries, notifications, preferences, users
 from tidings.stores.sql.json_params import text_array
@@ -198,5 +199,6 @@ pack = Pack(
             "is being sent a notification on the subject {subject}",
         ),
         AudienceKind("opted_in", {"category": "NEW_EVENT"}, _select_opted_in, "turned {category} on"),
+        *core_audiences.AUDIENCES,
     ),
 )

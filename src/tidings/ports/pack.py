@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tidings.model.decision import Defer, Skip
@@ -43,6 +44,14 @@ class AudienceKind:
     #: transaction, arguments → what is wrong with them, by parameter: `{"eventId": "is an unknown event"}`. A
     #: notification with a wrong argument is rejected. None: every value is accepted
     check: Callable[[Transaction, Mapping[str, object]], Awaitable[Mapping[str, str]]] | None = None
+    #: arguments → what is wrong with them, by parameter, without the database. None: each parameter is required, and a
+    #: text of 1 to 200 characters
+    validate: Callable[[Mapping[str, object]], Mapping[str, str]] | None = None
+    #: arguments, time of acceptance → the arguments that are stored: `days` becomes the instant `since`
+    pin: Callable[[Mapping[str, object], datetime], Mapping[str, object]] | None = None
+    #: rank of its likely size, 1 (few users) to 8 (every user): the part of an intersection with the lowest one is read
+    #: in user order, the others are checked per user
+    breadth: int = 1
 
 
 @dataclass(frozen=True, slots=True)

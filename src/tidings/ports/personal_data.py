@@ -36,6 +36,10 @@ class PersonalData(Protocol):
         """Return the notifications whose audience names the user and that are not planned yet."""
         ...
 
+    async def list_saved_audiences(self, tx: Transaction, user_id: str) -> Sequence[str]:
+        """Return the names of the saved audiences that name the user's id."""
+        ...
+
     async def list_deliveries(
         self, tx: Transaction, user_id: str, *, after: str | None, limit: int
     ) -> Sequence[DeliveryTrace]:

@@ -1,6 +1,6 @@
 """Events of providers and suppressed addresses, in the store."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -91,6 +91,12 @@ class Suppressions(Protocol):
 
         senders: only those for one of these, None = for any. Returns how many.
         """
+        ...
+
+    async def list_of_targets(
+        self, tx: Transaction, target_ids: Collection[str]
+    ) -> Mapping[str, Sequence[Suppression]]:
+        """Return contact point id → the suppressions of its address that were not lifted, without the addresses."""
         ...
 
     async def list_of_user(self, tx: Transaction, user_id: str) -> Sequence[Suppression]:

@@ -11,9 +11,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from tidings.model.audience import Audience
 from tidings.model.contact_point import ContactPoint, ContactPointState
-from tidings.model.delivery import AttemptResult, ClaimedDelivery, PlannedDelivery, Recipient, SkipRecord
+from tidings.model.delivery import AttemptResult, ClaimedDelivery, PlannedDelivery, SkipRecord
 from tidings.model.notification import Notification, NotificationCounts, NotificationState, StopReason
 from tidings.model.priority import Lane
 from tidings.model.subject import PriorDelivery, SubjectNotification, Supersession
@@ -22,6 +21,7 @@ from tidings.model.task import Task
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import User
 from tidings.ports.alerts import Alerts
+from tidings.ports.audiences import Audiences, SavedAudiences, Topics
 from tidings.ports.contact_health import ContactHealthStore
 from tidings.ports.digests import Digests
 from tidings.ports.idempotency_keys import IdempotencyKeys
@@ -131,41 +131,6 @@ class Subjects(Protocol):
         self, tx: Transaction, notification_ids: Collection[str], user_ids: Collection[str]
     ) -> Sequence[PriorDelivery]:
         """Return what became of notifications for users. Users for whom nothing was planned are left out."""
-        ...
-
-
-class Audiences(Protocol):
-    async def page(
-        self,
-        tx: Transaction,
-        audience: Audience,
-        *,
-        category: str,
-        after: str | None,
-        limit: int,
-        subject: str | None = None,
-    ) -> Sequence[Recipient]:
-        """Return the next users of an audience in id order, with targets.
-
-        Each has the preferences that may apply to a notification of the category on the subject.
-        """
-        ...
-
-    async def load_recipients(
-        self, tx: Transaction, requests: Sequence[tuple[str, str, str | None]]
-    ) -> Sequence[Recipient | None]:
-        """Return the recipient of each (user id, category, subject), in order, by one statement.
-
-        None for an unknown user.
-        """
-        ...
-
-    async def filter_members(self, tx: Transaction, audience: Audience, user_ids: Collection[str]) -> set[str]:
-        """Return the members of `user_ids` that are in the audience now."""
-        ...
-
-    async def estimate_size(self, tx: Transaction, audience: Audience) -> int:
-        """Count the audience. For estimates only, never while sending."""
         ...
 
 
@@ -441,6 +406,10 @@ class Store(Protocol):
     def subjects(self) -> Subjects: ...
     @property
     def audiences(self) -> Audiences: ...
+    @property
+    def saved_audiences(self) -> SavedAudiences: ...
+    @property
+    def topics(self) -> Topics: ...
     @property
     def deliveries(self) -> Deliveries: ...
     @property

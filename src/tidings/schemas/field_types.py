@@ -13,6 +13,7 @@ from tidings.model.ids import is_id
 from tidings.model.links import validate_link
 from tidings.model.request import MAX_VARIABLES_BYTES
 from tidings.model.subject import MAX_KEY_LENGTH
+from tidings.model.topic import TOPIC_NAME
 
 MAX_USER_ID_LENGTH: Final = 200
 #: bytes of a user's attributes or a notification's variables, as JSON
@@ -105,6 +106,31 @@ def normalize_timezone(text: str) -> str:
     return name
 
 
+@functools.cache
+def _load_countries() -> frozenset[str]:
+    # imported here, because commands that read the database load no locale data
+    from babel import Locale
+
+    # without regions that are no country (EU, UN), and codes for tests and for an unknown country
+    excluded = {"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"}
+    return frozenset(str(code) for code in Locale("en").territories if len(str(code)) == 2) - excluded
+
+
+def normalize_country(text: str) -> str:
+    """Return an ISO 3166-1 alpha-2 code in upper case."""
+    code = text.upper()
+    if code not in _load_countries():
+        raise ValueError("must be a country code of two letters such as CH (ISO 3166-1 alpha-2)")
+    return code
+
+
+def check_topic(text: str) -> str:
+    """Return a topic: a name of 1 to 100 letters, digits and `.`, `_`, `:`, `-`. Raises ValueError."""
+    if not TOPIC_NAME.fullmatch(text):
+        raise ValueError("must be 1 to 100 letters, digits or . _ : - and begin with a letter or digit")
+    return text
+
+
 def parse_instant(value: object) -> object:
     """Return the instant of an RFC 3339 text, in UTC. The offset is required. Raises ValueError."""
     try:
@@ -153,6 +179,8 @@ UserId = Annotated[str, AfterValidator(check_user_id)]
 Email = Annotated[str, AfterValidator(check_email)]
 Phone = Annotated[str, AfterValidator(check_phone)]
 LocaleTag = Annotated[str, AfterValidator(normalize_locale)]
+Country = Annotated[str, AfterValidator(normalize_country)]
+TopicName = Annotated[str, AfterValidator(check_topic)]
 TimeZone = Annotated[str, AfterValidator(normalize_timezone)]
 Instant = Annotated[datetime, BeforeValidator(parse_instant), WithJsonSchema(_INSTANT_SCHEMA)]
 Cursor = Annotated[str, AfterValidator(check_cursor)]

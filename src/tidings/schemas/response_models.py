@@ -1,6 +1,6 @@
 """Response models: camelCase fields, paginated lists, the `Location` header of created resources."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -43,12 +43,18 @@ class HasId(Protocol):
 
 
 ItemT = TypeVar("ItemT", bound=HasId)
+RowT = TypeVar("RowT")
 
 
 def paginate(rows: Sequence[ItemT], limit: int) -> tuple[Sequence[ItemT], str | None]:
     """Return one page and the cursor of the next page, None after the last. rows: up to `limit + 1`, in order."""
+    return paginate_by(rows, limit, lambda row: row.id)
+
+
+def paginate_by(rows: Sequence[RowT], limit: int, key: Callable[[RowT], str]) -> tuple[Sequence[RowT], str | None]:
+    """Return the same for rows that are ordered by something else than an id. key: row → cursor."""
     page = rows[:limit]
-    return page, page[-1].id if len(rows) > limit else None
+    return page, key(page[-1]) if len(rows) > limit else None
 
 
 class _WithId(msgspec.Struct):

@@ -36,11 +36,13 @@ from tidings.stores.repositories.personal_data import SqlPersonalData
 from tidings.stores.repositories.push_subscriptions import SqlSubscriptions
 from tidings.stores.repositories.quotas import SqlQuotas
 from tidings.stores.repositories.receipts import SqlReceipts
+from tidings.stores.repositories.saved_audiences import SqlSavedAudiences
 from tidings.stores.repositories.schedules import SqlSchedules
 from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.repositories.steps import SqlSteps
 from tidings.stores.repositories.subjects import SqlSubjects
 from tidings.stores.repositories.suppressions import SqlSuppressions
+from tidings.stores.repositories.topics import SqlTopics
 from tidings.stores.repositories.user_rate_limits import SqlUserRateLimits
 from tidings.stores.repositories.user_schedules import SqlUserSchedules
 from tidings.stores.repositories.users import SqlUsers
@@ -87,6 +89,8 @@ class SqlStore:
         self.notifications = SqlNotifications(self.status_events)
         self.subjects = SqlSubjects()
         self.audiences = SqlAudiences(audience_kinds)
+        self.saved_audiences = SqlSavedAudiences()
+        self.topics = SqlTopics()
         self.outbox = SqlOutbox()
         self.contact_points = SqlContactPoints(cipher)
         self.contact_health = SqlContactHealth()

@@ -44,6 +44,8 @@ GROWING = (
     "user_limits",
     "inbox_items",
     "inbox_counters",
+    "user_topics",
+    "receipts",
 )
 
 

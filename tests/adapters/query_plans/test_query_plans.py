@@ -18,7 +18,7 @@ from msgspec import structs
 from tests.support.bulk_rows import EACH, NOW, row_id
 
 from tidings.model import audience
-from tidings.model.audience import Audience, favourited_host, ticket_holders
+from tidings.model.audience import Audience, NamedSet, favourited_host, ticket_holders
 from tidings.model.delivery import AttemptResult
 from tidings.model.inbox import InboxView
 from tidings.model.outcome import Accepted
@@ -47,6 +47,9 @@ USER_ID = "user-050004"
 LATE = "user-030000"
 HOLDERS = ticket_holders("event-0001")
 NAMED = audience.users("user-000001", "user-000002")
+TOPICS = "ix_user_topics_topic|user_topics_pkey"
+NEAR = audience.near(47.37, 8.54, radius_km=50)
+ENGAGED = NamedSet("engaged", {"action": "any", "since": (NOW - timedelta(days=30)).isoformat()})
 
 Work = Callable[[SqlStore, Transaction], Awaitable[object]]
 
@@ -116,10 +119,12 @@ def event_list(*, status: EventStatus | None = None, city: str | None = None) ->
     return lambda _store, tx: events.page(tx, status=status, city=city, before="event-4000", limit=50)
 
 
-def pages(name: str, of: Audience, index: str, sorts: int = 1, in_order: tuple[str, ...] = ()) -> list[Case]:
+def pages(
+    name: str, of: Audience, index: str, sorts: int = 1, in_order: tuple[str, ...] = (), postgresql: str | None = None
+) -> list[Case]:
     """Return cases for the first page and a late one. The rows of the page itself may be sorted once more."""
     return [
-        Case(f"{name}, {when}", page(of, at), index, sorts=sorts, in_order=in_order)
+        Case(f"{name}, {when}", page(of, at), index, sorts=sorts, in_order=in_order, postgresql=postgresql)
         for when, at in (("first", None), ("late", LATE))
     ]
 
@@ -139,6 +144,26 @@ AUDIENCES = [
     ),
     *pages("favourited", audience.favourited("event-0001"), "sqlite_autoindex_favourites_1 (event_id=? AND user_id>?)"),
     *pages("opted in", audience.opted_in("NEWS-1"), "ix_preferences_category (category=? AND enabled=? AND user_id>?)"),
+    *pages("country", audience.country("C7"), "ix_users_country (country=? AND id>?)"),
+    *pages("topic", audience.topic("topic-1"), "ix_user_topics_topic (topic=? AND user_id>?)", postgresql=TOPICS),
+    *pages("attribute", audience.attribute("plan", "eq", "pro"), "sqlite_autoindex_users_1 (id>?)"),
+    # of these contact points none has an address, so the partial index is empty and may be scanned
+    *pages("engaged", ENGAGED, "ix_receipts_user (user_id=? AND occurred_at>?)", in_order=("contact_points",)),
+    *pages("engaged, by address", ENGAGED, "ix_receipts_address (address_digest=?", in_order=("contact_points",)),
+    *pages("engaged, in the feed", ENGAGED, "ix_inbox_items_feed (user_id=?)", in_order=("contact_points",)),
+    Case(
+        "engagement of a page",
+        lambda store, tx: store.audiences.load_engagement(tx, ["user-000001", "user-000003"], NOW - timedelta(days=30)),
+        "ix_receipts_user (user_id=? AND occurred_at>?)",
+        sorts=9,
+    ),
+    *pages("near", NEAR, "ix_users_location (latitude>? AND latitude<?)", sorts=2),
+    Case(
+        "topics of a user",
+        lambda store, tx: store.topics.list_by_user(tx, "user-000001", after="a", limit=50),
+        "user_topics USING PRIMARY KEY (user_id=? AND topic>?)",
+        postgresql="user_topics_pkey",
+    ),
     *pages("named", NAMED, "sqlite_autoindex_users_1 (id=?)"),
     # the union and its order need two more, over two limited pages
     *pages("either", HOLDERS | audience.city("city-1"), "ix_users_city (city=? AND id>?)", sorts=3),

@@ -34,6 +34,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OLD, NEW = "00000000-0000-7000-8000-000000000001", "01a20320-a200-7000-8000-000000000001"
 #: columns added by the newest migration
 NEW_COLUMNS = {
+    "users": {"country", "latitude", "longitude"},
     "attempts": {"provider", "message_id", "parts"},
     "deliveries": {"crashes", "detail", "held_by"},
     "preferences": {"subject", "condition"},
@@ -50,6 +51,7 @@ NEW_COLUMNS = {
 }
 #: tables added by the newest migration
 NEW_TABLES = {
+    *("user_topics", "audiences"),
     "quotas",
     *("digests", "digest_items"),
     *("user_limits", "processes", "schedules", "alerts", "contact_points"),

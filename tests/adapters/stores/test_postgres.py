@@ -5,6 +5,7 @@ import pytest
 from tidings.stores.store import SqlStore
 from tidings.testing.contracts.audiences_contract import AudiencesContract
 from tidings.testing.contracts.store_contract import StoreContract
+from tidings.testing.contracts.targeting_contract import TargetingContract
 
 
 @pytest.fixture
@@ -18,3 +19,7 @@ class TestPostgresStore(StoreContract):
 
 class TestPostgresAudiences(AudiencesContract):
     """Uses the fixture `populate` of this folder's conftest."""
+
+
+class TestPostgresTargeting(TargetingContract):
+    """Uses the fixture `store`."""

@@ -13,6 +13,7 @@ from tidings.stores.engine.sqlite import create_sync_engine
 from tidings.stores.store import SqlStore
 from tidings.testing.contracts.audiences_contract import AudiencesContract
 from tidings.testing.contracts.store_contract import StoreContract
+from tidings.testing.contracts.targeting_contract import TargetingContract
 
 
 class TestSqliteStore(StoreContract):
@@ -21,6 +22,10 @@ class TestSqliteStore(StoreContract):
 
 class TestSqliteAudiences(AudiencesContract):
     """Uses the fixture `populate` of this folder's conftest."""
+
+
+class TestSqliteTargeting(TargetingContract):
+    """Uses the fixture `store`."""
 
 
 def test_a_commit_is_synchronised_to_disk(tmp_path: Path, power_cuts: None) -> None:

@@ -18,10 +18,11 @@ _METHODS = ("get", "put", "post", "delete", "patch")
 #: FastAPI's error schemas, which are replaced by `Problem`
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 #: sections of `/docs`: everyday routes first, those of operators last. The tags of packs come between.
-_FIRST_TAGS = ("notifications", "users", "preferences", "push", "inbox", "streams")
+_FIRST_TAGS = ("notifications", "users", "preferences", "topics", "push", "inbox", "streams")
 _LAST_TAGS = (
     "domain events",
     "templates",
+    "audiences",
     "explain",
     "digests",
     "channels",

@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import msgspec
 from fastapi import APIRouter, Depends
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tidings.api.context import RouteContext
 from tidings.api.http.lookups import get_user_or_404, user_not_found
 from tidings.api.routes.contact_points import ContactPointResponse, contact_point_response
 from tidings.api.routes.suppressions import ProviderEventResponse, SuppressionResponse
+from tidings.api.routes.topics import TopicResponse
 from tidings.api.routes.user_schedule import ScheduleResponse, build_schedule_response
 from tidings.api.schemas.digests import DigestExport
 from tidings.api.schemas.inbox import InboxCountsResponse, InboxItemResponse
@@ -27,7 +29,7 @@ from tidings.model.user import User
 from tidings.observability import personal_data
 from tidings.ports.store import Store
 from tidings.schemas import field_types
-from tidings.schemas.field_types import Email, Label, LocaleTag, Phone, SmallObject, TimeZone
+from tidings.schemas.field_types import Country, Email, Label, LocaleTag, Phone, SmallObject, TimeZone
 from tidings.schemas.json_body import RequestModel
 from tidings.schemas.json_route import JsonRoute
 from tidings.schemas.response_models import LOCATION_HEADER, ResponseModel, with_location
@@ -42,6 +44,15 @@ class UserBody(RequestModel):
     timezone: TimeZone = "UTC"
     city: Label | None = None
     attributes: SmallObject = Field(default_factory=dict)
+    country: Country | None = None
+    latitude: float | None = Field(None, ge=-90, le=90, allow_inf_nan=False, description="degrees north")
+    longitude: float | None = Field(None, ge=-180, le=180, allow_inf_nan=False, description="degrees east")
+
+    @model_validator(mode="after")
+    def _check_location(self) -> Self:
+        if (self.latitude is None) != (self.longitude is None):
+            raise ValueError("give latitude and longitude, or neither")
+        return self
 
 
 class UserResponse(ResponseModel):
@@ -53,6 +64,9 @@ class UserResponse(ResponseModel):
     locale: str
     timezone: str
     city: str | None
+    country: str | None
+    latitude: float | None
+    longitude: float | None
     attributes: dict[str, JsonValue]
     created_at: datetime | None
     updated_at: datetime | None
@@ -120,6 +134,9 @@ class ProfileExport(UserResponse):
     #: accepted, and not yet fanned out
     unplanned: list[NotificationExport]
     inbox_counts: InboxCountsResponse
+    topics: list[TopicResponse]
+    #: names of the saved audiences that name the user explicitly
+    saved_audiences: list[str]
     #: of the user's addresses, ended ones included
     suppressions: list[SuppressionResponse]
     #: what providers reported of the user's addresses
@@ -151,7 +168,18 @@ class TokenResponse(ResponseModel):
 
 def to_user(user_id: str, body: UserBody) -> User:
     """Return the user record of a validated body."""
-    return User(user_id, body.email, body.phone, body.locale, body.timezone, body.city, body.attributes)
+    return User(
+        user_id,
+        body.email,
+        body.phone,
+        body.locale,
+        body.timezone,
+        body.city,
+        body.attributes,
+        country=body.country,
+        latitude=body.latitude,
+        longitude=body.longitude,
+    )
 
 
 def check_user_id(user_id: str, field: str = "id") -> str:
@@ -252,6 +280,8 @@ def _profile_export(profile: personal_data.Profile, plugins: Mapping[str, Channe
         keyed_calls=[KeyedCallExport.model_validate(call) for call in profile.keyed_calls],
         unplanned=[NotificationExport.model_validate(notification) for notification in profile.unplanned],
         inbox_counts=InboxCountsResponse.from_counts(profile.inbox_counts),
+        topics=[TopicResponse.model_validate(topic) for topic in profile.topics],
+        saved_audiences=list(profile.saved_audiences),
         suppressions=[SuppressionResponse.model_validate(one) for one in profile.suppressions],
         provider_events=[ProviderEventResponse.model_validate(event) for event in profile.provider_events],
         packs=msgspec.to_builtins(profile.packs),

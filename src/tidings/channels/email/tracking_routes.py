@@ -97,4 +97,5 @@ def build_event(link: MailLink, request: MailRequest, now: datetime) -> Provider
         cause=cause,
         delivery_id=link.delivery_id,
         code=code,
+        user_id=link.user_id,
     )

@@ -3,13 +3,13 @@
 An argument that names nothing would select nobody, and the caller would learn of it from no response.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from tidings.errors import FieldError, ValidationFailed
-from tidings.model.audience import Audience, Complement, Intersection, NamedSet, Union
 from tidings.model.notification import Notification
+from tidings.model.saved_audience import iter_leaves
 from tidings.ports.pack import AudienceKind
 from tidings.ports.store import Transaction
 
@@ -26,7 +26,7 @@ async def reject_unknown_arguments(
     outcome: list[Notification | ValidationFailed] = []
     for result in results:
         errors: list[FieldError] = []
-        for path, leaf in _iter_leaves(result.audience, "audience") if isinstance(result, Notification) else ():
+        for path, leaf in iter_leaves(result.audience, "audience") if isinstance(result, Notification) else ():
             check = kinds[leaf.kind].check
             if check is None:
                 continue
@@ -36,16 +36,3 @@ async def reject_unknown_arguments(
             errors += [FieldError(f"{path}.{name}", message) for name, message in checked[key].items()]
         outcome.append(ValidationFailed.from_errors(errors) if errors else result)
     return outcome
-
-
-def _iter_leaves(audience: Audience, path: str) -> Iterator[tuple[str, NamedSet]]:
-    """Yield each set with its path in the caller's JSON: `audience.and[0]`."""
-    match audience:
-        case NamedSet():
-            yield path, audience
-        case Union(parts) | Intersection(parts):
-            operator = "or" if isinstance(audience, Union) else "and"
-            for index, part in enumerate(parts):
-                yield from _iter_leaves(part, f"{path}.{operator}[{index}]")
-        case Complement(part):
-            yield from _iter_leaves(part, f"{path}.not")

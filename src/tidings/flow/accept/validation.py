@@ -55,7 +55,7 @@ def build_notification(
         template_code=template.code,
         template_version=template.version,
         category=template.category,
-        audience=request.audience,
+        audience=catalog.pin_audience(request.audience, now),
         # as read back from the store, so that the trial rendering below has the input of every later one
         variables=msgspec.json.decode(msgspec.json.encode(request.variables), type=dict[str, object]),
         priority=request.priority or template.priority,

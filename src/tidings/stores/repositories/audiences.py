@@ -1,11 +1,13 @@
 """Audiences: pages of recipients, membership and size."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import Integer, Text, and_, column, func, literal, select
+from sqlalchemy import Integer, Select, Text, and_, column, func, literal, select
 
 from tidings.model.audience import Audience
+from tidings.model.channel_engagement import ENGAGEMENT_CAUSES, FEED_CHANNEL, ChannelEngagement
 from tidings.model.delivery import Recipient
 from tidings.model.preference import Preference
 from tidings.model.subscription import SubscriptionState
@@ -13,12 +15,15 @@ from tidings.model.user_schedule import UserSchedule
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.user_schedules import SCHEDULE_COLUMNS, to_schedule
-from tidings.stores.schema.tables import contact_points, preferences, user_schedules, users
+from tidings.stores.schema.provider_tables import receipts
+from tidings.stores.schema.tables import Instant, contact_points, inbox_items, preferences, user_schedules, users
 from tidings.stores.sql.audience_query import AudienceKinds, membership_condition, select_user_ids
 from tidings.stores.sql.json_params import encode_rows, rowset, text_array
 from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, find_preferences, to_preference
 
-_c = contact_points.c
+_c, _r, _i = contact_points.c, receipts.c, inbox_items.c
+#: an expression: otherwise SQLite reads the opens and clicks of all users by the index on causes
+_BY_PEOPLE = func.coalesce(_r.cause, "").in_(ENGAGEMENT_CAUSES)
 _ACTIVE_STATE = SubscriptionState.ACTIVE.value
 #: (category, channel, subject) → entry
 _Entries: TypeAlias = dict[tuple[str, str, str], Preference]
@@ -118,9 +123,50 @@ class SqlAudiences:
         )
         return set((await connection_of(tx).scalars(query)).all())
 
+    async def load_engagement(
+        self, tx: Transaction, user_ids: Collection[str], since: datetime
+    ) -> Mapping[str, Mapping[str, ChannelEngagement]]:
+        found: dict[str, dict[str, ChannelEngagement]] = {}
+        for query in (_engagement_by_user(since), _engagement_by_address(since), _engagement_in_feed(since)):
+            selected = query.where(query.selected_columns[0].in_(text_array(user_ids)))
+            for user_id, channel, count, last_at in await connection_of(tx).execute(selected):
+                engagement = ChannelEngagement(count, last_at)
+                by_channel = found.setdefault(user_id, {})
+                known = by_channel.get(channel)
+                by_channel[channel] = engagement if known is None else known.merge(engagement)
+        return found
+
     async def estimate_size(self, tx: Transaction, audience: Audience) -> int:
         ids = select_user_ids(audience, self._audience_kinds, after=None, limit=None).subquery()
         return (await connection_of(tx).scalar(select(func.count(ids.c.user_id.distinct())))) or 0
+
+
+def _engagement_by_user(since: datetime) -> Select[str, str, int, datetime]:
+    return (
+        select(_r.user_id, _r.channel, func.count(), func.max(_r.occurred_at))
+        .where(_r.user_id.is_not(None), _BY_PEOPLE, _r.occurred_at >= since)
+        .group_by(_r.user_id, _r.channel)
+    )
+
+
+def _engagement_by_address(since: datetime) -> Select[str, str, int, datetime]:
+    """Select the events that name the address only. A user may have several, and share one with others."""
+    return (
+        select(_c.user_id, _r.channel, func.count(_r.id.distinct()), func.max(_r.occurred_at))
+        .join_from(contact_points, receipts, _r.address_digest == _c.address_digest)
+        .where(_r.user_id.is_(None), _BY_PEOPLE, _r.occurred_at >= since)
+        .group_by(_c.user_id, _r.channel)
+    )
+
+
+def _engagement_in_feed(since: datetime) -> Select[str, str, int, datetime]:
+    # an item that was read was seen before
+    last_at = func.coalesce(_i.read_at, _i.seen_at)
+    return (
+        select(_i.user_id, literal(FEED_CHANNEL), func.count(), func.max(last_at, type_=Instant()))
+        .where(last_at >= since)
+        .group_by(_i.user_id)
+    )
 
 
 class _RecipientRow(NamedTuple):

@@ -18,6 +18,7 @@ from tidings.stores.repositories.notifications import SqlNotifications
 from tidings.stores.schema.digest_tables import digest_items, digests
 from tidings.stores.schema.tables import (
     WHERE_UNPLANNED,
+    audiences,
     deliveries,
     idempotency_keys,
     notifications,
@@ -55,6 +56,9 @@ class SqlPersonalData:
         ids = [notification_id for notification_id, _ in await _audiences_naming(tx, user_id, WHERE_UNPLANNED)]
         return sorted(await self._notifications.get_many(tx, ids), key=lambda notification: notification.id)
 
+    async def list_saved_audiences(self, tx: Transaction, user_id: str) -> Sequence[str]:
+        return await _list_saved_audiences(tx, user_id)
+
     async def list_deliveries(
         self, tx: Transaction, user_id: str, *, after: str | None, limit: int
     ) -> Sequence[DeliveryTrace]:
@@ -67,7 +71,7 @@ class SqlPersonalData:
 
 
 async def remove_from_audiences(tx: Transaction, user_id: str) -> None:
-    """Delete notifications to this user alone, and remove the user's id from the audiences of others.
+    """Delete notifications to this user alone, and remove the user's id from other audiences, saved ones included.
 
     Call it before the user's deliveries and skips are deleted: they determine which notifications are searched.
     """
@@ -82,6 +86,7 @@ async def remove_from_audiences(tx: Transaction, user_id: str) -> None:
             select(_n.id).where(WHERE_UNPLANNED),
         )
     )
+    await _remove_from_saved_audiences(tx, user_id)
     # in the order of ids, so that two erasures cannot deadlock
     for notification_id, _ in sorted(await _audiences_naming(tx, user_id, _n.id.in_(reached)), key=itemgetter(0)):
         # read again under a lock: another erasure may have removed its user from the same audience meanwhile
@@ -93,8 +98,27 @@ async def remove_from_audiences(tx: Transaction, user_id: str) -> None:
         if targets_only(audience, user_id):
             await connection_of(tx).execute(delete(notifications).where(_n.id == notification_id))
         else:
-            rest = to_json(without_user(audience, user_id))
-            await connection_of(tx).execute(update(notifications).where(_n.id == notification_id).values(audience=rest))
+            others = to_json(without_user(audience, user_id))
+            changed = update(notifications).where(_n.id == notification_id).values(audience=others)
+            await connection_of(tx).execute(changed)
+
+
+async def _remove_from_saved_audiences(tx: Transaction, user_id: str) -> None:
+    for name in await _list_saved_audiences(tx, user_id):
+        # read again under a lock, as below
+        locked = select(audiences.c.definition).where(audiences.c.name == name).with_for_update()
+        stored = await connection_of(tx).scalar(locked)
+        if stored is not None:
+            rest = to_json(without_user(from_json(stored), user_id))
+            changed = update(audiences).where(audiences.c.name == name).values(definition=rest)
+            await connection_of(tx).execute(changed)
+
+
+async def _list_saved_audiences(tx: Transaction, user_id: str) -> Sequence[str]:
+    """Return the names of the saved audiences that name the user's id, in order. They are few, and all are read."""
+    rows = await connection_of(tx).execute(select(audiences.c.name, audiences.c.definition))
+    found = [(row.name, from_json(row.definition)) for row in rows]
+    return sorted(name for name, audience in found if without_user(audience, user_id) != audience)
 
 
 async def _audiences_naming(

@@ -85,7 +85,10 @@ class SqlReceipts:
 
     async def list_of_user(self, tx: Transaction, user_id: str) -> Sequence[Receipt]:
         digests = select(_c.address_digest).where(_c.user_id == user_id, _c.address_digest.is_not(None))
-        return await self._load(tx, select(receipts).where(_r.address_digest.in_(digests)).order_by(_r.id))
+        ids = union(
+            select(_r.id).where(_r.address_digest.in_(digests)), select(_r.id).where(_r.user_id == user_id)
+        ).subquery()
+        return await self._load(tx, select(receipts).where(_r.id.in_(select(ids.c.id))).order_by(_r.id))
 
     async def record_unanswered(self, tx: Transaction, channel: str, now: datetime) -> None:
         new = upsert(tx, provider_activity).values(channel=channel, unanswered_since=now)
@@ -131,6 +134,7 @@ class SqlReceipts:
             "cause": event.cause.value,
             "message_id": None if event.message_id is None else _storable(event.message_id, _MAX_MESSAGE_ID),
             "delivery_id": event.delivery_id,
+            "user_id": event.user_id,
             "address_digest": None if recipient is None else self._digest(event.channel, recipient),
             "sealed": self._cipher.encrypt(sealed, receipt_id),
             "code": None if event.code is None else _storable(event.code, _MAX_CODE),
@@ -172,6 +176,7 @@ async def remove_of_user(tx: Transaction, user_id: str) -> None:
         _r.delivery_id.in_(own_ids),
         _r.message_id.in_(message_ids),
         _r.address_digest.in_(digests),
+        _r.user_id == user_id,
     ):
         await connection_of(tx).execute(delete(receipts).where(condition))
 

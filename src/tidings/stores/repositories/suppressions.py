@@ -110,6 +110,11 @@ class SqlSuppressions:
             lifted = lifted.where(_s.sender.in_(text_array(sorted(senders))))
         return (await connection_of(tx).execute(lifted)).rowcount
 
+    async def list_of_targets(
+        self, tx: Transaction, target_ids: Collection[str]
+    ) -> Mapping[str, Sequence[Suppression]]:
+        return await load_of_targets(tx, target_ids)
+
     async def list_of_user(self, tx: Transaction, user_id: str) -> Sequence[Suppression]:
         digests = select(_c.address_digest).where(_c.user_id == user_id, _c.address_digest.is_not(None))
         query = select(suppressions).where(_s.address_digest.in_(digests)).order_by(_s.id)

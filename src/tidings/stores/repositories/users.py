@@ -23,7 +23,10 @@ from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, to_preferenc
 from tidings.stores.sql.upsert import upsert
 
 _PREFERENCE_KEY = (preferences.c.category, preferences.c.channel, preferences.c.subject)
-_UPDATABLE_COLUMNS = ("email", "phone", "locale", "timezone", "city", "attributes", "updated_at")
+_UPDATABLE_COLUMNS = (
+    *("email", "phone", "locale", "timezone", "attributes", "updated_at"),
+    *("city", "country", "latitude", "longitude"),
+)
 
 
 class SqlUsers:
@@ -168,6 +171,9 @@ def _to_row(person: User, now: datetime) -> dict[str, object]:
         "locale": person.locale,
         "timezone": person.timezone,
         "city": person.city,
+        "country": person.country,
+        "latitude": person.latitude,
+        "longitude": person.longitude,
         "attributes": dict(person.attributes),
         "created_at": now,
         "updated_at": now,

@@ -8,6 +8,7 @@ from tidings.stores.sql.ids import Id
 #: conditions of partial indexes, as in `tables.py`
 WHERE_HAS_MESSAGE = text("message_id IS NOT NULL")
 WHERE_HAS_DELIVERY = text("delivery_id IS NOT NULL")
+WHERE_HAS_USER = text("user_id IS NOT NULL")
 WHERE_HAS_RECIPIENT = text("address_digest IS NOT NULL")
 
 #: every event of a provider. Without foreign keys: an event may come before the outcome of its delivery is stored
@@ -26,6 +27,8 @@ receipts = Table(
     Column("delivery_id", Id),
     # blind index of channel and recipient, as in `contact_points`
     Column("address_digest", BinaryText(64)),
+    # whose message it was; None: known by the recipient's address only
+    Column("user_id", BinaryText(200)),
     # the recipient and the provider's text, which often contains the address, encrypted with AES-GCM
     Column("sealed", LargeBinary, nullable=False),
     Column("code", String(64)),
@@ -42,6 +45,8 @@ receipts = Table(
         sqlite_where=WHERE_HAS_RECIPIENT,
         postgresql_where=WHERE_HAS_RECIPIENT,
     ),
+    # opens and clicks of a user
+    Index("ix_receipts_user", "user_id", "occurred_at", sqlite_where=WHERE_HAS_USER, postgresql_where=WHERE_HAS_USER),
     Index("ix_receipts_cause", "cause", "id"),
     Index("ix_receipts_channel", "channel", "id"),
     Index("ix_receipts_received", "received_at"),

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -52,6 +53,7 @@ WHERE_DEAD = text("state = 'refused'")
 WHERE_FAILED = text("state IN ('refused', 'gone', 'uncertain', 'expired')")
 WHERE_HAS_EMAIL = text("email IS NOT NULL")
 WHERE_HAS_PHONE = text("phone IS NOT NULL")
+WHERE_HAS_LOCATION = text("latitude IS NOT NULL")
 WHERE_UNREAD = text("read_at IS NULL")
 WHERE_COLLAPSES = text("collapse_key IS NOT NULL")
 WHERE_HAS_ADDRESS = text("address_digest IS NOT NULL")
@@ -117,7 +119,20 @@ users = Table(
     Column("attributes", Json, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
+    Column("country", BinaryText(2)),
+    Column("latitude", Double),
+    Column("longitude", Double),
     Index("ix_users_city", "city", "id"),
+    Index("ix_users_country", "country", "id"),
+    # a radius: a range of latitudes, whose rows are filtered within the index
+    Index(
+        "ix_users_location",
+        "latitude",
+        "longitude",
+        "id",
+        sqlite_where=WHERE_HAS_LOCATION,
+        postgresql_where=WHERE_HAS_LOCATION,
+    ),
     Index("ix_users_email", "email", sqlite_where=WHERE_HAS_EMAIL, postgresql_where=WHERE_HAS_EMAIL),
     Index("ix_users_phone", "phone", sqlite_where=WHERE_HAS_PHONE, postgresql_where=WHERE_HAS_PHONE),
 )
@@ -135,6 +150,30 @@ preferences = Table(
     # the audience `opted_in` in user order; the channel selects the row of a user
     Index("ix_preferences_category", "category", "enabled", "user_id", "channel", "subject"),
     # clustered by the primary key: otherwise SQLite reads a whole category per user through the index above
+    sqlite_with_rowid=False,
+)
+
+#: topics that users subscribed to
+user_topics = Table(
+    "user_topics",
+    metadata,
+    Column("user_id", BinaryText(200), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("topic", BinaryText(100), primary_key=True),
+    Column("created_at", Instant, nullable=False),
+    # the audience `topic` in user order
+    Index("ix_user_topics_topic", "topic", "user_id"),
+    sqlite_with_rowid=False,
+)
+
+#: audiences that are stored under a name
+audiences = Table(
+    "audiences",
+    metadata,
+    Column("name", BinaryText(64), primary_key=True),
+    Column("definition", Json, nullable=False),
+    Column("description", String(300), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -7,6 +7,7 @@ then does not depend on its position in the audience.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import assert_never
 
 from sqlalchemy import ColumnElement, Select, and_, exists, not_, or_, select, union
@@ -29,38 +30,38 @@ class Branch:
         return Branch(self.driver, self.conditions + conditions)
 
 
-def to_branches(audience: Audience) -> tuple[Branch, ...]:
-    """Return branches whose union is the audience."""
+def to_branches(audience: Audience, kinds: AudienceKinds = MappingProxyType({})) -> tuple[Branch, ...]:
+    """Return branches whose union is the audience. kinds: rank the sets by `breadth`."""
     match audience:
         case NamedSet():
             return (Branch(audience),)
         case Union(parts):
-            return tuple(branch for part in parts for branch in to_branches(part))
+            return tuple(branch for part in parts for branch in to_branches(part, kinds))
         case Complement(Complement(part)):
-            return to_branches(part)
+            return to_branches(part, kinds)
         case Complement():
             return (Branch(EVERYONE, (audience,)),)
         case Intersection(parts):
-            driver = min(parts, key=_estimate_breadth)
+            driver = min(parts, key=lambda part: _estimate_breadth(part, kinds))
             rest = tuple(part for part in parts if part is not driver)
-            return tuple(branch.with_conditions(rest) for branch in to_branches(driver))
+            return tuple(branch.with_conditions(rest) for branch in to_branches(driver, kinds))
         case _:
             assert_never(audience)
 
 
-def _estimate_breadth(audience: Audience) -> int:
+def _estimate_breadth(audience: Audience, kinds: AudienceKinds) -> int:
     """Rank an audience by its likely size. The part of an intersection with the lowest rank becomes its driving set."""
     match audience:
         case NamedSet("users"):
             return 0
         case NamedSet("everyone"):
             return 8
-        case NamedSet():
-            return 1
+        case NamedSet(name):
+            return kinds[name].breadth if name in kinds else 1
         case Intersection(parts):
-            return min(_estimate_breadth(part) for part in parts)
+            return min(_estimate_breadth(part, kinds) for part in parts)
         case Union(parts):
-            return max(_estimate_breadth(part) for part in parts)
+            return max(_estimate_breadth(part, kinds) for part in parts)
         case Complement():
             return 9
         case _:
@@ -90,7 +91,7 @@ def select_user_ids(audience: Audience, kinds: AudienceKinds, *, after: str | No
     limit: None selects all user ids, in no order, and ignores `after`.
     """
     selects = []
-    for branch in to_branches(audience):
+    for branch in to_branches(audience, kinds):
         members = kinds[branch.driver.kind].members(branch.driver.arguments).subquery()
         user_id = members.c[0]
         query = select(user_id.label("user_id")).where(

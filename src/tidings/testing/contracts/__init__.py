@@ -9,6 +9,7 @@
 |---|---|---|
 | `store_contract.StoreContract` | `store.Store`, most of it | `store` |
 | `audiences_contract.AudiencesContract` | `store.Audiences` | `store`, `populate` |
+| `targeting_contract.TargetingContract` | `audiences.Topics`, `audiences.SavedAudiences`, kinds of sets | `store` |
 | `limits_contract.LimitsContract` | `operations.UserLimits` | `store` |
 | `dead_letters_contract.DeadLettersContract` | `operations.DeadLetters` | `store` |
 | `processes_contract.ProcessesContract` | `operations.Processes` | `store` |

@@ -58,6 +58,7 @@ async def test_the_service_worker_may_have_the_whole_site(call: Any) -> None:
 #: ends of the paths of routes that change something and take no body
 WITHOUT_BODY = (
     *("/token", "/cancel", "/reset", "/publish", "/process", "/recall", "/tickets"),
+    "/topics/{topic}",
     *("/orders/{order_id}/deliver", "/stock-keepers/{user_id}"),
     *("/seen", "/read", "/unread", "/archive", "/unarchive"),
 )
