@@ -1,6 +1,7 @@
 """`tidings bench plan`: recipients planned per second, by the rules alone and with the database, page by page.
 
-The users are as varied as the rules: some turned a category, a channel or one object off, or receive it on a condition.
+The users are as varied as the rules: some turned a category, a channel or one object off, receive it on a condition, or
+have quiet hours.
 Figures are of one run: run it several times and compare medians.
 """
 
@@ -24,8 +25,9 @@ from tidings.model.notification import Notification
 from tidings.model.preference import ANY, Condition, Operator, Preference
 from tidings.model.request import NotifyRequest
 from tidings.model.subject import SubjectRequest
+from tidings.model.user_schedule import NO_SCHEDULE, QuietHours, UserSchedule, encode_quiet_hours
 from tidings.stores.engine.transaction import connection_of
-from tidings.stores.schema.tables import preferences
+from tidings.stores.schema.tables import preferences, user_schedules
 
 #: of the devices; nothing is sent
 _PUSH_HOST: Final = "127.0.0.1:9"
@@ -43,6 +45,8 @@ _ENTRIES: Final[dict[int, tuple[Preference, ...]]] = {
     8: (Preference(_CATEGORY, ANY, True, condition=Condition("amount", Operator.GREATER_OR_EQUAL, 5)),),
     9: (Preference(_CATEGORY, ANY, False),),
 }
+#: of every fourth user
+_NIGHT: Final = UserSchedule(quiet_hours=(QuietHours("22:00", "07:00"),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ async def run(*, recipients: int, folder: Path | None = None) -> PlanBenchResult
         async with select_backends(Path(data), push_host=_PUSH_HOST, variables=_NO_LIMIT) as backends:
             await prepare_audience(backends, recipients=recipients, origin=f"http://{_PUSH_HOST}")
             async with AppContainer.open(backends.settings.with_channel_values(_WITH_FEED)) as runtime:
-                await _add_preferences(runtime, recipients)
+                await _add_choices(runtime, recipients)
                 request = NotifyRequest(
                     _CATEGORY,
                     everyone(),
@@ -107,6 +111,7 @@ def measure_rules(fan_out: FanOut, notification: Notification, recipients: int) 
     """Plan recipients that are in memory, and return the figures in CPU time of one core."""
     page = [_build_recipient(number) for number in range(min(recipients, _PAGE_SIZE))]
     now, plans, seconds = notification.created_at, _Totals(), 0.0
+    fan_out.build_plan(notification, page, now)  # fills the caches of time zones
     for start in range(0, recipients, _PAGE_SIZE):
         of_page = page[: recipients - start]
         started = time.process_time()
@@ -156,11 +161,15 @@ class _Totals:
 
 def _build_recipient(number: int) -> Recipient:
     user_id = f"u{number:07}"
-    return Recipient(user_id, "en", "Europe/Berlin", _ENTRIES.get(number % 10, ()), {"webpush": (user_id,)})
+    schedule = _NIGHT if number % 4 == 1 else NO_SCHEDULE
+    entries = _ENTRIES.get(number % 10, ())
+    return Recipient(user_id, "en", "Europe/Berlin", entries, {"webpush": (user_id,)}, schedule)
 
 
-async def _add_preferences(runtime: AppContainer, recipients: int) -> None:
-    rows = [
+async def _add_choices(runtime: AppContainer, recipients: int) -> None:
+    """Store the preferences and schedules of `_build_recipient`."""
+    numbers, now = range(recipients), runtime.clock.now()
+    entries = [
         {
             "user_id": f"u{number:07}",
             "category": entry.category,
@@ -169,10 +178,13 @@ async def _add_preferences(runtime: AppContainer, recipients: int) -> None:
             "enabled": entry.enabled,
             "condition": None if entry.condition is None else entry.condition.to_json(),
         }
-        for number in range(recipients)
+        for number in numbers
         for entry in _ENTRIES.get(number % 10, ())
     ]
-    for start in range(0, len(rows), _PAGE_SIZE):
-        async with runtime.store.transaction() as tx:
-            await connection_of(tx).execute(insert(preferences), rows[start : start + _PAGE_SIZE])
+    night = {"quiet_hours": encode_quiet_hours(_NIGHT.quiet_hours), "updated_at": now}
+    schedules = [{"user_id": f"u{number:07}", **night} for number in numbers if number % 4 == 1]
+    for table, rows in ((preferences, entries), (user_schedules, schedules)):
+        for start in range(0, len(rows), _PAGE_SIZE):
+            async with runtime.store.transaction() as tx:
+                await connection_of(tx).execute(insert(table), rows[start : start + _PAGE_SIZE])
     await analyze(runtime)
