@@ -100,6 +100,7 @@ _REASON_TEMPLATES: Mapping[SkipReason, str] = {
     SkipReason.SEEN: "{user} had seen it in the feed before {when}.",
     SkipReason.EMPTY_DIGEST: "nothing was left of the digest at {when}.",
     SkipReason.PACK_RULE: "{rule} of a pack decided against it at {when}{error}.",
+    SkipReason.THROTTLED: "at {when}, {user} had received as many of these as the throttle allows{throttle}.",
     SkipReason.RATE_LIMITED: "at {when}, {user} had reached the rate limit for an hour{limit}.",
 }
 
@@ -365,6 +366,7 @@ def _format_reason(
         setting=f" (set {detail['setting']})" if detail.get("setting") else "",
         newer=f" ({detail['supersededBy']})" if "supersededBy" in detail else "",
         limit=_format_limit(detail),
+        throttle=_format_throttle(detail),
         suppression=_format_suppression(detail),
         step_end=_format_step_end(detail),
     )
@@ -383,6 +385,14 @@ def _format_suppression(detail: Mapping[str, object]) -> str:
     cause = _SUPPRESSION_CAUSES.get(str(detail["suppressedFor"]), str(detail["suppressedFor"]))
     until = f", until {detail['until']}" if "until" in detail else ""
     return f": {cause} since {detail['since']}{until} (suppression {detail['suppressionId']})"
+
+
+def _format_throttle(detail: Mapping[str, object]) -> str:
+    """Return the recorded limit, the count and when the next one is possible."""
+    if "limit" not in detail:
+        return ""
+    until = f", until {detail['windowEnd']}" if detail.get("windowEnd") else ""
+    return f" ({detail.get('count', detail['limit'])} of {detail['limit']}{until})"
 
 
 def _format_limit(detail: Mapping[str, object]) -> str:

@@ -53,6 +53,12 @@ class Notifier:
         raise AssertionError("a notice is not withdrawn")
 
 
+@pytest.fixture
+def upgraded_url(fresh_upgraded_url: str) -> str:
+    """A database without the pack's table, which containers of other tests leave in the shared one."""
+    return fresh_upgraded_url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine_store(request: pytest.FixtureRequest) -> SqlStore:
     store: SqlStore = request.getfixturevalue("store" if request.param == "sqlite" else "postgres_store")

@@ -207,11 +207,13 @@ async def test_an_unsupported_method_is_rejected(call: Any) -> None:
 
 
 async def test_the_route_is_in_the_openapi_document(call: Any) -> None:
-    operation = (await call("GET", "/openapi.json", key=None)).json["paths"]["/api/notifications"]["post"]
+    document = (await call("GET", "/openapi.json", key=None)).json
+    operation = document["paths"]["/api/notifications"]["post"]
     assert set(operation["responses"]) >= {"200", "202", "4XX"}
     assert operation["security"] == [{"apiKey": []}]
     assert operation["parameters"][0]["name"] == "Idempotency-Key"
-    assert "userIds" in str(operation["requestBody"])
+    assert operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/NotifyBody")
+    assert "userIds" in document["components"]["schemas"]["NotifyBody"]["properties"]
 
 
 @pytest.mark.parametrize(("key", "status"), [(None, 401), ("tdg_wrong", 401)])
