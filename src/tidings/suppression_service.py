@@ -69,9 +69,17 @@ class SuppressionService:
         return lifted
 
     async def lift_address(
-        self, tx: Transaction, channel: str, address: str, *, category: str | None, by: str, reason: str
+        self,
+        tx: Transaction,
+        channel: str,
+        address: str,
+        *,
+        scope: str | None,
+        category: str | None,
+        by: str,
+        reason: str,
     ) -> Sequence[Suppression]:
-        """Lift the active suppressions of an address, and return them. category: only that of this category.
+        """Lift the active suppressions of an address, and return them. scope, category: only those of these.
 
         Raises NotFound if there is none, and as `lift`.
         """
@@ -79,7 +87,7 @@ class SuppressionService:
         found = await self._store.suppressions.page(
             tx, selected, before=None, limit=MAX_PER_ADDRESS, now=self._clock.now()
         )
-        matching = [one for one in found if category is None or one.category == category]
+        matching = [one for one in found if category in (None, one.category) and scope in (None, one.scope)]
         if not matching:
             raise NotFound("This address is not suppressed.", code="unknown_suppression")
         return [await self.lift(tx, one.id, by=by, reason=reason) for one in matching]

@@ -104,6 +104,7 @@ async def test_a_batch_has_a_result_per_event_and_can_be_sent_again(server: Tidi
         {**EVENT, "id": "b-2", "data": {"user": "ana", "price": 2}},
         {"specversion": "1.0", "id": "b-3", "type": "x"},
         {**EVENT, "id": "b-4", "type": "com.example.unknown"},
+        {"specversion": "1.0", "id": "b-5", "source": "/x", "type": "x", "data_base64": "é"},
     ]
     headers = {"content-type": "application/cloudevents-batch+json"}
 
@@ -113,9 +114,13 @@ async def test_a_batch_has_a_result_per_event_and_can_be_sent_again(server: Tidi
         )["results"]
         return results
 
-    sold, incomplete, invalid, unknown = first = await send(batch)
+    sold, incomplete, invalid, unknown, garbled = first = await send(batch)
     assert (sold["matched"], len(sold["notifications"])) == (1, 1)
-    assert [one["error"]["errors"][0]["field"] for one in (incomplete, invalid)] == ["data", "source"]
+    assert [one["error"]["errors"][0]["field"] for one in (incomplete, invalid, garbled)] == [
+        "data",
+        "source",
+        "data_base64",
+    ]
     assert unknown == {"matched": 0, "cancelledSteps": 0, "notifications": []}
     assert await send(batch) == first
     assert await send([]) == []

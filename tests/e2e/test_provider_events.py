@@ -149,7 +149,7 @@ async def test_an_operator_suppresses_an_address_and_a_misspelt_one_is_refused(
     server: TidingsServer, mailbox: tuple[Mailbox, int]
 ) -> None:
     await server.expect(201, "PUT", "/api/users/cleo", {"email": "cleo@example.org"})
-    body = {"channel": "email", "address": "Cleo@Example.org"}
+    body = {"channel": "email", "address": "Cleo@Example.org", "reason": "manual", "scope": "all"}
     added = (await server.expect(201, "POST", "/api/suppressions", body)).read(Json)
     assert (added["reason"], added["author"], added["scope"]) == ("manual", "bootstrap", "all")
     assert await notify(server, "cleo") == {"skipped": 1}
@@ -157,9 +157,9 @@ async def test_an_operator_suppresses_an_address_and_a_misspelt_one_is_refused(
     for wrong, field in (
         ({"channel": "pigeon"}, "channel"),
         ({"address": "nobody"}, "address"),
-        ({"category": "NOPE"}, "category"),
+        ({"scope": "category", "category": "NOPE"}, "category"),
         ({"scope": "category"}, "category"),
-        ({"scope": "all", "category": "MESSAGE"}, "category"),
+        ({"category": "MESSAGE"}, "category"),
         ({"reason": "because"}, "reason"),
     ):
         refused = await server.expect(422, "POST", "/api/suppressions", body | wrong)
@@ -168,7 +168,7 @@ async def test_an_operator_suppresses_an_address_and_a_misspelt_one_is_refused(
     assert refused.read(Json)["errors"][0]["field"] == "channel"
 
     lift = {**body, "reason": "asked by phone"}
-    await server.expect(404, "DELETE", "/api/suppressions", {**lift, "category": "MESSAGE"})
+    await server.expect(404, "DELETE", "/api/suppressions", {**lift, "scope": "category"})
     [lifted] = (await server.expect(200, "DELETE", "/api/suppressions", lift)).read(Json)["items"]
     assert (lifted["id"], lifted["liftReason"]) == (added["id"], "asked by phone")
     await server.expect(404, "DELETE", "/api/suppressions", lift)

@@ -127,8 +127,9 @@ def _middleware(settings: Settings, metrics: MetricsEndpoint) -> list[Middleware
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match"],
             expose_headers=[
+                "ETag",
                 "Location",
                 "Idempotency-Replayed",
                 "Retry-After",

@@ -16,6 +16,7 @@ from tidings.model.audience import (
     NamedSet,
     Union,
     from_json,
+    list_kinds,
     map_leaves,
     to_json,
 )
@@ -100,6 +101,8 @@ class Catalog:
                 raise ConfigError("packs", f"template {template.code} has the unknown category {template.category}")
             if (digest := template.plan.digest) is not None and (fault := digest.find_error()) is not None:
                 raise ConfigError("packs", f"template {template.code} has a digest that cannot work: {fault}")
+            if (fault := template.plan.find_error()) is not None:
+                raise ConfigError("packs", f"template {template.code}: the channels of its digest {fault}")
             if errors := check_steps(template.plan.steps, catalog.known_channels, "steps"):
                 raise ConfigError("packs", f"template {template.code}: {errors[0].field} {errors[0].message}")
             if "en" not in template.texts:
@@ -147,6 +150,10 @@ class Catalog:
             if entry.channel and entry.channel not in self.known_channels:
                 hint = _suggest_nearest(entry.channel, self.known_channels)
                 raise ConfigError(_DEFAULTS_SETTING, f"no channel {entry.channel!r}{hint}")
+
+    def has_audience(self, audience: Audience) -> bool:
+        """Return whether all kinds of an audience are installed."""
+        return list_kinds(audience) <= self.audiences.keys()
 
     def check_audience(self, audience: Audience, path: str = "audience") -> None:
         """Raise ValidationFailed if a kind is unknown, arguments do not match the kind, or the tree is too large.

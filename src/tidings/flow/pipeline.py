@@ -181,7 +181,9 @@ class Pipeline:
             notification_cache=self._notification_cache,
             bulk_lock=self._bulk_lock,
         )
-        self.step_runner = StepRunner(store, clock, self.fan_out, config.page_size, config.batch_size, on_steps)
+        self.step_runner = StepRunner(
+            store, catalog, clock, self.fan_out, config.page_size, config.batch_size, on_steps
+        )
         #: channels of which no provider reports that a message arrived
         self._channels_without_receipts = frozenset(catalog.known_channels) - frozenset(channels_with_hooks)
         self.digest_closer = DigestCloser(

@@ -209,6 +209,38 @@ def without_user(audience: Audience, user_id: str) -> Audience:
             return audience
 
 
+def without_empty_exclusions(audience: Audience) -> Audience:
+    """Return the audience without lists of users that became empty, where others remain.
+
+    A list that is the whole audience, or a part of an intersection, stays: without it the audience would be larger.
+    """
+    match audience:
+        case Union(parts):
+            kept = [part for part in map(without_empty_exclusions, parts) if not _is_empty_list(part)]
+            return Union(tuple(kept)) if kept else users()
+        case Intersection(parts):
+            simplified = [without_empty_exclusions(part) for part in parts]
+            kept = [part for part in simplified if not (isinstance(part, Complement) and _is_empty_list(part.part))]
+            return Intersection(tuple(kept or simplified))
+        case _:
+            return audience
+
+
+def _is_empty_list(audience: Audience) -> bool:
+    return isinstance(audience, NamedSet) and audience.kind == "users" and audience.arguments.get("userIds") == []
+
+
+def list_kinds(audience: Audience) -> set[str]:
+    """Return the kinds of all named sets of the audience."""
+    match audience:
+        case NamedSet(kind):
+            return {kind}
+        case Union(parts) | Intersection(parts):
+            return set().union(*map(list_kinds, parts))
+        case Complement(part):
+            return list_kinds(part)
+
+
 def map_leaves(audience: Audience, change: Callable[[NamedSet], Audience]) -> Audience:
     """Return the audience with each named set replaced by the result of `change`."""
     match audience:

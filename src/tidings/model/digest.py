@@ -124,6 +124,7 @@ class ClosedDigest(NamedTuple):
     digest_id: str
     #: None = nothing was left
     notification_id: str | None
-    template_version: int
+    #: None = its template is no longer installed
+    template_version: int | None
     #: all items, in their final states
     items: Sequence[DigestItem]

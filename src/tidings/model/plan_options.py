@@ -87,6 +87,18 @@ class PlanOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
         """Whether only what is over the throttle is collected into the digest."""
         return self.throttle is not None and self.throttle.instead == "digest" and self.digest is not None
 
+    def find_error(self) -> str | None:
+        """Return why the steps and the digest do not fit together, None if they do.
+
+        A digest collects a notification before its first step. If it collected some of their channels only, the steps
+        of each notification would run beside those of the digest.
+        """
+        if not self.steps or self.digest is None or not self.digest.channels:
+            return None
+        if {channel for step in self.steps for channel in step.channels} <= set(self.digest.channels):
+            return None
+        return "must name all channels of the steps, or be left out"
+
     def to_json(self) -> Mapping[str, object] | None:
         """Return the stored form, None if nothing is set."""
         return msgspec.to_builtins(self) or None

@@ -92,6 +92,8 @@ def has_free_time(windows: tuple[QuietHours, ...], channel: str) -> bool:
         for weekday in range(7):
             if window.has_weekday(weekday):
                 first = weekday * MINUTES_PER_DAY + window.start_minutes
-                for minute in range(first, first + window.duration):
-                    covered[minute % _MINUTES_PER_WEEK] = 1
+                until_end_of_week = min(window.duration, _MINUTES_PER_WEEK - first)
+                in_next_week = window.duration - until_end_of_week
+                covered[first : first + until_end_of_week] = b"\1" * until_end_of_week
+                covered[:in_next_week] = b"\1" * in_next_week
     return not all(covered)

@@ -79,7 +79,8 @@ def _is_scalar(value: object) -> bool:
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and abs(value) <= _MAX_NUMBER
+    # false for NaN too; `math.isfinite` raises OverflowError for huge integers
+    return abs(value) <= _MAX_NUMBER
 
 
 # place ----------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ Sources: CloudEvents 1.0.2 §3 (attributes), and its HTTP protocol binding §3 (
 """
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 from urllib.parse import unquote
@@ -99,7 +98,8 @@ def _to_domain_event(event: CloudEvent) -> DomainEvent:
         if data is not None:
             raise ValidationFailed.for_field("data_base64", "must not be combined with data")
         try:
-            data = parse_json(base64.b64decode(event.data_base64, validate=True))
-        except binascii.Error as error:
+            decoded = base64.b64decode(event.data_base64, validate=True)
+        except ValueError as error:  # also of text that is not ASCII
             raise ValidationFailed.for_field("data_base64", "must be base64") from error
+        data = parse_json(decoded)
     return DomainEvent(event.id, event.source, event.type, event.subject, data)

@@ -89,8 +89,6 @@ class BackgroundTasks:
             IntervalTask(CANCELLATIONS_EVERY, self._refresh_cancellations),
             IntervalTask(ACK_OUTBOX_EVERY, self._pipeline.outbox_relay.ack),
             IntervalTask(RETRIES_EVERY, self._batch_due),
-            IntervalTask(STEPS_EVERY, self._start_due_steps),
-            IntervalTask(CLOSE_DIGESTS_EVERY, self._close_digests),
             IntervalTask(SETTLE_INBOX_EVERY, self._container.inbox.settle_due),
             IntervalTask(0.0, self._tick),
         ]
@@ -102,7 +100,13 @@ class BackgroundTasks:
             IntervalTask(TRUNCATE_LOG_EVERY, self._container.store.truncate_log),
             IntervalTask(SCHEDULES_EVERY, self._run_schedules),
         ]
+        # on their own: thousands may be due at one moment, and the tasks above must not wait for them
+        collected = [
+            IntervalTask(STEPS_EVERY, self._start_due_steps),
+            IntervalTask(CLOSE_DIGESTS_EVERY, self._close_digests),
+        ]
         async with asyncio.TaskGroup() as group:
+            group.create_task(run_intervals(collected, self._container.database_health, poll_interval=RELAY_EVERY))
             group.create_task(run_intervals(quick, self._container.database_health, poll_interval=RELAY_EVERY))
             group.create_task(run_intervals(slow, self._container.database_health, poll_interval=1.0))
             if (sender := self._container.status_event_sender) is not None:

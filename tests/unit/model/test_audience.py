@@ -20,6 +20,7 @@ from tidings.model.audience import (
     ticket_holders,
     to_json,
     users,
+    without_empty_exclusions,
     without_user,
 )
 from tidings.testing.contracts.audiences_contract import USERS, Population, audiences
@@ -110,3 +111,12 @@ def test_an_audience_has_at_most_200_parts() -> None:
 
 def test_a_kind_keeps_all_its_arguments() -> None:
     assert from_json({"kind": "near", "city": "Basel", "km": 5}) == NamedSet("near", {"city": "Basel", "km": 5})
+
+
+def test_a_list_that_became_empty_excludes_nobody_and_never_widens_the_audience() -> None:
+    nobody, all_users, ben = users(), everyone(), users("ben")
+    assert without_empty_exclusions(all_users - users() | nobody) == Union((Intersection((all_users,)),))
+    assert without_empty_exclusions(ben | nobody) == Union((ben,))
+    for kept in (nobody, all_users & nobody, Complement(nobody), Intersection((Complement(nobody),))):
+        assert without_empty_exclusions(kept) == kept
+    assert without_empty_exclusions(nobody | nobody) == nobody

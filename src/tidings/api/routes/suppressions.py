@@ -31,7 +31,7 @@ class SuppressionBody(RequestModel):
 
     channel: str = Field(min_length=1, max_length=32)
     address: str = Field(min_length=1, max_length=2_000)
-    reason: SuppressionReason = SuppressionReason.MANUAL
+    reason: Annotated[SuppressionReason, Field(strict=False)] = SuppressionReason.MANUAL
     scope: Literal["all", "category"] | None = Field(
         None, description="default: `category` with a category, else `all`"
     )
@@ -55,6 +55,7 @@ class LiftBody(RequestModel):
 
     channel: str = Field(min_length=1, max_length=32)
     address: str = Field(min_length=1, max_length=2_000)
+    scope: Literal["all", "category"] | None = Field(None, description="only those of this scope; default: both")
     category: str | None = Field(None, max_length=64, description="only that of this category; empty = that of all")
     reason: str = Field(min_length=3, max_length=300, description="why they are lifted; it is kept")
 
@@ -215,7 +216,7 @@ def _add_changes(routes: APIRouter, context: RouteContext) -> None:
         address = parse_address(context, body.channel, body.address)
         async with context.store.transaction() as tx:
             lifted = await service.lift_address(
-                tx, body.channel, address, category=body.category, by=key_id, reason=body.reason
+                tx, body.channel, address, scope=body.scope, category=body.category, by=key_id, reason=body.reason
             )
         log.info("suppressions_lifted", channel=body.channel, count=len(lifted), by=key_id)
         return SuppressionsResponse(items=[SuppressionResponse.model_validate(one) for one in lifted])

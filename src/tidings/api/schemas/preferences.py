@@ -14,13 +14,18 @@ from tidings.schemas.field_types import Label, SubjectKey
 from tidings.schemas.json_body import RequestModel
 from tidings.schemas.response_models import ResponseModel
 
+#: beyond this, JSON numbers are not exact, and neither database nor cache holds them all
+_MAX_NUMBER = 2**53
+ExactInteger = Annotated[int, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
+FiniteNumber = Annotated[float, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER, allow_inf_nan=False)]
+
 
 class ConditionBody(RequestModel):
     """A comparison with a variable of the notification."""
 
     variable: Label
     operator: Annotated[Operator, Field(strict=False)]
-    value: int | Annotated[float, Field(allow_inf_nan=False)] | Label = Field(description="a number, or a text")
+    value: ExactInteger | FiniteNumber | Label = Field(description="a number of at most 2^53, or a text")
 
 
 class _EntryBody(RequestModel):

@@ -106,11 +106,14 @@ def _resolve_plan(request: NotifyRequest, template: Template, renderer: Renderer
         raise ValidationFailed.for_field(
             "options.throttle", "of the template needs a limit and a window of at least 1; give one, or false"
         )
-    return PlanOptions(
+    plan = PlanOptions(
         steps=template.plan.steps if request.steps is None else request.steps,
         digest=resolve_key(digest, "digest"),
         throttle=resolve_key(throttle, "throttle"),
     )
+    if (fault := plan.find_error()) is not None:
+        raise ValidationFailed.for_field("options.digest.channels", fault)
+    return plan
 
 
 def _to_utc(value: datetime | None, field: str) -> datetime | None:

@@ -115,7 +115,9 @@ class DigestCloser:
                 if skip is None:
                     kept.append(notification)
             items.append(_settle(facts.item, skip))
-        version = self._catalog.get_template(digest.key.template_code).version
+        current = self._catalog.templates.get(digest.key.template_code)
+        # without its template, no item could be rendered, so that nothing is kept
+        version = None if current is None else current.version
         if not kept:
             return ClosedDigest(digest.id, None, version, items), None
         made = build_digest_notification(digest, shown, kept, self._catalog, notification_id=new_id(now), now=now)
@@ -178,10 +180,14 @@ class DigestCloser:
             notification = notifications.get(item.notification_id)
             if notification is not None and explicit_users_or_none(notification.audience) is None:
                 to_check[notification.id].add(item.user_id)
-        return {
-            key: user_ids - await self._store.audiences.filter_members(tx, notifications[key].audience, user_ids)
-            for key, user_ids in to_check.items()
-        }
+        former: dict[str, set[str]] = {}
+        for key, user_ids in to_check.items():
+            former[key] = user_ids
+            audience = notifications[key].audience
+            # an audience whose pack is no longer installed has no members
+            if self._catalog.has_audience(audience):
+                former[key] = user_ids - await self._store.audiences.filter_members(tx, audience, user_ids)
+        return former
 
 
 def _build_request(

@@ -12,6 +12,7 @@ from msgspec import structs
 from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import decide
 from tidings.flow.plan.collection import DigestCollection
+from tidings.flow.plan.rules.quiet_hours import choose_zone
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.contact_point import NO_CONTACT_POINT
 from tidings.model.decision import Defer, Skip
@@ -141,10 +142,14 @@ def _plan_recipient(
                 _build_delivery(recipient.user_id, channel, target_id, held, verdict.consent, context, batch_ids)
             )
     if collection is not None and at_once.planned:
-        schedule = recipient.schedule
-        timezone = schedule.timezone or recipient.timezone
+        zone, _ = choose_zone(candidate, context.schedule_defaults)
         item = collection.collect(
-            recipient.user_id, timezone, now, at_once.planned, at_once.skipped, digest_at=schedule.digest_at
+            recipient.user_id,
+            zone.key,
+            now,
+            at_once.planned,
+            at_once.skipped,
+            digest_at=recipient.schedule.digest_at,
         )
         plan.collected.append(item)
     elif collection is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
+from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.planner import Plan, batch_id_allocator
 from tidings.flow.tasks import deliver_tasks
@@ -31,11 +32,19 @@ class StepRunner:
     """Plans the later steps that are due. One per process."""
 
     def __init__(
-        self, store: Store, clock: Clock, fan_out: FanOut, page_size: int, batch_size: int, on_steps: OnSteps
+        self,
+        store: Store,
+        catalog: Catalog,
+        clock: Clock,
+        fan_out: FanOut,
+        page_size: int,
+        batch_size: int,
+        on_steps: OnSteps,
     ) -> None:
         """page_size: steps per transaction. batch_size: deliveries per batch. on_steps: called after the commit."""
         self._on_steps = on_steps
         self._store = store
+        self._catalog = catalog
         self._clock = clock
         self._fan_out = fan_out
         self._page_size = page_size
@@ -108,12 +117,14 @@ class StepRunner:
         for notification_id, user_id in due:
             if explicit_users_or_none(notifications[notification_id].audience) is None:
                 users[notification_id].add(user_id)
-        return {
-            (notification_id, user_id)
-            for notification_id, of_notification in users.items()
-            for user_id in of_notification
-            - await self._store.audiences.filter_members(tx, notifications[notification_id].audience, of_notification)
-        }
+        former: set[Pair] = set()
+        for notification_id, of_notification in users.items():
+            audience, members = notifications[notification_id].audience, set[str]()
+            # an audience whose pack is no longer installed has no members
+            if self._catalog.has_audience(audience):
+                members = await self._store.audiences.filter_members(tx, audience, of_notification)
+            former |= {(notification_id, user_id) for user_id in of_notification - members}
+        return former
 
     async def _load_recipients(
         self, tx: Transaction, due: Mapping[Pair, Sequence[WaitingStep]], notifications: Mapping[str, Notification]

@@ -49,8 +49,11 @@ class StreamEpochs:
 
     async def find(self, event_id: str) -> tuple[StreamEvent | None, StreamSettings]:
         """Return the event of a stream, None if there is none, and the settings of its room."""
+        if "\0" in event_id:
+            # no database stores it
+            return None, StreamSettings()
         async with self._store.read_snapshot() as tx:
-            event = None if "\0" in event_id else await self._find_event(tx, event_id)
+            event = await self._find_event(tx, event_id)
             host_id = None if event is None else event.host_id
             return event, await repository.load_settings(tx, event_id, host_id)
 

@@ -6,7 +6,14 @@ from operator import itemgetter
 
 from sqlalchemy import ColumnElement, TextClause, delete, select, update
 
-from tidings.model.audience import Audience, from_json, targets_only, to_json, without_user
+from tidings.model.audience import (
+    Audience,
+    from_json,
+    targets_only,
+    to_json,
+    without_empty_exclusions,
+    without_user,
+)
 from tidings.model.notification import Notification
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import caller_of
@@ -109,7 +116,7 @@ async def _remove_from_saved_audiences(tx: Transaction, user_id: str) -> None:
         locked = select(audiences.c.definition).where(audiences.c.name == name).with_for_update()
         stored = await connection_of(tx).scalar(locked)
         if stored is not None:
-            rest = to_json(without_user(from_json(stored), user_id))
+            rest = to_json(without_empty_exclusions(without_user(from_json(stored), user_id)))
             changed = update(audiences).where(audiences.c.name == name).values(definition=rest)
             await connection_of(tx).execute(changed)
 

@@ -59,6 +59,7 @@ async def test_a_saved_audience_is_created_replaced_listed_and_deleted(call: Cli
         ("vip", {"or": []}, "definition.or"),
         ("vip", {"kind": "aliens"}, "definition.kind"),
         ("vip", PRO | {"value": None}, "definition.value"),
+        ("vip", PRO | {"value": 10**400}, "definition.value"),
         ("vip", {"not": {"kind": "topic", "topic": "nobody"}}, "definition.not.topic"),
         ("vip", {"kind": "users", "userIds": ["nobody"]}, "userIds"),
         ("vip", {"kind": "saved", "name": "unknown"}, "definition.name"),

@@ -19,7 +19,7 @@ from tidings.model.audience import (
     users,
 )
 from tidings.model.notification import Notification, NotificationState
-from tidings.model.plan_options import DigestOptions, ThrottleOptions
+from tidings.model.plan_options import DigestOptions, Step, ThrottleOptions
 from tidings.model.priority import Priority
 from tidings.model.request import NotifyRequest
 from tidings.rendering.minijinja_renderer import MinijinjaRenderer
@@ -191,3 +191,11 @@ def test_c36_a_throttle_that_could_not_be_applied_is_refused_at_accept(validatio
     needs_digest = ThrottleOptions(3, 60, instead="digest")
     assert validation.errors(replace(REQUEST, throttle=needs_digest)) == ["options.throttle.instead"]
     assert validation(replace(REQUEST, throttle=needs_digest, digest=DigestOptions("", 600))).plan.has_overflow_digest
+
+
+def test_a_digest_of_some_channels_of_the_steps_is_refused(validation: RequestValidation) -> None:
+    request = replace(REQUEST, steps=(Step(("webpush",)), Step(("email",), 600)))
+    some = DigestOptions("", 600, channels=("email",))
+    assert validation.errors(replace(request, digest=some)) == ["options.digest.channels"]
+    for channels in ((), ("email", "webpush")):
+        assert validation(replace(request, digest=DigestOptions("", 600, channels=channels))).plan.steps

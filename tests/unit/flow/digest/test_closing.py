@@ -468,6 +468,27 @@ def publish_version_2() -> Catalog:
     return Catalog.from_packs([core.pack, pack], channels=("webpush",), known_channels=("webpush",))
 
 
+async def test_a_digest_whose_pack_is_gone_does_not_stop_the_others(
+    process: Process, store: SqlStore, clock: FrozenClock, channel: FakeChannel
+) -> None:
+    await trigger(process, template_code="DUTY")
+    await trigger(process, "ben")
+    async with store.transaction() as tx:
+        request = replace(process.build_request(everyone()), digest=TEN_MINUTES)
+        await process.pipeline.accept(tx, request)
+    await process.process_queue()
+    rest = replace(NEWS, templates=NEWS.templates[:1])
+    catalog = replace(
+        Catalog.from_packs([core.pack, rest], channels=("webpush",), known_channels=("webpush",)), audiences={}
+    )
+    later = Process(store, clock, catalog, channel, queue=process.queue)
+    clock.advance(10 * MINUTE)
+    # those of ana for DUTY and NEWS, and that of ben, which collected one notification of each audience
+    assert await later.pipeline.close_due_digests() == 3
+    assert [item.reason for item in await list_items(process)] == [SkipReason.RENDER_FAILED, SkipReason.LEFT_AUDIENCE]
+    assert [item.reason for item in await list_items(process, "ben")] == [None, SkipReason.LEFT_AUDIENCE]
+
+
 async def test_c12_two_closers_send_one_digest(start: Callable[..., Process], process: Process) -> None:
     other = start(queue=process.queue)
     await trigger(process)
