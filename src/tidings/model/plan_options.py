@@ -54,8 +54,6 @@ class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
             return "give windowSeconds or at, and not both"
         if self.sliding and (self.window_seconds is None or self.max_seconds is None):
             return "a sliding window needs windowSeconds and maxSeconds"
-        if self.max_seconds is not None and not self.sliding:
-            return "maxSeconds is used only with sliding; set sliding or leave maxSeconds out"
         if self.max_seconds is not None and self.window_seconds is not None and self.max_seconds < self.window_seconds:
             return "maxSeconds must not be less than windowSeconds"
         return None

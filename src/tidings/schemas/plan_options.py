@@ -47,7 +47,7 @@ class DigestBody(RequestModel):
     key: Expression = Field("", description="expression over the variables; empty: one digest per user")
     window_seconds: int | None = Field(None, ge=1, le=MAX_WAIT_SECONDS, description="from the first notification")
     sliding: bool = Field(False, description="each further notification extends the window, up to maxSeconds")
-    max_seconds: int | None = Field(None, ge=1, le=MAX_WAIT_SECONDS, description="needed with sliding")
+    max_seconds: int | None = Field(None, ge=1, le=MAX_WAIT_SECONDS, description="needed with sliding; else unused")
     max_items: int | None = Field(None, ge=1, le=MAX_DIGEST_ITEMS, description="closes early with so many")
     first_at_once: bool = Field(False, description="the first is sent at once and not repeated in the digest")
     at: ClockTime | None = Field(

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 from starlette.responses import JSONResponse, Response
 
 from tidings.api.context import RouteContext
@@ -32,11 +32,22 @@ CategoryFilter = Annotated[str, Query(max_length=64)]
 ChannelFilter = Annotated[list[str] | None, Query(alias="channel", max_length=20)]
 
 
+#: a JSON audience has exactly one of these
+_AUDIENCE_FIELDS = frozenset({"kind", "and", "or", "not"})
+
+
 class SavedAudienceBody(RequestModel):
     """The definition of a saved audience."""
 
     definition: dict[str, JsonValue] = Field(description='such as {"kind": "topic", "topic": "jazz"}')
     description: str = Field("", max_length=300)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap_bare_audience(cls, body: object) -> object:
+        """Take an audience by itself as the definition, as other routes take audiences."""
+        is_bare = isinstance(body, dict) and "definition" not in body and not _AUDIENCE_FIELDS.isdisjoint(body)
+        return {"definition": body} if is_bare else body
 
 
 class SavedAudienceResponse(ResponseModel):

@@ -75,6 +75,12 @@ async def test_f9_a_definition_with_a_fault_is_rejected_with_its_field(
     assert (await call("GET", "/api/audiences")).json["items"] == []
 
 
+async def test_an_audience_by_itself_is_a_definition(call: Client) -> None:
+    assert (await call("PUT", "/api/audiences/vip", json=PRO)).json["definition"] == PRO
+    everyone_but = {"and": [{"kind": "everyone"}, {"not": VIP}]}
+    assert (await call("PUT", "/api/audiences/others", json=everyone_but)).json["definition"] == everyone_but
+
+
 async def test_two_definitions_cannot_mention_each_other(call: Client) -> None:
     assert (await save(call, "a", PRO)).status == 201
     assert (await save(call, "b", {"not": {"kind": "saved", "name": "a"}})).status == 201
