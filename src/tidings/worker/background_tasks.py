@@ -101,12 +101,12 @@ class BackgroundTasks:
             IntervalTask(SCHEDULES_EVERY, self._run_schedules),
         ]
         # on their own: thousands may be due at one moment, and the tasks above must not wait for them
-        collected = [
+        in_waves = [
             IntervalTask(STEPS_EVERY, self._start_due_steps),
             IntervalTask(CLOSE_DIGESTS_EVERY, self._close_digests),
         ]
         async with asyncio.TaskGroup() as group:
-            group.create_task(run_intervals(collected, self._container.database_health, poll_interval=RELAY_EVERY))
+            group.create_task(run_intervals(in_waves, self._container.database_health, poll_interval=RELAY_EVERY))
             group.create_task(run_intervals(quick, self._container.database_health, poll_interval=RELAY_EVERY))
             group.create_task(run_intervals(slow, self._container.database_health, poll_interval=1.0))
             if (sender := self._container.status_event_sender) is not None:
