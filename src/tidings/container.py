@@ -19,6 +19,7 @@ from tidings.channels.plugin import (
     ChannelContext,
     ChannelHooks,
     ChannelPlugin,
+    HasArrivalReports,
     HasBackgroundTasks,
     HasCategorySettings,
     HasPreparation,
@@ -147,6 +148,11 @@ class Core:
             is_exclusive=settings.is_exclusive,
             alerts=alerts,
             channels_with_hooks=[name for name in catalog.channels if name in hooks and hooks[name].providers],
+            reported_categories={
+                name: plugin.list_reported_categories(settings)
+                for name, plugin in plugins.items()
+                if isinstance(plugin, HasArrivalReports)
+            },
             soft_bounce_policies={name: one.feedback.soft_bounces for name, one in hooks.items()},
         )
         return cls(settings, clock, packs, plugins, catalog, renderer, store, queue, pipeline, alerts, hooks)

@@ -1,6 +1,6 @@
 """Processes that send notifications with steps: the flow over four channels, with a frozen clock and feeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.concurrency_limiter import SendLimiter
@@ -84,6 +84,7 @@ class StepWorld:
         channels: dict[str, RecordingChannel] | None = None,
         *,
         channels_with_hooks: Sequence[str] = (),
+        reported_categories: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -99,6 +100,7 @@ class StepWorld:
             clock,
             config=PipelineConfig(),
             channels_with_hooks=channels_with_hooks,
+            reported_categories=reported_categories,
         )
         self.sender = DeliverySender(
             self.channels,

@@ -128,6 +128,7 @@ class Pipeline:
         is_exclusive: bool = False,
         alerts: AlertSink | None = None,
         channels_with_hooks: Collection[str] = (),
+        reported_categories: Mapping[str, Collection[str]] | None = None,
         soft_bounce_policies: Mapping[str, SoftBouncePolicy] | None = None,
         on_digests_closed: OnClosed = lambda _closed: None,
         on_steps: OnSteps = lambda _results: None,
@@ -136,7 +137,8 @@ class Pipeline:
 
         on_outcomes: called with each list of recorded outcomes. rate_limits: notifications per user and hour.
         is_exclusive: no other process can send from this database. alerts: for operators. channels_with_hooks: those
-        whose providers report what became of messages. soft_bounce_policies: by channel, for refusals during a send.
+        whose providers report what became of messages. reported_categories: channel → the categories of which devices
+        report that a message arrived. soft_bounce_policies: by channel, for refusals during a send.
         on_digests_closed: called with the digests of each transaction. on_steps: with the later steps that were due.
         """
         self.store = store
@@ -184,8 +186,8 @@ class Pipeline:
         self.step_runner = StepRunner(
             store, catalog, clock, self.fan_out, config.page_size, config.batch_size, on_steps
         )
-        #: channels of which no provider reports that a message arrived
-        self._channels_without_receipts = frozenset(catalog.known_channels) - frozenset(channels_with_hooks)
+        self._channels_with_hooks = frozenset(channels_with_hooks)
+        self._reported_categories = reported_categories or {}
         self.digest_closer = DigestCloser(
             store,
             catalog,
@@ -469,9 +471,11 @@ class Pipeline:
             if row.has_steps and not isinstance(row.outcome, RetryLater | HoldRecord)
         }
         if pairs:
-            await self.store.steps.record_outcomes(
-                tx, pairs, now, is_delivered_when_sent=self._channels_without_receipts
-            )
+            await self.store.steps.record_outcomes(tx, pairs, now, is_delivered_when_sent=self._is_delivered_when_sent)
+
+    def _is_delivered_when_sent(self, channel: str, category: str) -> bool:
+        reports = channel in self._channels_with_hooks or category in self._reported_categories.get(channel, ())
+        return not reports
 
     async def _record_contact_results(self, tx: Transaction, attempts: Sequence[AttemptResult], now: datetime) -> None:
         """Disable contact points that refuse or fail for days, and tell their owners over the other channels."""

@@ -1,10 +1,12 @@
 """Steps: what is sent when, and what cancels it."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
 from tests.support.step_world import UNLESS_SEEN, StepWorld
 
+from tidings.channels.engagement_recorder import EngagementRecorder
 from tidings.model.audience import city
 from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.outcome import Accepted, PermanentFailure, RetryLater
@@ -186,6 +188,54 @@ async def test_c38_a_click_on_the_only_link_cancels_in_its_own_transaction(world
         assert await world.store.steps.cancel_by_click(tx, "ben", delivery.id, world.clock.now()) == 0
     await world.work(600)
     assert world.count_sent() == {"email": 1}
+
+
+async def test_c38_a_receipt_of_a_click_cancels_in_its_own_transaction_and_once(world: StepWorld) -> None:
+    await world.add_users("ana", "ben")
+    notification = await world.notify(Step(("email",)), Step(("sms",), 600, "seen"), to=["ana", "ben"])
+    deliveries = sorted(await world.list_deliveries(notification), key=lambda delivery: delivery.user_id)
+    recorder = EngagementRecorder(world.store, world.clock)
+    clicks = [
+        ProviderEvent(
+            "email",
+            "browser",
+            f"clicked:{delivery.id}",
+            world.clock.now(),
+            cause=EventCause.CLICK,
+            delivery_id=delivery.id,
+            user_id=user_id,
+        )
+        for delivery, user_id in zip(deliveries, ("ana", "erased"), strict=True)
+    ]
+    await asyncio.gather(*(recorder.record(click) for click in [*clicks, clicks[0]]))
+    assert {step.user_id: step.ended_by for step in await world.list_steps(notification)} == {
+        "ana": StepEnd.CLICKED,
+        "ben": None,
+    }
+    receipts = {delivery.user_id: delivery.receipts for delivery in await world.list_deliveries(notification)}
+    assert ([receipt.repeats for receipt in receipts["ana"]], receipts["ben"]) == ([1], [])
+
+
+async def test_c39_where_devices_report_a_hand_over_is_not_delivered(any_store: SqlStore, clock: FrozenClock) -> None:
+    world = StepWorld(any_store, clock, reported_categories={"email": ["PLAN"]})
+    await world.add_users("ana", "ben")
+    notification = await world.notify(Step(("email",)), Step(("sms",), 600, "delivered"), to=["ana", "ben"])
+    assert [step.ended_by for step in await world.list_steps(notification)] == [None, None]
+    shown = (await world.list_deliveries(notification))[0]
+    event = ProviderEvent(
+        "email",
+        "browser",
+        f"shown:{shown.id}",
+        clock.now(),
+        status=ReceiptStatus.DELIVERED,
+        delivery_id=shown.id,
+        user_id=shown.user_id,
+    )
+    await EngagementRecorder(world.store, clock).record(event)
+    await world.work(600)
+    assert [message.target.user_id for message in world.channels["sms"].sent] == [
+        {"ana": "ben", "ben": "ana"}[shown.user_id]
+    ]
 
 
 async def test_c39_a_domain_event_cancels_the_steps_about_its_subject(world: StepWorld) -> None:

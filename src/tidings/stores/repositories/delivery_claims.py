@@ -119,7 +119,7 @@ class DeliveryClaims:
             if quarantined:
                 # the steps after them do not wait for these any more
                 pairs = {(row.notification_id, row.user_id) for row in quarantined}
-                await self._steps.record_outcomes(tx, pairs, now, is_delivered_when_sent=())
+                await self._steps.record_outcomes(tx, pairs, now, is_delivered_when_sent=lambda *_: False)
             if quarantined and self._status_events.is_enabled:
                 events = [
                     build_state_event(DeliveryState.REFUSED, *row[1:], reason=QUARANTINE_REASON, now=now)
