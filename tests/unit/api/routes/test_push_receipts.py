@@ -70,7 +70,7 @@ async def test_a_click_counts_as_engagement_of_the_user(call: Client, browser: A
     receipt = await send(call, browser)
     engaged = {"kind": "engaged", "action": "clicked", "channel": "webpush", "days": 30}
     assert (
-        await call("PUT", "/api/audiences/engaged", json={"definition": {"kind": "users", "ids": ["u1"]}})
+        await call("PUT", "/api/audiences/engaged", json={"definition": {"kind": "users", "userIds": ["u1"]}})
     ).status == 201
 
     async def count() -> tuple[int, int]:
