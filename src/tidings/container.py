@@ -148,8 +148,8 @@ class Core:
             is_exclusive=settings.is_exclusive,
             alerts=alerts,
             channels_with_hooks=[name for name in catalog.channels if name in hooks and hooks[name].providers],
-            reported_categories={
-                name: plugin.list_reported_categories(settings)
+            receipt_categories={
+                name: plugin.list_receipt_categories(settings)
                 for name, plugin in plugins.items()
                 if isinstance(plugin, HasArrivalReports)
             },

@@ -84,7 +84,7 @@ class StepWorld:
         channels: dict[str, RecordingChannel] | None = None,
         *,
         channels_with_hooks: Sequence[str] = (),
-        reported_categories: Mapping[str, Collection[str]] | None = None,
+        receipt_categories: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -100,7 +100,7 @@ class StepWorld:
             clock,
             config=PipelineConfig(),
             channels_with_hooks=channels_with_hooks,
-            reported_categories=reported_categories,
+            receipt_categories=receipt_categories,
         )
         self.sender = DeliverySender(
             self.channels,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from tidings.micro_batcher import MicroBatcher
-from tidings.model.engagement import may_be_scan
+from tidings.model.engagement import is_only_link
 from tidings.model.receipt import EventCause, ProviderEvent
 from tidings.ports.clock import Clock
 from tidings.ports.store import Store
@@ -42,5 +42,5 @@ class EngagementRecorder:
                     continue
                 is_new = await self._store.receipts.add(tx, event, now)
                 # a click on one of several links may be the first of a scan, and counts when the next step starts
-                if is_new and event.cause is EventCause.CLICK and not may_be_scan(event.code):
+                if is_new and event.cause is EventCause.CLICK and is_only_link(event.code):
                     await self._store.steps.cancel_by_click(tx, event.user_id, event.delivery_id, now)

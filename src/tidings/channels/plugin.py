@@ -151,7 +151,7 @@ class HasCategorySettings(Protocol):
 class HasArrivalReports(Protocol):
     """A channel whose devices report, in some categories, that a message arrived."""
 
-    def list_reported_categories(self, settings: Settings, /) -> Collection[str]:
+    def list_receipt_categories(self, settings: Settings, /) -> Collection[str]:
         """Return the codes of these categories. In the others, what was handed over counts as delivered."""
         ...
 

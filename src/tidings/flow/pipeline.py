@@ -128,7 +128,7 @@ class Pipeline:
         is_exclusive: bool = False,
         alerts: AlertSink | None = None,
         channels_with_hooks: Collection[str] = (),
-        reported_categories: Mapping[str, Collection[str]] | None = None,
+        receipt_categories: Mapping[str, Collection[str]] | None = None,
         soft_bounce_policies: Mapping[str, SoftBouncePolicy] | None = None,
         on_digests_closed: OnClosed = lambda _closed: None,
         on_steps: OnSteps = lambda _results: None,
@@ -137,7 +137,7 @@ class Pipeline:
 
         on_outcomes: called with each list of recorded outcomes. rate_limits: notifications per user and hour.
         is_exclusive: no other process can send from this database. alerts: for operators. channels_with_hooks: those
-        whose providers report what became of messages. reported_categories: channel → the categories of which devices
+        whose providers report what became of messages. receipt_categories: channel → the categories of which devices
         report that a message arrived. soft_bounce_policies: by channel, for refusals during a send.
         on_digests_closed: called with the digests of each transaction. on_steps: with the later steps that were due.
         """
@@ -187,7 +187,7 @@ class Pipeline:
             store, catalog, clock, self.fan_out, config.page_size, config.batch_size, on_steps
         )
         self._channels_with_hooks = frozenset(channels_with_hooks)
-        self._reported_categories = reported_categories or {}
+        self._receipt_categories = receipt_categories or {}
         self.digest_closer = DigestCloser(
             store,
             catalog,
@@ -366,7 +366,9 @@ class Pipeline:
         cursor = None
         while not estimate.is_complete:
             page, has_more = await self.fan_out.load_page(tx, notification, cursor)
-            estimate.add_page(page, self.fan_out.build_plan(notification, page, planned_at))
+            user_ids = [recipient.user_id for recipient in page]
+            engagement = await self.fan_out.load_engagement(tx, [(notification, user_ids)], planned_at)
+            estimate.add_page(page, self.fan_out.build_plan(notification, page, planned_at, engagement=engagement))
             if not has_more:
                 break
             cursor = page[-1].user_id
@@ -474,7 +476,7 @@ class Pipeline:
             await self.store.steps.record_outcomes(tx, pairs, now, is_delivered_when_sent=self._is_delivered_when_sent)
 
     def _is_delivered_when_sent(self, channel: str, category: str) -> bool:
-        reports = channel in self._channels_with_hooks or category in self._reported_categories.get(channel, ())
+        reports = channel in self._channels_with_hooks or category in self._receipt_categories.get(channel, ())
         return not reports
 
     async def _record_contact_results(self, tx: Transaction, attempts: Sequence[AttemptResult], now: datetime) -> None:

@@ -107,15 +107,15 @@ def has_human_click(receipts: Iterable[Receipt], now: datetime) -> bool:
     clicks = [receipt for receipt in receipts if receipt.cause is EventCause.CLICK]
     scans = _find_scans(clicks)
     return any(
-        click.id not in scans and (not may_be_scan(click.code) or click.occurred_at <= now - BURST_WINDOW)
+        click.id not in scans and (is_only_link(click.code) or click.occurred_at <= now - BURST_WINDOW)
         for click in clicks
     )
 
 
-def may_be_scan(code: str | None) -> bool:
-    """Return whether a click may be the first of a scanner, by its code: whether the message has several links."""
+def is_only_link(code: str | None) -> bool:
+    """Return whether a message has one target only, by the code of a click: it cannot be the first of a scan."""
     found = _LINK_NUMBER.fullmatch(code or "")
-    return found is not None and int(found[2]) > 1
+    return found is None or int(found[2]) == 1
 
 
 _ENGAGEMENT_CAUSES: Final = (

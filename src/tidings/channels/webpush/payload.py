@@ -9,7 +9,7 @@ import msgspec
 
 from tidings.channels.webpush.encryption import DEFAULT_MAX_PAYLOAD
 from tidings.channels.webpush.graphemes import find_boundary
-from tidings.channels.webpush.receipts import MessageRef, ReceiptPolicy
+from tidings.channels.webpush.receipts import MessageKey, ReceiptPolicy
 from tidings.model.template import RenderedMessage
 
 #: bytes of the body that a long title does not displace: about two lines
@@ -72,7 +72,7 @@ def encode_payload(
     tag: a push replaces an earlier one with the same tag on the device. receipts: what the service worker reports of
     the category.
     """
-    message = MessageRef(notification_id, delivery_id, int(expires_at.timestamp() * 1000))
+    message = MessageKey(notification_id, delivery_id, int(expires_at.timestamp() * 1000))
     events = () if receipts is None else receipts.list_events(category)
     reported = None if receipts is None or not events else _Receipts(receipts.sign(message), tuple(events))
     payload = _Payload(

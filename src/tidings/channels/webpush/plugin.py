@@ -58,7 +58,7 @@ class WebPushPlugin:
         own = load_webpush_settings(settings)
         return {f"{PREFIX}{name.upper()}": getattr(own, name) for name in ("track_shown", "track_clicks")}
 
-    def list_reported_categories(self, settings: Settings) -> Collection[str]:
+    def list_receipt_categories(self, settings: Settings) -> Collection[str]:
         """Return the codes of the categories in which browsers report that they showed a message."""
         return load_webpush_settings(settings).track_shown
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from pydantic import AfterValidator, Field
 
 from tidings.channels.engagement_recorder import EngagementRecorder
-from tidings.channels.webpush.receipts import BrowserEvent, MessageRef, build_event, is_too_late
+from tidings.channels.webpush.receipts import MessageKey, ReceiptEvent, build_event, is_receipt_expired
 from tidings.channels.webpush.server_keys import get_channel
 from tidings.errors import Unauthenticated
 from tidings.ports.pack_context import PackContext
@@ -56,12 +56,12 @@ def add_receipts(routes: APIRouter, context: PackContext) -> None:
         recorded: an event that its category does not report any more, more than a week after the message expired, or
         of a message that is not stored any more. 401 with code `invalid_receipt` for a token of another message.
         """
-        event = BrowserEvent(body.event)
-        message = MessageRef(body.notification_id, body.delivery_id, body.expires_at)
+        event = ReceiptEvent(body.event)
+        message = MessageKey(body.notification_id, body.delivery_id, body.expires_at)
         if not policy.is_signed(message, body.token):
             raise Unauthenticated("The token is not that of the message.", code="invalid_receipt")
         now = context.clock.now()
-        if is_too_late(message, now):
+        if is_receipt_expired(message, now):
             return
         async with context.store.read_once() as tx:
             recipient = await context.store.deliveries.find_recipient(tx, message.notification_id, message.delivery_id)

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from tidings.channels.signed_token import compute_mac
+from tidings.channels.signed_token import compute_signature
 from tidings.channels.webpush import base64url
 from tidings.model.receipt import EventCause, ProviderEvent, ReceiptStatus
 
@@ -29,7 +29,7 @@ _PURPOSE: Final = b"tidings push receipt v1"
 _TOKEN_LENGTH: Final = 16
 
 
-class BrowserEvent(StrEnum):
+class ReceiptEvent(StrEnum):
     """What happened to a notification on a device."""
 
     #: the browser displayed it, which is no act of a person
@@ -41,13 +41,13 @@ class BrowserEvent(StrEnum):
 
 
 _CAUSES: Final = {
-    BrowserEvent.SHOWN: EventCause.NONE,
-    BrowserEvent.CLICKED: EventCause.CLICK,
-    BrowserEvent.CLOSED: EventCause.CLOSE,
+    ReceiptEvent.SHOWN: EventCause.NONE,
+    ReceiptEvent.CLICKED: EventCause.CLICK,
+    ReceiptEvent.CLOSED: EventCause.CLOSE,
 }
 
 
-class MessageRef(msgspec.Struct, frozen=True):
+class MessageKey(msgspec.Struct, frozen=True):
     """The message that a receipt is about, as in the data of its payload."""
 
     notification_id: str
@@ -65,32 +65,32 @@ class ReceiptPolicy:
         self.shown = frozenset(shown)
         self.clicks = frozenset(clicks)
 
-    def list_events(self, category: str) -> Sequence[BrowserEvent]:
+    def list_events(self, category: str) -> Sequence[ReceiptEvent]:
         """Return what the messages of a category report."""
-        shown = (BrowserEvent.SHOWN,) if category in self.shown else ()
-        acts = (BrowserEvent.CLICKED, BrowserEvent.CLOSED) if category in self.clicks else ()
+        shown = (ReceiptEvent.SHOWN,) if category in self.shown else ()
+        acts = (ReceiptEvent.CLICKED, ReceiptEvent.CLOSED) if category in self.clicks else ()
         return (*shown, *acts)
 
-    def sign(self, message: MessageRef) -> str:
+    def sign(self, message: MessageKey) -> str:
         """Return the token of a message, 22 characters."""
         return base64url.encode(self._compute(message))
 
-    def is_signed(self, message: MessageRef, token: str) -> bool:
+    def is_signed(self, message: MessageKey, token: str) -> bool:
         """Return whether a token is that of a message. Takes the same time for every wrong one."""
         return hmac.compare_digest(token.encode(), self.sign(message).encode())
 
-    def _compute(self, message: MessageRef) -> bytes:
+    def _compute(self, message: MessageKey) -> bytes:
         lines = "\n".join((message.notification_id, message.delivery_id, str(message.expires_at)))
-        return compute_mac(self._secret_key, _PURPOSE, lines.encode())[:_TOKEN_LENGTH]
+        return compute_signature(self._secret_key, _PURPOSE, lines.encode())[:_TOKEN_LENGTH]
 
 
-def is_too_late(message: MessageRef, now: datetime) -> bool:
+def is_receipt_expired(message: MessageKey, now: datetime) -> bool:
     """Return whether events of a message are not accepted any more."""
     return now > datetime.fromtimestamp(message.expires_at / 1000, UTC) + REPORT_GRACE
 
 
 def build_event(
-    message: MessageRef, event: BrowserEvent, *, user_id: str, action: str, occurred_at: datetime
+    message: MessageKey, event: ReceiptEvent, *, user_id: str, action: str, occurred_at: datetime
 ) -> ProviderEvent:
     """Return the event to store. Each happens once per delivery. action: the button, empty for the message itself."""
     return ProviderEvent(
@@ -98,7 +98,7 @@ def build_event(
         provider=PROVIDER,
         event_id=f"{event}:{message.delivery_id}",
         occurred_at=occurred_at,
-        status=ReceiptStatus.DELIVERED if event is BrowserEvent.SHOWN else None,
+        status=ReceiptStatus.DELIVERED if event is ReceiptEvent.SHOWN else None,
         cause=_CAUSES[event],
         delivery_id=message.delivery_id,
         code=action or None,

@@ -81,7 +81,7 @@ def build_digest_notification(
         expires_at=max(one.expires_at for one in items),
         created_at=now,
         source=f"digest:{digest.id}",
-        plan=PlanOptions(steps=newest.plan.steps),
+        plan=PlanOptions(steps=newest.plan.steps, channel_selection=newest.plan.channel_selection),
     )
 
 

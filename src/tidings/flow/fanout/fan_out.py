@@ -7,11 +7,12 @@ another worker stored the page first, or the notification was cancelled, nothing
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 
@@ -25,6 +26,7 @@ from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.tasks import deliver_tasks, next_page_task
 from tidings.model.audience import explicit_users_or_none
+from tidings.model.channel_engagement import ENGAGEMENT_PERIOD, NO_ENGAGEMENT, EngagementByUser
 from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.priority import Lane, Priority
@@ -66,6 +68,14 @@ def build_delivery_tasks(page_plans: Sequence[PagePlan], now: datetime) -> list[
         if delivery.batch_id is not None
     }
     return [task for batch_id, lane in batches.items() for task in deliver_tasks([batch_id], lane, now)]
+
+
+class _History(NamedTuple):
+    """What users heard and did before, as far as the plans of some notifications depend on it."""
+
+    #: notification id → users who last heard the same of its subject
+    informed: Mapping[str, Collection[str]]
+    engagement: EngagementByUser
 
 
 class FanOut:
@@ -190,13 +200,8 @@ class FanOut:
 
         The caller stores the notifications, and their deliveries with `add_deliveries`.
         """
-        informed = {
-            notification.id: await self._find_informed(
-                tx, notification, [user for user, _ in resolved[notification.id]]
-            )
-            for notification in notifications
-        }
-        page_plans = self._build_page_plans(notifications, resolved, informed, now)
+        history = await self._load_history(tx, notifications, resolved, now)
+        page_plans = self._build_page_plans(notifications, resolved, history, now)
         return await self._limits.apply(tx, await self._collect(tx, page_plans, now), now)
 
     async def add_deliveries(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> None:
@@ -233,11 +238,13 @@ class FanOut:
         now: datetime,
         batch_ids: Iterator[str] | None = None,
         informed: Collection[str] = (),
+        engagement: EngagementByUser = NO_ENGAGEMENT,
         step_channels: Sequence[str] | None = None,
     ) -> Plan:
         """Plan a page of recipients, without rate limits.
 
-        batch_ids: None = new batches. informed: users who last heard the same. step_channels: of a later step.
+        batch_ids: None = new batches. informed: users who last heard the same. engagement: see `load_engagement`.
+        step_channels: of a later step.
         """
         return plan_page(
             page,
@@ -247,12 +254,30 @@ class FanOut:
             batch_ids=batch_ids or batch_id_allocator(self._batch_size, now),
             now=now,
             informed=informed,
+            engagement=engagement,
             get_traits=self._catalog.get_traits,
             schedule_defaults=self._schedule_defaults,
             preference_defaults=self._catalog.preference_defaults,
             step_channels=step_channels,
             pack_rules=self._catalog.rules,
         )
+
+    async def load_engagement(
+        self, tx: Transaction, recipients: Iterable[tuple[Notification, Iterable[str]]], now: datetime
+    ) -> EngagementByUser:
+        """Return what users did recently, if a notification to them selects channels by it.
+
+        recipients: notifications with the ids of users.
+        """
+        user_ids = {
+            user_id
+            for notification, of_notification in recipients
+            if notification.plan.channel_selection != "all"
+            for user_id in of_notification
+        }
+        if not user_ids:
+            return NO_ENGAGEMENT
+        return await self._store.audiences.load_engagement(tx, sorted(user_ids), now - ENGAGEMENT_PERIOD)
 
     async def _load_progress(self, notification_ids: Sequence[str]) -> list[Notification]:
         """Return the notifications that are not completely planned, each once, in the order given."""
@@ -300,19 +325,31 @@ class FanOut:
     async def _plan_large_audience(self, notification: Notification) -> list[PagePlan]:
         async with self._store.read_snapshot() as tx:
             page, has_more = await self.load_page(tx, notification, notification.cursor)
-            informed = await self._find_informed(tx, notification, [recipient.user_id for recipient in page])
-        plan = self.build_plan(notification, page, self._clock.now(), informed=informed)
+            user_ids = [recipient.user_id for recipient in page]
+            informed = await self._find_informed(tx, notification, user_ids)
+            engagement = await self.load_engagement(tx, [(notification, user_ids)], self._clock.now())
+        plan = self.build_plan(notification, page, self._clock.now(), informed=informed, engagement=engagement)
         cursor = page[-1].user_id if page else notification.cursor
         return [PagePlan(notification, plan, len(page), cursor, is_last=not has_more)]
 
     async def _plan_small_audiences(self, notifications: Sequence[Notification]) -> list[PagePlan]:
         async with self._store.read_once() as tx:
             resolved = await self.resolve_recipients(tx, notifications)
-            informed = {
-                one.id: await self._find_informed(tx, one, [user_id for user_id, _ in resolved[one.id]])
-                for one in notifications
-            }
-        return self._build_page_plans(notifications, resolved, informed, self._clock.now())
+            history = await self._load_history(tx, notifications, resolved, self._clock.now())
+        return self._build_page_plans(notifications, resolved, history, self._clock.now())
+
+    async def _load_history(
+        self,
+        tx: Transaction,
+        notifications: Sequence[Notification],
+        resolved: Mapping[str, ResolvedRecipients],
+        now: datetime,
+    ) -> "_History":
+        user_ids = {one.id: [user_id for user_id, _ in resolved[one.id]] for one in notifications}
+        return _History(
+            {one.id: await self._find_informed(tx, one, user_ids[one.id]) for one in notifications},
+            await self.load_engagement(tx, [(one, user_ids[one.id]) for one in notifications], now),
+        )
 
     async def _find_informed(
         self, tx: Transaction, notification: Notification, user_ids: Sequence[str]
@@ -359,7 +396,7 @@ class FanOut:
         self,
         notifications: Sequence[Notification],
         resolved: Mapping[str, ResolvedRecipients],
-        informed: Mapping[str, Collection[str]],
+        history: "_History",
         now: datetime,
     ) -> list[PagePlan]:
         batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
@@ -367,7 +404,14 @@ class FanOut:
         for notification in notifications:
             # a user that does not exist was erased after the notification was accepted
             page = [recipient for _, recipient in resolved[notification.id] if recipient is not None]
-            plan = self.build_plan(notification, page, now, batches[notification.priority], informed[notification.id])
+            plan = self.build_plan(
+                notification,
+                page,
+                now,
+                batches[notification.priority],
+                history.informed[notification.id],
+                history.engagement,
+            )
             page_plans.append(PagePlan(notification, plan, len(page), None, is_last=True))
         return page_plans
 

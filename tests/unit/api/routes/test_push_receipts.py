@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.asgi_client import Client
 
-from tidings.channels.webpush.receipts import MessageRef
+from tidings.channels.webpush.receipts import MessageKey
 from tidings.channels.webpush.server_keys import get_channel
 
 Json = dict[str, Any]
@@ -27,7 +27,7 @@ async def send(call: Client, browser: Callable[..., Json], **options: object) ->
     notification_id = (await call("POST", "/api/notifications", json=body)).json["id"]
     [delivery] = (await call("GET", f"/api/notifications/{notification_id}/deliveries")).json["items"]
     expires_at = int((call.clock.now() + timedelta(hours=1)).timestamp() * 1000)
-    message = MessageRef(notification_id, delivery["id"], expires_at)
+    message = MessageKey(notification_id, delivery["id"], expires_at)
     token = get_channel(call.runtime.channels).receipts.sign(message)
     return {
         "notificationId": notification_id,
@@ -108,7 +108,7 @@ async def test_forged_and_malformed_receipts_are_refused(call: Client, browser: 
 
 async def test_what_is_not_recorded_is_no_error_for_the_worker(call: Client, browser: Any) -> None:
     receipt = await send(call, browser)
-    late = MessageRef(receipt["notificationId"], receipt["deliveryId"], 1)
+    late = MessageKey(receipt["notificationId"], receipt["deliveryId"], 1)
     token = get_channel(call.runtime.channels).receipts.sign(late)
     assert (await call("POST", RECEIPTS, json=receipt | {"expiresAt": 1, "token": token}, key=None)).status == 204
     assert (await trace(call, receipt))["receipts"] == []

@@ -8,13 +8,13 @@ import pytest
 from msgspec import structs
 
 from tidings.channels.webpush.payload import encode_payload, shrink
-from tidings.channels.webpush.receipts import BrowserEvent, MessageRef, ReceiptPolicy, build_event, is_too_late
+from tidings.channels.webpush.receipts import MessageKey, ReceiptEvent, ReceiptPolicy, build_event, is_receipt_expired
 from tidings.model.engagement import compute_engagement, has_human_click
 from tidings.model.receipt import EventCause, Receipt, ReceiptStatus
 from tidings.model.template import RenderedMessage
 
 EXPIRES = datetime(2026, 11, 22, 12, tzinfo=UTC)
-MESSAGE = MessageRef("0" * 36, "1" * 36, int(EXPIRES.timestamp() * 1000))
+MESSAGE = MessageKey("0" * 36, "1" * 36, int(EXPIRES.timestamp() * 1000))
 POLICY = ReceiptPolicy("a secret key of the server", shown=("NEWS",), clicks=("NEWS", "OFFERS"))
 CONTENT = RenderedMessage("Jazz night", "7:00 PM", "https://tickets.example.com/e/1", "en")
 
@@ -69,20 +69,20 @@ def test_a_token_holds_for_its_message_only() -> None:
 
 
 def test_events_are_taken_until_a_week_after_the_end_of_the_message() -> None:
-    assert not is_too_late(MESSAGE, EXPIRES + timedelta(days=7))
-    assert is_too_late(MESSAGE, EXPIRES + timedelta(days=7, seconds=1))
+    assert not is_receipt_expired(MESSAGE, EXPIRES + timedelta(days=7))
+    assert is_receipt_expired(MESSAGE, EXPIRES + timedelta(days=7, seconds=1))
 
 
 @pytest.mark.parametrize(
     ("event", "status", "cause", "clicks"),
     [
-        (BrowserEvent.SHOWN, ReceiptStatus.DELIVERED, EventCause.NONE, None),
-        (BrowserEvent.CLICKED, None, EventCause.CLICK, 1),
-        (BrowserEvent.CLOSED, None, EventCause.CLOSE, None),
+        (ReceiptEvent.SHOWN, ReceiptStatus.DELIVERED, EventCause.NONE, None),
+        (ReceiptEvent.CLICKED, None, EventCause.CLICK, 1),
+        (ReceiptEvent.CLOSED, None, EventCause.CLOSE, None),
     ],
 )
 def test_c62_only_a_click_is_engagement(
-    event: BrowserEvent, status: ReceiptStatus | None, cause: EventCause, clicks: int | None
+    event: ReceiptEvent, status: ReceiptStatus | None, cause: EventCause, clicks: int | None
 ) -> None:
     built = build_event(MESSAGE, event, user_id="u", action="", occurred_at=EXPIRES)
     assert (built.status, built.cause, built.user_id) == (status, cause, "u")
