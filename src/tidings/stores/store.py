@@ -22,6 +22,7 @@ from tidings.stores.engine.transaction import SqlTransaction, adopt, connection_
 from tidings.stores.repositories.alerts import SqlAlerts
 from tidings.stores.repositories.api_keys import SqlApiKeys
 from tidings.stores.repositories.audiences import SqlAudiences
+from tidings.stores.repositories.awaited_events import SqlAwaitedEvents
 from tidings.stores.repositories.contact_health import SqlContactHealth
 from tidings.stores.repositories.contact_points import SqlContactPoints
 from tidings.stores.repositories.dead_letters import SqlDeadLetters
@@ -85,7 +86,8 @@ class SqlStore:
             reader.execution_options(isolation_level="AUTOCOMMIT") if _is_postgresql(reader) else reader
         )
         self.status_events = SqlStatusEvents(is_enabled=has_status_events)
-        self.steps = SqlSteps(self.status_events)
+        self.awaited_events = SqlAwaitedEvents()
+        self.steps = SqlSteps(self.status_events, self.awaited_events)
         self.notifications = SqlNotifications(self.status_events)
         self.subjects = SqlSubjects()
         self.audiences = SqlAudiences(audience_kinds)
