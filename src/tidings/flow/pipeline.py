@@ -62,7 +62,7 @@ from tidings.flow.record.unanswered_messages import UnansweredMessages
 from tidings.flow.tasks import fan_out_task
 from tidings.model.alert import AlertName
 from tidings.model.audience import everyone, mentioned_user_ids
-from tidings.model.awaited_event import Happened
+from tidings.model.awaited_event import OccurredEvents
 from tidings.model.delivery import AttemptResult, HoldRecord, Recipient
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification, StopReason
@@ -262,7 +262,7 @@ class Pipeline:
         inline: Sequence[Notification],
         resolved: Mapping[str, ResolvedRecipients],
         now: datetime,
-        happened: Mapping[Pair, Happened] | None = None,
+        happened: Mapping[Pair, OccurredEvents] | None = None,
     ) -> None:
         """Store notifications with their tasks. inline: those of them that are planned at once, for `resolved`.
 
@@ -288,7 +288,7 @@ class Pipeline:
         notifications: Sequence[Notification],
         recipients: Mapping[str, Recipient],
         now: datetime,
-        happened: Mapping[Pair, Happened],
+        happened: Mapping[Pair, OccurredEvents],
     ) -> None:
         """Accept the notifications of digests, each to one user, and plan them.
 

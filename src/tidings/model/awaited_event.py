@@ -14,10 +14,10 @@ from tidings.model.plan_options import list_events
 from tidings.model.waiting_step import build_event_key
 
 #: type of an event → when it happened
-Happened = Mapping[str, datetime]
-NO_EVENTS: Happened = {}
+OccurredEvents = Mapping[str, datetime]
+NO_EVENTS: OccurredEvents = {}
 #: user id → what happened for each
-NO_HAPPENED: Mapping[str, Happened] = {}
+NO_OCCURRED: Mapping[str, OccurredEvents] = {}
 #: what an event must be about if the users are not known yet: any user
 ANY_USER = "users"
 
@@ -33,7 +33,7 @@ class AwaitedEvent(msgspec.Struct, frozen=True):
     #: what it must be about: see `build_event_key`, or `ANY_USER`
     event_key: str
     #: None = it has not happened
-    happened_at: datetime | None = None
+    occurred_at: datetime | None = None
 
 
 def list_awaited_events(notification: Notification, user_ids: Sequence[str] | None) -> list[AwaitedEvent]:
@@ -51,7 +51,7 @@ def list_awaited_events(notification: Notification, user_ids: Sequence[str] | No
     ]
 
 
-def build_awaited_of_item(notification: Notification, user_id: str, happened: Happened) -> list[AwaitedEvent]:
+def build_awaited_of_item(notification: Notification, user_id: str, happened: OccurredEvents) -> list[AwaitedEvent]:
     """Return what a notification awaits while a digest collects it for a user. happened: what came before."""
     key = build_event_key(notification.subject, user_id)
     return [

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from tidings.model.awaited_event import AwaitedEvent, Happened
+from tidings.model.awaited_event import AwaitedEvent, OccurredEvents
 from tidings.ports.steps import Pair
 from tidings.ports.transaction import Transaction
 
@@ -25,7 +25,7 @@ class AwaitedEvents(Protocol):
         """Record a domain event for the notifications that await it. subject, user_id: what it is about."""
         ...
 
-    async def find_happened(self, tx: Transaction, pairs: Collection[Pair]) -> Mapping[Pair, Happened]:
+    async def find_occurred(self, tx: Transaction, pairs: Collection[Pair]) -> Mapping[Pair, OccurredEvents]:
         """Return which events happened, by notification and user. Those without one are left out.
 
         The caller has locked the notifications.

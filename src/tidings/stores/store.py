@@ -28,6 +28,7 @@ from tidings.stores.repositories.contact_points import SqlContactPoints
 from tidings.stores.repositories.dead_letters import SqlDeadLetters
 from tidings.stores.repositories.deliveries import SqlDeliveries
 from tidings.stores.repositories.digests import SqlDigests
+from tidings.stores.repositories.ended_deliveries import EndedDeliveries
 from tidings.stores.repositories.heartbeats import SqlProcesses
 from tidings.stores.repositories.idempotency_keys import SqlIdempotencyKeys
 from tidings.stores.repositories.inbox import SqlInbox
@@ -97,11 +98,12 @@ class SqlStore:
         self.contact_points = SqlContactPoints(cipher)
         self.contact_health = SqlContactHealth()
         self.users = SqlUsers(self.contact_points)
-        self.subscriptions = SqlSubscriptions(cipher, self.status_events)
+        ended_deliveries = EndedDeliveries(self.status_events, self.steps)
+        self.subscriptions = SqlSubscriptions(cipher, ended_deliveries)
         self.receipts = SqlReceipts(cipher, self.status_events)
         self.suppressions = SqlSuppressions(cipher)
         self.deliveries = SqlDeliveries(
-            cipher, self.subscriptions, self.contact_points, self.status_events, self.suppressions, self.steps
+            cipher, self.subscriptions, self.contact_points, self.status_events, self.suppressions, ended_deliveries
         )
         self.vapid_keys = SqlVapidKeys(cipher)
         self.api_keys = SqlApiKeys()

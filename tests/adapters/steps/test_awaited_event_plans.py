@@ -24,7 +24,7 @@ async def run_all(store: SqlStore) -> None:
         await store.notifications.add_many(tx, [notification])
         await store.awaited_events.add(tx, [AwaitedEvent(notification.id, "paid", None, ANY_USER)])
         await store.steps.cancel_by_event(tx, "paid", NOW, subject="order:4", user_id="ana")
-        assert await store.awaited_events.find_happened(tx, [pair]) == {pair: {"paid": NOW}}
+        assert await store.awaited_events.find_occurred(tx, [pair]) == {pair: {"paid": NOW}}
         assert await store.awaited_events.list_by_user(tx, "ana", after=(notification.id, "p"), limit=9)
         await store.awaited_events.remove(tx, [pair])
         await store.awaited_events.remove_planned(tx, [notification.id])

@@ -12,7 +12,7 @@ from tests.support.step_world import StepWorld
 
 from tidings.flow.fanout.fan_out import MAX_SMALL_AUDIENCE
 from tidings.model.audience import city, users
-from tidings.model.awaited_event import Happened
+from tidings.model.awaited_event import OccurredEvents
 from tidings.model.notification import Notification
 from tidings.model.plan_options import DigestOptions, DomainEvent, Step
 from tidings.model.user import User
@@ -42,10 +42,10 @@ async def publish(world: StepWorld, event: str = "invoice.paid", *, subject: str
 
 async def list_awaited(world: StepWorld) -> list[tuple[str, bool]]:
     """Return user and whether the event happened, of each stored row."""
-    columns = (awaited_events.c.user_id, awaited_events.c.happened_at)
+    columns = (awaited_events.c.user_id, awaited_events.c.occurred_at)
     async with world.store.read_once() as tx:
         rows = (await connection_of(tx).execute(select(*columns).order_by(awaited_events.c.user_id))).all()
-    return [(user_id, happened_at is not None) for user_id, happened_at in rows]
+    return [(user_id, occurred_at is not None) for user_id, occurred_at in rows]
 
 
 @pytest.mark.parametrize(("subject", "about"), [("invoice:1", {"subject": "invoice:1"}), (None, {"user": "ana"})])
@@ -54,10 +54,10 @@ async def test_c39_an_event_before_the_planning_ends_the_step(
 ) -> None:
     notification = await accept_for_later(world, subject=subject)
     assert await publish(world, **about) == 0, "nothing is planned yet"
-    happened_at = world.clock.now()
+    occurred_at = world.clock.now()
     await world.work(3600)
     [step] = await world.list_steps(notification)
-    assert (step.ended_by, step.ended_at, step.is_waiting) == (StepEnd.EVENT, happened_at, False)
+    assert (step.ended_by, step.ended_at, step.is_waiting) == (StepEnd.EVENT, occurred_at, False)
     await world.work(600)
     assert world.count_sent() == {"inapp": 1}
     assert await list_awaited(world) == []
@@ -216,15 +216,15 @@ async def test_an_event_waits_for_the_page_that_is_planned_and_ends_its_steps(
         await world.store.users.upsert(tx, [User("ana", email="ana@example.org", city="Ulm")], world.clock.now())
     world.clock.advance(3600)
     events: list[asyncio.Task[int]] = []
-    find = world.store.awaited_events.find_happened
+    find = world.store.awaited_events.find_occurred
 
-    async def find_before_event(tx: Transaction, pairs: Collection[Pair]) -> Mapping[Pair, Happened]:
+    async def find_before_event(tx: Transaction, pairs: Collection[Pair]) -> Mapping[Pair, OccurredEvents]:
         found = await find(tx, pairs)
         events.append(asyncio.create_task(publish(world, user="ana")))
         await wait_until_blocked(world.store, events[0])
         return found
 
-    monkeypatch.setattr(world.store.awaited_events, "find_happened", find_before_event)
+    monkeypatch.setattr(world.store.awaited_events, "find_occurred", find_before_event)
     await world.pipeline.fan_out.plan_next_pages([notification.id])
     assert await events[0] == 1
     assert [step.ended_by for step in await world.list_steps(notification)] == [StepEnd.EVENT]
@@ -250,16 +250,16 @@ async def test_an_event_about_the_user_waits_for_the_digest_that_closes(
     await collect(world, "invoice:1")
     world.clock.advance(300)
     events: list[asyncio.Task[int]] = []
-    find = world.store.awaited_events.find_happened
+    find = world.store.awaited_events.find_occurred
 
-    async def find_before_event(tx: Transaction, pairs: Collection[Pair]) -> Mapping[Pair, Happened]:
+    async def find_before_event(tx: Transaction, pairs: Collection[Pair]) -> Mapping[Pair, OccurredEvents]:
         found = await find(tx, pairs)
         if not events:
             events.append(asyncio.create_task(publish(world, subject="invoice:1", user="ana")))
             await wait_until_blocked(world.store, events[0])
         return found
 
-    monkeypatch.setattr(world.store.awaited_events, "find_happened", find_before_event)
+    monkeypatch.setattr(world.store.awaited_events, "find_occurred", find_before_event)
     digest = await close_digest(world)
     assert await events[0] == 1
     assert [step.ended_by for step in await world.list_steps(digest)] == [StepEnd.EVENT]

@@ -178,7 +178,8 @@ def test_the_end_of_a_notification_keeps_what_was_started() -> None:
 )
 def test_events_before_the_planning_end_the_steps_that_wait_for_them(events: list[str | None], came: set[str]) -> None:
     steps = tuple(
-        Step((f"channel-{number}",), 60, event and DomainEvent(event)) for number, event in enumerate(events, 1)
+        Step((f"channel-{number}",), 60, None if event is None else DomainEvent(event))
+        for number, event in enumerate(events, 1)
     )
     notification = replace(make_notification(), channels=(), plan=PlanOptions((Step(("inapp",)), *steps)))
     happened = dict.fromkeys(came, START)

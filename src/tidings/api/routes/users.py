@@ -113,7 +113,7 @@ class AwaitedEventExport(ResponseModel):
     notification_id: str
     event: str
     #: null = it has not happened
-    happened_at: datetime | None
+    occurred_at: datetime | None
 
 
 class LimitExport(ResponseModel):

@@ -26,7 +26,7 @@ from tidings.flow.digest.composer import (
 from tidings.flow.digest.item_check import ItemContext, check_item
 from tidings.flow.plan.candidate import PlanContext
 from tidings.model.audience import explicit_users_or_none
-from tidings.model.awaited_event import NO_EVENTS, Happened
+from tidings.model.awaited_event import NO_EVENTS, OccurredEvents
 from tidings.model.decision import Skip
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.digest import ClosedDigest, Digest, DigestItem, DigestItemState, DueDigests
@@ -47,7 +47,8 @@ MAX_RENDERED = 2_000
 #: (transaction, notifications, recipient of each notification, now, domain events that came while the digests
 #: collected): stores notifications and plans them
 AcceptDigests: TypeAlias = Callable[
-    [Transaction, Sequence[Notification], Mapping[str, Recipient], datetime, Mapping[Pair, Happened]], Awaitable[None]
+    [Transaction, Sequence[Notification], Mapping[str, Recipient], datetime, Mapping[Pair, OccurredEvents]],
+    Awaitable[None],
 ]
 #: called after a commit with how many digests became notifications, and the number of items per outcome
 OnClosed: TypeAlias = Callable[[Sequence[ClosedDigest]], None]
@@ -96,8 +97,8 @@ class DigestCloser:
         closed: list[ClosedDigest] = []
         notifications: list[Notification] = []
         recipients: dict[str, Recipient] = {}
-        of_items = await self._take_happened(tx, facts)
-        happened: dict[Pair, Happened] = {}
+        of_items = await self._take_occurred(tx, facts)
+        happened: dict[Pair, OccurredEvents] = {}
         for digest in due.digests:
             of_digest = facts[digest.id]
             outcome, kept, shown = self._decide(digest, of_digest, now)
@@ -146,9 +147,9 @@ class DigestCloser:
         version = None if current is None else current.version
         return ClosedDigest(digest.id, new_id(now) if kept else None, version, items), kept, shown
 
-    async def _take_happened(
+    async def _take_occurred(
         self, tx: Transaction, facts: Mapping[str, Sequence[ItemContext]]
-    ) -> Mapping[Pair, Happened]:
+    ) -> Mapping[Pair, OccurredEvents]:
         """Return the domain events that came for items while digests collected them, and store them no longer."""
         pairs = [
             (one.notification.id, one.item.user_id)
@@ -158,7 +159,7 @@ class DigestCloser:
         ]
         if not pairs:
             return {}
-        happened = await self._store.awaited_events.find_happened(tx, pairs)
+        happened = await self._store.awaited_events.find_occurred(tx, pairs)
         await self._store.awaited_events.remove(tx, pairs)
         return happened
 

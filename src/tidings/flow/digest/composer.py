@@ -8,7 +8,7 @@ from tidings.errors import ValidationFailed
 from tidings.flow.catalog import Catalog
 from tidings.flow.plan.collection import list_collected_channels
 from tidings.model.audience import users
-from tidings.model.awaited_event import Happened
+from tidings.model.awaited_event import OccurredEvents
 from tidings.model.delivery import Recipient
 from tidings.model.digest import Digest
 from tidings.model.notification import Notification
@@ -47,7 +47,7 @@ def render_item(
         return renderer.render(pinned, notification, recipient.locale, recipient.timezone)
 
 
-def find_step_source(items: Sequence[Notification], happened: Mapping[str, Happened]) -> Notification:
+def find_step_source(items: Sequence[Notification], happened: Mapping[str, OccurredEvents]) -> Notification:
     """Return the item whose steps the notification of a digest has.
 
     It is the newest one for which none of the domain events came that its steps await. If they came for all items, it

@@ -25,7 +25,7 @@ from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.tasks import deliver_tasks, next_page_task
 from tidings.model.audience import explicit_users_or_none
-from tidings.model.awaited_event import NO_HAPPENED, AwaitedEvent, Happened, list_awaited_events
+from tidings.model.awaited_event import NO_OCCURRED, AwaitedEvent, OccurredEvents, list_awaited_events
 from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.plan_options import list_events
@@ -188,7 +188,7 @@ class FanOut:
         notifications: Sequence[Notification],
         resolved: Mapping[str, ResolvedRecipients],
         now: datetime,
-        happened: Mapping[Pair, Happened],
+        happened: Mapping[Pair, OccurredEvents],
     ) -> list[PagePlan]:
         """Plan notifications that are being accepted, with rate limits applied.
 
@@ -250,7 +250,7 @@ class FanOut:
         batch_ids: Iterator[str] | None = None,
         informed: Collection[str] = (),
         step_channels: Sequence[str] | None = None,
-        happened: Mapping[str, Happened] = NO_HAPPENED,
+        happened: Mapping[str, OccurredEvents] = NO_OCCURRED,
     ) -> Plan:
         """Plan a page of recipients, without rate limits.
 
@@ -440,10 +440,10 @@ class FanOut:
         ]
         if not pairs:
             return page_plans
-        return self._apply_events(page_plans, await self._store.awaited_events.find_happened(tx, pairs), now)
+        return self._apply_events(page_plans, await self._store.awaited_events.find_occurred(tx, pairs), now)
 
     def _apply_events(
-        self, page_plans: Sequence[PagePlan], happened: Mapping[Pair, Happened], now: datetime
+        self, page_plans: Sequence[PagePlan], happened: Mapping[Pair, OccurredEvents], now: datetime
     ) -> list[PagePlan]:
         """Plan the pages again for which an event came. It may be a first step that is not planned now."""
         applied = []

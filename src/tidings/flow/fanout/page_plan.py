@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidings.flow.fanout.planner import Plan
-from tidings.model.awaited_event import NO_EVENTS, AwaitedEvent, Happened, build_awaited_of_item
+from tidings.model.awaited_event import NO_EVENTS, AwaitedEvent, OccurredEvents, build_awaited_of_item
 from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification
 
@@ -22,7 +22,7 @@ class PagePlan:
     #: users of the page who last heard the same of the notification's subject
     informed: Collection[str] = ()
     #: user id → domain events that came before the page was planned
-    happened: Mapping[str, Happened] = field(default_factory=dict)
+    happened: Mapping[str, OccurredEvents] = field(default_factory=dict)
 
     @property
     def after(self) -> Notification:

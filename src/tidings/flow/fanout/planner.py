@@ -13,7 +13,7 @@ from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import decide
 from tidings.flow.plan.collection import DigestCollection
 from tidings.flow.plan.rules.quiet_hours import choose_zone
-from tidings.model.awaited_event import NO_EVENTS, NO_HAPPENED, Happened
+from tidings.model.awaited_event import NO_EVENTS, NO_OCCURRED, OccurredEvents
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.contact_point import NO_CONTACT_POINT
 from tidings.model.decision import Defer, Skip
@@ -54,7 +54,7 @@ def plan_page(
     preference_defaults: Sequence[Preference] = (),
     pack_rules: Mapping[str, PackRule] = NO_RULES,
     step_channels: Sequence[str] | None = None,
-    happened: Mapping[str, Happened] = NO_HAPPENED,
+    happened: Mapping[str, OccurredEvents] = NO_OCCURRED,
 ) -> Plan:
     """Plan a page of recipients.
 

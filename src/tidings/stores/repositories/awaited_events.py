@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import and_, delete, exists, literal, select, tuple_, update
 
-from tidings.model.awaited_event import ANY_USER, AwaitedEvent, Happened
+from tidings.model.awaited_event import ANY_USER, AwaitedEvent, OccurredEvents
 from tidings.model.digest import DigestItemState
 from tidings.model.waiting_step import build_event_key
 from tidings.ports.steps import Pair
@@ -44,7 +44,7 @@ class SqlAwaitedEvents:
                 "event": one.event,
                 "user_id": one.user_id or _ALL_USERS,
                 "event_key": one.event_key,
-                "happened_at": one.happened_at,
+                "occurred_at": one.occurred_at,
             }
             for one in awaited
         ]
@@ -69,24 +69,24 @@ class SqlAwaitedEvents:
             key = build_event_key(None, user_id)
             of_user = (_a.notification_id, _a.event, literal(user_id), literal(key), literal(now, Instant))
             mark = upsert(tx, awaited_events).from_select(
-                ["notification_id", "event", "user_id", "event_key", "happened_at"],
+                ["notification_id", "event", "user_id", "event_key", "occurred_at"],
                 select(*of_user).where(is_awaited, _a.event_key == ANY_USER),
             )
             # a row that a digest has stored for the user is updated below
             await connection.execute(mark.on_conflict_do_nothing())
         known = update(awaited_events).where(is_awaited, _a.event_key != ANY_USER)
-        await connection.execute(known.values(happened_at=now))
+        await connection.execute(known.values(occurred_at=now))
 
-    async def find_happened(self, tx: Transaction, pairs: Collection[Pair]) -> Mapping[Pair, Happened]:
+    async def find_occurred(self, tx: Transaction, pairs: Collection[Pair]) -> Mapping[Pair, OccurredEvents]:
         notification_ids, user_ids = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
-        query = select(_a.notification_id, _a.user_id, _a.event, _a.happened_at).where(
+        query = select(_a.notification_id, _a.user_id, _a.event, _a.occurred_at).where(
             _a.notification_id.in_(id_array(notification_ids)),
             _a.user_id.in_(text_array([_ALL_USERS, *user_ids])),
-            _a.happened_at.is_not(None),
+            _a.occurred_at.is_not(None),
         )
         marks: dict[Pair, dict[str, datetime]] = {}
         for row in await connection_of(tx).execute(query):
-            marks.setdefault((row.notification_id, row.user_id), {})[row.event] = row.happened_at
+            marks.setdefault((row.notification_id, row.user_id), {})[row.event] = row.occurred_at
         if not marks:
             return {}
         found = {pair: marks.get((pair[0], _ALL_USERS), {}) | marks.get(pair, {}) for pair in pairs}
@@ -108,5 +108,5 @@ class SqlAwaitedEvents:
             query = query.where(tuple_(_a.notification_id, _a.event) > key)
         rows = await connection_of(tx).execute(query)
         return [
-            AwaitedEvent(row.notification_id, row.event, row.user_id, row.event_key, row.happened_at) for row in rows
+            AwaitedEvent(row.notification_id, row.event, row.user_id, row.event_key, row.occurred_at) for row in rows
         ]

@@ -114,6 +114,10 @@ class SqlSteps:
             rows = encode_rows([_to_changed_row(step) for step in changed])
             await connection_of(tx).execute(_UPDATE, {"rows": rows})
 
+    async def lock(self, tx: Transaction, pairs: Collection[Pair]) -> None:
+        """Lock the steps of pairs."""
+        await _load(tx, pairs, lock=True)
+
     async def record_outcomes(
         self, tx: Transaction, pairs: Collection[Pair], now: datetime, *, is_delivered_when_sent: Collection[str]
     ) -> None:

@@ -8,7 +8,7 @@ from tidings.stores.sql.ids import Id
 #: conditions of partial indexes, as in `tables.py`
 WHERE_DUE = text("due_at IS NOT NULL")
 WHERE_EVENT = text("event IS NOT NULL")
-WHERE_AWAITED = text("happened_at IS NULL")
+WHERE_AWAITED = text("occurred_at IS NULL")
 
 waiting_steps = Table(
     "waiting_steps",
@@ -49,7 +49,7 @@ awaited_events = Table(
     # what the event must be about
     Column("event_key", BinaryText(210), nullable=False),
     # None: it is awaited
-    Column("happened_at", Instant),
+    Column("occurred_at", Instant),
     Index("ix_awaited_events_key", "event", "event_key", sqlite_where=WHERE_AWAITED, postgresql_where=WHERE_AWAITED),
     Index("ix_awaited_events_user", "user_id", "notification_id"),
     sqlite_with_rowid=False,

@@ -23,12 +23,12 @@ def upgrade() -> None:
         sa.Column("event", _binary_text(200), nullable=False),
         sa.Column("user_id", _binary_text(200), nullable=False),
         sa.Column("event_key", _binary_text(210), nullable=False),
-        sa.Column("happened_at", INSTANT, nullable=True),
+        sa.Column("occurred_at", INSTANT, nullable=True),
         sa.ForeignKeyConstraint(["notification_id"], ["notifications.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("notification_id", "event", "user_id"),
         sqlite_with_rowid=False,
     )
-    is_awaited = sa.text("happened_at IS NULL")
+    is_awaited = sa.text("occurred_at IS NULL")
     op.create_index(
         "ix_awaited_events_key",
         "awaited_events",
