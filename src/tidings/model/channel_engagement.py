@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from tidings.model.receipt import EventCause
@@ -29,7 +30,7 @@ class ChannelEngagement:
 
 #: user id → channel → what the user did
 EngagementByUser = Mapping[str, Mapping[str, ChannelEngagement]]
-NO_ENGAGEMENT: EngagementByUser = {}
+NO_ENGAGEMENT: EngagementByUser = MappingProxyType({})
 
 
 def rank_channels(by_channel: Mapping[str, ChannelEngagement]) -> list[str]:
