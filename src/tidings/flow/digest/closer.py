@@ -9,27 +9,36 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 from msgspec import structs
 
 from tidings.errors import ValidationFailed
 from tidings.flow.catalog import Catalog
-from tidings.flow.digest.composer import KeptItem, RenderedItem, build_digest_notification, render_item
+from tidings.flow.digest.composer import (
+    KeptItem,
+    RenderedItem,
+    build_digest_notification,
+    find_step_source,
+    render_item,
+)
 from tidings.flow.digest.item_check import ItemContext, check_item, list_item_channels
 from tidings.flow.membership import find_former_members
 from tidings.flow.plan.candidate import PlanContext
 from tidings.flow.plan.digest_content import MAX_SHOWN_ITEMS
+from tidings.model.awaited_event import NO_EVENTS, OccurredEvents
 from tidings.model.decision import Skip
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.digest import LEFT_OUT_ON, ClosedDigest, Digest, DigestItem, DigestItemState, DueDigests
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
+from tidings.model.plan_options import list_events
 from tidings.model.preference import ALL_SUBJECTS
 from tidings.model.template import RenderedMessage
 from tidings.ports.clock import Clock
 from tidings.ports.renderer import Renderer
+from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
 
 #: digests closed in one transaction
@@ -37,12 +46,26 @@ DIGESTS_PER_TRANSACTION = 200
 #: texts of items that are kept
 MAX_RENDERED = 2_000
 
-#: (transaction, notifications, recipient of each notification, now): stores notifications and plans them
+#: (transaction, notifications, recipient of each notification, now, domain events that came while the digests
+#: collected): stores notifications and plans them
 AcceptDigests: TypeAlias = Callable[
-    [Transaction, Sequence[Notification], Mapping[str, Recipient], datetime], Awaitable[None]
+    [Transaction, Sequence[Notification], Mapping[str, Recipient], datetime, Mapping[Pair, OccurredEvents]],
+    Awaitable[None],
 ]
 #: called after a commit with how many digests became notifications, and the number of items per outcome
 OnClosed: TypeAlias = Callable[[Sequence[ClosedDigest]], None]
+
+
+class _Decision(NamedTuple):
+    """What becomes of a digest."""
+
+    outcome: ClosedDigest
+    #: the items that are left, in their order
+    kept: Sequence[KeptItem]
+    #: the first of them on each channel
+    shown: Sequence[RenderedItem]
+    #: its user, with the preferences for the category of the newest item that is left; None = nothing is left
+    recipient: Recipient | None
 
 
 class DigestCloser:
@@ -91,23 +114,41 @@ class DigestCloser:
         closed: list[ClosedDigest] = []
         notifications: list[Notification] = []
         recipients: dict[str, Recipient] = {}
+        of_items = await self._take_occurred(tx, facts)
+        happened: dict[Pair, OccurredEvents] = {}
         for digest in due.digests:
-            outcome, notification = self._decide(digest, facts[digest.id], contexts, now)
-            closed.append(outcome)
-            if notification is not None:
-                notifications.append(notification)
-                recipients[notification.id] = _find_recipient(facts[digest.id], notification)
-        await self._accept(tx, notifications, recipients, now)
+            made = self._decide(digest, facts[digest.id], contexts, now)
+            closed.append(made.outcome)
+            if made.outcome.notification_id is None or made.recipient is None:
+                continue
+            user_id = digest.key.user_id
+            kept = [one.notification for one in made.kept]
+            of_user = {one.id: of_items[one.id, user_id] for one in kept if (one.id, user_id) in of_items}
+            source = find_step_source(kept, of_user)
+            notification = build_digest_notification(
+                digest,
+                made.shown,
+                made.kept,
+                self._catalog,
+                steps=source.plan.steps,
+                notification_id=made.outcome.notification_id,
+                now=now,
+            )
+            notifications.append(notification)
+            recipients[notification.id] = made.recipient
+            happened[notification.id, user_id] = of_user.get(source.id, NO_EVENTS)
+        await self._accept(tx, notifications, recipients, now, happened)
         await self._store.digests.close(tx, closed, now)
         return closed
 
     def _decide(
         self, digest: Digest, of_digest: Sequence[ItemContext], contexts: Mapping[str, PlanContext], now: datetime
-    ) -> tuple[ClosedDigest, Notification | None]:
-        """Return what becomes of a digest and its items, and the notification, None if nothing is left."""
+    ) -> _Decision:
+        """Return what becomes of a digest and its items."""
         shown: list[RenderedItem] = []
         kept: list[KeptItem] = []
         items: list[DigestItem] = []
+        of_newest: Recipient | None = None
         #: channel → items that are shown there
         counts: Counter[str] = Counter()
         for facts in of_digest:
@@ -130,14 +171,29 @@ class DigestCloser:
                 continue
             counts.update(channels)
             kept.append(KeptItem(notification, tuple(found)))
+            of_newest = recipient
             items.append(_keep(facts.item, found))
         current = self._catalog.templates.get(digest.key.template_code)
         # without its template, no item could be rendered, so that nothing is kept
         version = None if current is None else current.version
-        if not kept:
-            return ClosedDigest(digest.id, None, version, items), None
-        made = build_digest_notification(digest, shown, kept, self._catalog, notification_id=new_id(now), now=now)
-        return ClosedDigest(digest.id, made.id, version, items), made
+        outcome = ClosedDigest(digest.id, new_id(now) if kept else None, version, items)
+        return _Decision(outcome, kept, shown, of_newest)
+
+    async def _take_occurred(
+        self, tx: Transaction, facts: Mapping[str, Sequence[ItemContext]]
+    ) -> Mapping[Pair, OccurredEvents]:
+        """Return the domain events that came for items while digests collected them, and store them no longer."""
+        pairs = [
+            (one.notification.id, one.item.user_id)
+            for of_digest in facts.values()
+            for one in of_digest
+            if one.notification is not None and list_events(one.notification.plan.steps)
+        ]
+        if not pairs:
+            return {}
+        happened = await self._store.awaited_events.find_occurred(tx, pairs)
+        await self._store.awaited_events.remove(tx, pairs)
+        return happened
 
     def _render(self, notification: Notification, recipient: Recipient) -> RenderedMessage:
         """Return the text of an item. Users with the same locale and zone share that of a broadcast."""
@@ -203,11 +259,3 @@ def _leave_out(item: DigestItem, skip: Skip) -> DigestItem:
 def _keep(item: DigestItem, left_out_on: Mapping[str, Skip]) -> DigestItem:
     inputs = {channel: {"reason": skip.reason, **skip.detail} for channel, skip in left_out_on.items()}
     return structs.replace(item, state=DigestItemState.DIGESTED, detail={LEFT_OUT_ON: inputs} if inputs else {})
-
-
-def _find_recipient(of_digest: Sequence[ItemContext], made: Notification) -> Recipient:
-    """Return the user of a digest with the preferences for the category of its notification."""
-    for facts in of_digest:
-        if facts.recipient is not None and facts.notification and facts.notification.category == made.category:
-            return facts.recipient
-    raise AssertionError("a notification is made for an item of an existing user")
