@@ -10,9 +10,9 @@ from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
 
 
-def may_members_leave(notification: Notification) -> bool:
-    """Return whether users can leave the audience of a notification. One of user ids does not change."""
-    return explicit_users_or_none(notification.audience) is None
+def has_explicit_users(notification: Notification) -> bool:
+    """Return whether the audience of a notification is a list of user ids, which no user leaves."""
+    return explicit_users_or_none(notification.audience) is not None
 
 
 async def find_former_members(
@@ -30,7 +30,7 @@ async def find_former_members(
     users: defaultdict[str, set[str]] = defaultdict(set)
     for notification_id, user_id in pairs:
         notification = notifications.get(notification_id)
-        if notification is not None and may_members_leave(notification):
+        if notification is not None and not has_explicit_users(notification):
             users[notification_id].add(user_id)
     former: set[Pair] = set()
     for notification_id, user_ids in users.items():

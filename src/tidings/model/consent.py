@@ -141,7 +141,7 @@ def evaluate_consent(
     return ConsentDecision(ranked[0], tuple(ranked[1:]))
 
 
-def find_permitted_parts(
+def find_allowed_parts(
     notification: Notification,
     category: Category,
     channel: str,

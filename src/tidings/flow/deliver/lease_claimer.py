@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.preflight import MAX_AUDIENCE_STALENESS, DeliveryJob, is_stale
 from tidings.flow.deliver.sender import DeliverySender
-from tidings.flow.membership import find_former_members, may_members_leave
+from tidings.flow.membership import find_former_members, has_explicit_users
 from tidings.flow.notifications import NotificationCache
 from tidings.model.delivery import AttemptResult, ClaimedDelivery
 from tidings.model.ids import new_id
@@ -178,7 +178,7 @@ class DeliveryRunner:
             if is_stale(delivery, trusted_since)
             and (notification := notifications.get(delivery.notification_id)) is not None
             # the claim has read whether the user still exists
-            and may_members_leave(notification)
+            and not has_explicit_users(notification)
         }
         if not pairs:
             return ()

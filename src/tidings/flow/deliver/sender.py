@@ -20,7 +20,7 @@ from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.slow_sends import SendTask, SlowSendWaiter
 from tidings.flow.plan.candidate import NO_RULES
 from tidings.flow.plan.digest_content import select_digest_content
-from tidings.model.consent import find_permitted_parts
+from tidings.model.consent import find_allowed_parts
 from tidings.model.contact_point import NO_CONTACT_POINT, ContactPoint
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import AttemptResult, HoldRecord, OutboundMessage, SkipReason, SkipRecord
@@ -362,7 +362,7 @@ class DeliverySender:
 def _select_content(job: DeliveryJob) -> Notification:
     """Return the notification of a digest with what the user receives on the channel now."""
     channel, preferences = job.delivery.channel, job.delivery.preferences
-    parts = find_permitted_parts(job.notification, job.category, channel, preferences, defaults=job.preference_defaults)
+    parts = find_allowed_parts(job.notification, job.category, channel, preferences, defaults=job.preference_defaults)
     return select_digest_content(job.notification, parts)
 
 

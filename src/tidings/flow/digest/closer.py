@@ -17,7 +17,7 @@ from msgspec import structs
 from tidings.errors import ValidationFailed
 from tidings.flow.catalog import Catalog
 from tidings.flow.digest.composer import (
-    KeptItem,
+    RemainingItem,
     RenderedItem,
     build_digest_notification,
     find_step_source,
@@ -61,7 +61,7 @@ class _Decision(NamedTuple):
 
     outcome: ClosedDigest
     #: the items that are left, in their order
-    kept: Sequence[KeptItem]
+    kept: Sequence[RemainingItem]
     #: the first of them on each channel
     shown: Sequence[RenderedItem]
     #: its user, with the preferences for the category of the newest item that is left; None = nothing is left
@@ -146,7 +146,7 @@ class DigestCloser:
     ) -> _Decision:
         """Return what becomes of a digest and its items."""
         shown: list[RenderedItem] = []
-        kept: list[KeptItem] = []
+        kept: list[RemainingItem] = []
         items: list[DigestItem] = []
         of_newest: Recipient | None = None
         #: channel → items that are shown there
@@ -170,7 +170,7 @@ class DigestCloser:
                 items.append(_leave_out(facts.item, found))
                 continue
             counts.update(channels)
-            kept.append(KeptItem(notification, tuple(found)))
+            kept.append(RemainingItem(notification, tuple(found)))
             of_newest = recipient
             items.append(_keep(facts.item, found))
         current = self._catalog.templates.get(digest.key.template_code)

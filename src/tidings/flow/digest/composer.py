@@ -19,7 +19,7 @@ from tidings.model.template import RenderedMessage
 from tidings.ports.renderer import Renderer
 
 
-class KeptItem(NamedTuple):
+class RemainingItem(NamedTuple):
     """An item that stays in its digest."""
 
     notification: Notification
@@ -64,7 +64,7 @@ def find_step_source(items: Sequence[Notification], happened: Mapping[str, Occur
 def build_digest_notification(
     digest: Digest,
     shown: Sequence[RenderedItem],
-    kept: Sequence[KeptItem],
+    kept: Sequence[RemainingItem],
     catalog: Catalog,
     *,
     steps: Sequence[Step],
