@@ -51,8 +51,8 @@ from tidings.flow.digest.closer import DigestCloser, OnClosed
 from tidings.flow.dispatch.outbox_relay import OutboxRelay
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.fanout.step_runner import OnSteps, StepRunner
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.record.contact_health import build_notice, derive_contact_results
 from tidings.flow.record.retry_policy import apply_retry_policy, retry_renewed_target

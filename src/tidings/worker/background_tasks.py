@@ -1,7 +1,7 @@
 """Background tasks of a worker (relay, retries, lease reaping, recovery, maintenance) and of an API process.
 
-A worker runs two loops, so that slow tasks (reaping, maintenance) do not delay the quick ones, one for each kind of work
-of which thousands may be due at one moment, and one per task of a channel or a pack. These delay no other task.
+A worker runs two loops, so that slow tasks (reaping, maintenance) do not delay the quick ones. Each kind of work of
+which thousands may be due at one moment has a loop of its own, and so has each task of a channel or a pack.
 """
 
 import asyncio

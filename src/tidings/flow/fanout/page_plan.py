@@ -1,7 +1,10 @@
 """The plan of one page of one notification."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Self
 
+from tidings.flow.fanout.limits import Limit
 from tidings.flow.fanout.planner import Plan
 from tidings.model.notification import Notification
 
@@ -16,6 +19,12 @@ class PagePlan:
     #: the last user of the page
     cursor: str | None
     is_last: bool
+    #: the limits that counted this page in the present transaction, each with the users for whom it did
+    counted: tuple[tuple[Limit, frozenset[str]], ...] = ()
+
+    def with_count(self, limit: Limit, user_ids: Collection[str]) -> Self:
+        """Return the page plan after a limit counted it for users."""
+        return replace(self, counted=(*self.counted, (limit, frozenset(user_ids))))
 
     @property
     def after(self) -> Notification:
