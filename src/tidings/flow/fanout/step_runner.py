@@ -100,7 +100,7 @@ class StepRunner:
             starting[pair] = step
             plans[notification.id].planned += of_step.planned
             plans[notification.id].skipped += of_step.skipped
-        page_plans = [PagePlan(notifications[key], plan, 0, None, is_last=True) for key, plan in plans.items()]
+        page_plans = [PagePlan(notifications[key], plan, (), None, is_last=True) for key, plan in plans.items()]
         planned, skipped = await self._limit(tx, page_plans, now)
         reached = {(delivery.notification_id, delivery.user_id) for delivery in planned}
         for pair, step in starting.items():
