@@ -132,6 +132,7 @@ class Process:
         sizes: PipelineConfig | None = None,
         limits: RateLimitPolicy | None = None,
         exclusive: bool = False,
+        channels: Mapping[str, FakeChannel] | None = None,
     ) -> None:
         renderer = MinijinjaRenderer(catalog.filters, "https://shop.example")
         self.store = store
@@ -156,7 +157,7 @@ class Process:
         self.writes_immediately = True
         self.flush_requested = asyncio.Event()
         self.sender = DeliverySender(
-            {"webpush": channel},
+            channels or {"webpush": channel},
             RenderCache(renderer, catalog),
             SendLimiter(10),
             clock,

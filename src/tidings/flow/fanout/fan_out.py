@@ -172,7 +172,7 @@ class FanOut:
             notification.id: explicit_users_or_none(notification.audience) or [] for notification in notifications
         }
         requests = [
-            (user_id, notification.category, notification.subject)
+            (user_id, notification.category, notification.preference_subject)
             for notification in notifications
             for user_id in user_ids[notification.id]
         ]
@@ -236,7 +236,7 @@ class FanOut:
             tx,
             notification.audience,
             category=notification.category,
-            subject=notification.subject,
+            subject=notification.preference_subject,
             after=after,
             limit=self._page_size + 1,
         )

@@ -5,15 +5,15 @@ each step starts once, whichever process takes it, and a crash leaves it due.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
 from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.planner import Plan, batch_id_allocator
+from tidings.flow.membership import find_former_members
 from tidings.flow.tasks import deliver_tasks
-from tidings.model.audience import explicit_users_or_none
 from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.priority import Lane
@@ -73,7 +73,7 @@ class StepRunner:
         heads = {pair: next(one for one in steps if one.is_waiting) for pair, steps in due.items()}
         conditional = [pair for pair, head in heads.items() if head.unless is not None]
         fulfilled = await self._store.steps.find_fulfilled(tx, conditional, now) if conditional else {}
-        left = await self._find_former_members(tx, due, notifications)
+        left = await find_former_members(self._store, self._catalog, tx, due, notifications)
         batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
         plan = Plan()
         changed: list[WaitingStep] = []
@@ -109,29 +109,12 @@ class StepRunner:
     async def _report(self, results: Mapping[StepResult, int]) -> None:
         self._on_steps(results)
 
-    async def _find_former_members(
-        self, tx: Transaction, due: Collection[Pair], notifications: Mapping[str, Notification]
-    ) -> Collection[Pair]:
-        """Return the pairs whose user has left the audience. An audience of user ids does not change."""
-        users: defaultdict[str, set[str]] = defaultdict(set)
-        for notification_id, user_id in due:
-            if explicit_users_or_none(notifications[notification_id].audience) is None:
-                users[notification_id].add(user_id)
-        former: set[Pair] = set()
-        for notification_id, of_notification in users.items():
-            audience, members = notifications[notification_id].audience, set[str]()
-            # an audience whose pack is no longer installed has no members
-            if self._catalog.has_audience(audience):
-                members = await self._store.audiences.filter_members(tx, audience, of_notification)
-            former |= {(notification_id, user_id) for user_id in of_notification - members}
-        return former
-
     async def _load_recipients(
         self, tx: Transaction, due: Mapping[Pair, Sequence[WaitingStep]], notifications: Mapping[str, Notification]
     ) -> Mapping[Pair, Recipient | None]:
         """Return the recipient of each pair, None for a user that was erased."""
         of_pairs = [(user_id, notifications[notification_id]) for notification_id, user_id in due]
-        requests = [(user_id, notification.category, notification.subject) for user_id, notification in of_pairs]
+        requests = [(user_id, one.category, one.preference_subject) for user_id, one in of_pairs]
         found = await self._store.audiences.load_recipients(tx, requests)
         return dict(zip(due, found, strict=True))
 
