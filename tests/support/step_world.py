@@ -102,10 +102,11 @@ class StepWorld:
             catalog,
             renderer,
             clock,
-            config=PipelineConfig(),
-            channels_with_hooks=channels_with_hooks,
-            receipt_categories=receipt_categories,
-            rate_limits=rate_limits or RateLimitPolicy(),
+            config=PipelineConfig(
+                channels_with_hooks=channels_with_hooks,
+                receipt_categories=receipt_categories or {},
+                rate_limits=rate_limits or RateLimitPolicy(),
+            ),
             alerts=self.alerts,
         )
         self.sender = DeliverySender(
