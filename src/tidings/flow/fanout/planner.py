@@ -84,9 +84,9 @@ def plan_page(
     collection = None if step_channels is not None else DigestCollection.for_notification(notification)
     for recipient in page:
         is_informed = recipient.user_id in informed
+        #: on the channels that are collected, in all stages
+        at_once = plan if collection is None else Plan()
         for position, stage in enumerate(stages):
-            #: on the channels that are collected
-            at_once = plan if collection is None else Plan()
             if not _plan_recipient(
                 plan, recipient, stage, context, batch_ids, is_informed=is_informed, collected=(collection, at_once)
             ):
@@ -94,6 +94,8 @@ def plan_page(
             if len(stages) > 1:
                 plan.waiting += build_waiting_steps(notification, recipient.user_id, after=position, now=now)
             break
+        if collection is not None and not at_once.planned:
+            plan.skipped += at_once.skipped
     return plan
 
 
@@ -152,8 +154,6 @@ def _plan_recipient(
             digest_at=recipient.schedule.digest_at,
         )
         plan.collected.append(item)
-    elif collection is not None:
-        plan.skipped.extend(at_once.skipped)
     return is_planned
 
 
