@@ -23,6 +23,7 @@ from tidings.testing.valkey import ValkeyServer
 #: tables that are emptied before each run
 TABLES = (
     "waiting_steps",
+    "awaited_events",
     "digest_items",
     "digests",
     "inbox_items",

@@ -33,12 +33,11 @@ from tidings.model.preference import Preference
 from tidings.model.priority import Priority
 from tidings.model.request import NotifyRequest
 from tidings.model.user_schedule import UserSchedule
-from tidings.model.waiting_step import build_event_key
 from tidings.ports.transaction import retry_on_conflict
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.step_tables import waiting_steps
-from tidings.stores.schema.tables import deliveries
+from tidings.stores.schema.tables import deliveries, notifications
 from tidings.testing.clock import FrozenClock
 
 AUDIENCES: Sequence[tuple[str, ...] | None] = (("ana",), ("ana",), ("ana", "ben"), ("dora", "cem"), None)
@@ -203,6 +202,21 @@ class PlanMachine(FlowMachine):
             found = (await connection_of(tx).execute(query)).all()
         return [(row.notification_id, row.user_id, channel) for row in found for channel in row.channels]
 
+    async def _list_awaiting(self, user: str) -> list[StepKey]:
+        """Return the later steps that wait for the event in notifications that are not planned yet."""
+        notification = notifications.c
+        query = select(notification.id, notification.source).where(notification.state.in_(("accepted", "fanning_out")))
+        async with self.world.store.read_snapshot() as tx:
+            found = (await connection_of(tx).execute(query)).all()
+        return [
+            (row.id, user, channel)
+            for row in found
+            if row.source in self.triggers and user in self.triggers[row.source].user_ids
+            for step in self.triggers[row.source].steps
+            if step.event == EVENT
+            for channel in step.channels
+        ]
+
     def _silence(self, steps: Sequence[StepKey]) -> None:
         """Record that later steps must not start any more, except those past their last check."""
         begun = self.world.list_in_last_check()
@@ -226,10 +240,11 @@ class PlanMachine(FlowMachine):
     async def _pay(self, user: str, by: SimulatedProcess, fault: CommitFault = CommitFault.NONE) -> None:
         async def cancel_steps() -> None:
             async with by.store.transaction() as tx:
-                await by.store.steps.cancel_by_event(tx, EVENT, [build_event_key(None, user)], self.world.clock.now())
+                await by.store.steps.cancel_by_event(tx, EVENT, self.world.clock.now(), subject=None, user_id=user)
 
         self.world.actions.paid.add(user)
         steps = await self._list_steps(waiting_steps.c.event == EVENT, waiting_steps.c.user_id == user)
+        steps += await self._list_awaiting(user)
         by.store.next_fault = fault
         await self._until_confirmed(cancel_steps)
         self._silence(steps)
