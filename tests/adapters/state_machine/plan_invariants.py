@@ -12,10 +12,12 @@ from tests.adapters.state_machine.invariants import Rows, check_delivery
 from tests.adapters.state_machine.plan_world import (
     ADDRESSES,
     CHANNELS,
+    DAILY_AT,
     DIGESTS,
     MAX_ITEMS,
     MAX_SLIDE,
     WINDOW,
+    ZONES,
     PlanWorld,
     UserActions,
 )
@@ -271,7 +273,10 @@ def _check_window(digest: AnyRow) -> None:
             is_full = digest.item_count >= MAX_ITEMS
             assert is_full == (opened_for < timedelta(hours=1)), "it closes early if it is full, and only then"
         case "daily":
-            assert digest.closes_at.strftime("%H:%M:%S") == "12:10:00"
+            assert any(
+                (digest.closes_at + timedelta(minutes=offset)).strftime("%H:%M:%S") == f"{DAILY_AT}:00"
+                for _, offset in ZONES
+            ), "it does not close at its time in a zone of its user"
     assert digest.closed_at >= digest.closes_at - timedelta(seconds=2)
 
 

@@ -21,6 +21,7 @@ from tests.adapters.state_machine.plan_world import (
     EVENT,
     STEPS,
     THROTTLES,
+    ZONES,
     PlanWorld,
     QuietWindow,
     StepKey,
@@ -41,8 +42,6 @@ from tidings.stores.schema.tables import deliveries, notifications
 from tidings.testing.clock import FrozenClock
 
 AUDIENCES: Sequence[tuple[str, ...] | None] = (("ana",), ("ana",), ("ana", "ben"), ("dora", "cem"), None)
-#: name and offset from UTC of time zones whose clocks never change
-ZONES = (("UTC", 0), ("Asia/Kolkata", 330), ("Pacific/Honolulu", -600))
 #: what marks fulfil
 FULFILLED_BY = {False: ("delivered", "seen"), True: ("delivered", "seen", "read")}
 #: longer than the clock is ever set back

@@ -40,6 +40,9 @@ _TRAITS = {"inapp": ChannelTraits(needs_contact_point=False, interrupts=False)}
 WINDOW = 600
 MAX_SLIDE = 300
 MAX_ITEMS = 2
+DAILY_AT = "12:10"
+#: name and offset from UTC, in minutes, of time zones whose clocks never change
+ZONES = (("UTC", 0), ("Asia/Kolkata", 330), ("Pacific/Honolulu", -600))
 #: name → how a notification is collected. The name is the key of the digest, so that each has digests of its own
 DIGESTS: Mapping[str, DigestOptions | None] = {
     "alone": None,
@@ -48,7 +51,7 @@ DIGESTS: Mapping[str, DigestOptions | None] = {
     "first": DigestOptions(key="mode", window_seconds=WINDOW, first_at_once=True),
     "full": DigestOptions(key="mode", window_seconds=3600, max_items=MAX_ITEMS),
     "email": DigestOptions(key="mode", window_seconds=WINDOW, channels=("email",)),
-    "daily": DigestOptions(key="mode", at="12:10"),
+    "daily": DigestOptions(key="mode", at=DAILY_AT),
     "overflow": DigestOptions(key="mode", window_seconds=WINDOW),
 }
 THROTTLES: Mapping[str, ThrottleOptions] = {"overflow": ThrottleOptions(1, WINDOW, instead="digest")}
