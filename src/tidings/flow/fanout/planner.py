@@ -92,10 +92,10 @@ def plan_page(
     for recipient in page:
         is_informed, own_engagement = recipient.user_id in informed, engagement.get(recipient.user_id, {})
         events = happened.get(recipient.user_id, NO_EVENTS)
+        #: on the channels that are collected, in all stages
+        at_once = plan if collection is None else Plan()
         for position, stage in enumerate(stages):
             is_ended = bool(position and stage and notification.plan.steps[position].event in events)
-            #: on the channels that are collected
-            at_once = plan if collection is None else Plan()
             if not is_ended:
                 decided = _decide_channels(recipient, stage, context, own_engagement, is_informed=is_informed)
                 if not _plan_recipient(plan, recipient, decided, context, batch_ids, (collection, at_once)):
@@ -106,6 +106,8 @@ def plan_page(
                     notification, recipient.user_id, events, now, last=last, is_reached=not is_ended
                 )
             break
+        if collection is not None and not at_once.planned:
+            plan.skipped += at_once.skipped
     return plan
 
 
@@ -184,8 +186,6 @@ def _plan_recipient(
             digest_at=recipient.schedule.digest_at,
         )
         plan.collected.append(item)
-    elif collection is not None:
-        plan.skipped.extend(at_once.skipped)
     return is_planned
 
 
