@@ -113,9 +113,9 @@ class PipelineConfig:
     #: by channel, for refusals during a send
     soft_bounce_policies: Mapping[str, SoftBouncePolicy] = field(default_factory=dict)
 
-    def is_delivered_when_sent(self, channel: str, category: str) -> bool:
-        """Return whether nobody reports the arrival of messages, so that what was handed over counts as delivered."""
-        return channel not in self.channels_with_hooks and category not in self.receipt_categories.get(channel, ())
+    def has_receipts(self, channel: str, category: str) -> bool:
+        """Return whether the arrival of messages is reported. If not, what was handed over counts as delivered."""
+        return channel in self.channels_with_hooks or category in self.receipt_categories.get(channel, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ class Pipeline:
             self._alerts,
             unanswered=UnansweredMessages(self.store.receipts, channels_with_hooks),
             soft_refusals=SoftRefusalRecorder(self.store, self.config.soft_bounce_policies),
-            is_delivered_when_sent=self.config.is_delivered_when_sent,
+            is_delivered_when_sent=lambda channel, category: not self.config.has_receipts(channel, category),
             # not planned inline, as recording must be short
             accept_notices=partial(self._accept, plan_inline=False),
             on_recorded=self._on_recorded,
