@@ -1,6 +1,6 @@
 """When and how often a notification is sent: its steps, digest and throttle. Declared by templates, set by callers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -26,6 +26,16 @@ class Step(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     #: what cancels the step; None = nothing
     unless: Success | DomainEvent | None = None
 
+    @property
+    def event(self) -> str | None:
+        """The type of the domain event that cancels the step."""
+        return self.unless.event if isinstance(self.unless, DomainEvent) else None
+
+
+def list_events(steps: Sequence[Step]) -> Sequence[str]:
+    """Return the types of the domain events that cancel steps, each once."""
+    return list(dict.fromkeys(step.event for step in steps if step.event is not None))
+
 
 class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """How notifications of one key are collected for a user and closed into one message."""
@@ -43,6 +53,8 @@ class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     first_at_once: bool = False
     #: `08:00` or `MON 08:00` in the user's time zone, instead of a window
     at: str | None = None
+    #: with `at`: what is overdue for longer is left out; None = for longer than a day, or a week with a day of the week
+    catch_up_seconds: int | None = None
     #: the channels that are collected; empty = all. The others are sent at once
     channels: tuple[str, ...] = ()
     #: what `key` is for the notification; None before it is accepted
@@ -56,6 +68,8 @@ class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
             return "a sliding window needs windowSeconds and maxSeconds"
         if self.max_seconds is not None and self.window_seconds is not None and self.max_seconds < self.window_seconds:
             return "maxSeconds must not be less than windowSeconds"
+        if self.catch_up_seconds is not None and self.at is None:
+            return "catchUpSeconds needs at: a window closes however late"
         return None
 
 

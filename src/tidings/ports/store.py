@@ -22,6 +22,7 @@ from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import User
 from tidings.ports.alerts import Alerts
 from tidings.ports.audiences import Audiences, SavedAudiences, Topics
+from tidings.ports.awaited_events import AwaitedEvents
 from tidings.ports.contact_health import ContactHealthStore
 from tidings.ports.digests import Digests
 from tidings.ports.idempotency_keys import IdempotencyKeys
@@ -183,8 +184,13 @@ class Deliveries(Protocol):
         """
         ...
 
-    async def batch_due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
-        """Group up to `limit` due deliveries without a batch into batches. Returns a task for each batch."""
+    async def batch_due(
+        self, tx: Transaction, now: datetime, batch_size: int, *, max_batches: int = 1
+    ) -> Sequence[Task]:
+        """Group due deliveries without a batch into batches of one lane each. Returns a task for each batch.
+
+        batch_size: deliveries per batch. max_batches: takes at most as many deliveries as fill these.
+        """
         ...
 
     async def release_by_token(self, tx: Transaction, tokens: Sequence[str], now: datetime) -> int:
@@ -456,6 +462,8 @@ class Store(Protocol):
     def suppressions(self) -> Suppressions: ...
     @property
     def steps(self) -> Steps: ...
+    @property
+    def awaited_events(self) -> AwaitedEvents: ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a transaction for writing. It commits at the end of the block and rolls back if the block raises."""
