@@ -170,9 +170,7 @@ class Pipeline:
             bulk_lock=self._bulk_lock,
         )
         self.fan_out = self._create_fan_out()
-        self.step_runner = StepRunner(
-            store, catalog, clock, self.fan_out, config.page_size, config.batch_size, metrics.on_steps
-        )
+        self.step_runner = self._create_step_runner()
         self.digest_closer = DigestCloser(
             store,
             catalog,
@@ -200,6 +198,18 @@ class Pipeline:
             alerts=self._alerts,
             schedule_defaults=self.config.schedule_defaults,
             notification_cache=self._notification_cache,
+            bulk_lock=self._bulk_lock,
+        )
+
+    def _create_step_runner(self) -> StepRunner:
+        return StepRunner(
+            self.store,
+            self.catalog,
+            self.clock,
+            self.fan_out,
+            self.config.page_size,
+            self.config.batch_size,
+            self._metrics.on_steps,
             bulk_lock=self._bulk_lock,
         )
 
