@@ -115,10 +115,10 @@ def _plan_stages(
     If it is the first group to reach them, but an event ended its step before, it is not planned either.
     """
     notification, now = context.notification, context.now
+    #: on the channels that are collected, in all stages
+    at_once = plan if collection is None else Plan()
     for position, stage in enumerate(stages):
         is_ended = bool(position and stage and notification.plan.steps[position].event in happened)
-        #: on the channels that are collected
-        at_once = plan if collection is None else Plan()
         if not is_ended and not _plan_recipient(
             plan, recipient, stage, context, batch_ids, is_informed=is_informed, collected=(collection, at_once)
         ):
@@ -128,7 +128,9 @@ def _plan_stages(
             plan.waiting += plan_waiting_steps(
                 notification, recipient.user_id, happened, now, last=last, is_reached=not is_ended
             )
-        return
+        break
+    if collection is not None and not at_once.planned:
+        plan.skipped += at_once.skipped
 
 
 def _plan_recipient(
@@ -186,8 +188,6 @@ def _plan_recipient(
             digest_at=recipient.schedule.digest_at,
         )
         plan.collected.append(item)
-    elif collection is not None:
-        plan.skipped.extend(at_once.skipped)
     return is_planned
 
 
