@@ -112,7 +112,7 @@ def _plan_stages(
 ) -> None:
     """Plan the first of some groups of channels that reaches a recipient. Those after it wait.
 
-    If it is the first group to reach them, but an event ended its step before, it is not planned either.
+    A later step whose event came before is not planned either, and the step after it keeps its time.
     """
     notification, now = context.notification, context.now
     #: on the channels that are collected, in all stages
