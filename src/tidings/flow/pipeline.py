@@ -52,6 +52,7 @@ from tidings.flow.dispatch.outbox_relay import OutboxRelay
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
 from tidings.flow.fanout.limits import RateLimitPolicy
+from tidings.flow.fanout.planner import Plan
 from tidings.flow.fanout.step_runner import OnSteps, StepRunner
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.record.outcome_recorder import OutcomeRecorder
@@ -387,7 +388,8 @@ class Pipeline:
     async def dry_run(self, tx: Transaction, request: NotifyRequest) -> DryRunResult:
         """Estimate the effect of a notification without storing anything. Raises as `accept`.
 
-        The rules are asked as of when it is due, with the users as they are now.
+        The rules are asked as of when it is due, and those of later steps as of when they start at the earliest, with
+        the users as they are now.
         """
         now = self.clock.now()
         audience = await expand_audience(self.store, tx, request.audience)
@@ -401,7 +403,11 @@ class Pipeline:
             raise result
         total = await self.store.audiences.estimate_size(tx, notification.audience)
         planned_at = max(now, notification.send_at)
-        estimate = DryRunEstimate(total, planned_at)
+
+        def plan_step(recipient: Recipient, channels: Sequence[str], at: datetime) -> Plan:
+            return self.fan_out.build_plan(notification, [recipient], at, step_channels=channels)
+
+        estimate = DryRunEstimate(total, planned_at, plan_step)
         cursor = None
         while not estimate.is_complete:
             page, has_more = await self.fan_out.load_page(tx, notification, cursor)
