@@ -23,6 +23,7 @@ _LAST_TAGS = (
     "domain events",
     "templates",
     "audiences",
+    "recurring notifications",
     "explain",
     "digests",
     "channels",

@@ -1,6 +1,6 @@
 """Recurring notifications and their runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -134,7 +134,7 @@ class SqlRecurringNotifications:
         return (await connection_of(tx).execute(old)).rowcount
 
 
-async def _update_claimed(tx: Transaction, run: RecurringRun, values: dict[str, object]) -> bool:
+async def _update_claimed(tx: Transaction, run: RecurringRun, values: Mapping[str, object]) -> bool:
     """Change a run if it is pending and no other worker has claimed it since. Returns whether it was changed."""
     changed = update(recurring_runs).where(_r.id == run.id, WHERE_PENDING, _r.attempts == run.attempts).values(values)
     return (await connection_of(tx).execute(changed)).rowcount == 1
