@@ -10,6 +10,8 @@ from tidings.model.audience import Audience
 
 #: a recurring time, see `localization.recurrence`. Each month has the days 1 to 28, and a last one
 RECURRING_TIME: Final = r"^((MON|TUE|WED|THU|FRI|SAT|SUN|LAST|[1-9]|1\d|2[0-8]) )?([01]\d|2[0-3]):[0-5]\d$"
+#: `source` of the notifications of a recurring notification: this and its name
+SOURCE_PREFIX: Final = "recurring:"
 #: how long a run that a caller started is retried, unless the definition has a catch-up
 MANUAL_CATCH_UP: Final = timedelta(days=1)
 

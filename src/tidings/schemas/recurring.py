@@ -1,13 +1,22 @@
 """The body of PUT /api/recurring/{name}, and the notification request of a run. Pure."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from tidings.model.audience import Audience, from_json
-from tidings.model.recurring import RECURRING_TIME, RecurringNotification
+from tidings.model.recurring import RECURRING_TIME, SOURCE_PREFIX, RecurringNotification
 from tidings.model.request import NotifyRequest
 from tidings.schemas.field_types import SmallObject, check_printable, normalize_timezone
 from tidings.schemas.json_body import RequestModel
@@ -23,7 +32,11 @@ MAX_CATCH_UP_SECONDS = 31 * 86_400
 #: push services keep a message for at most 28 days
 MAX_EXPIRY_SECONDS = 28 * 86_400
 
-RecurringTime = Annotated[str, Field(pattern=RECURRING_TIME)]
+
+def _check_time(text: str) -> str:
+    if not re.match(RECURRING_TIME, text):
+        raise ValueError("must be a time such as 09:00, MON 09:00, 15 09:00 (days 1 to 28) or LAST 09:00")
+    return text
 
 
 def _check_zone(text: str) -> str:
@@ -33,6 +46,11 @@ def _check_zone(text: str) -> str:
         return normalize_timezone(text)
     except ValueError as error:
         raise ValueError(f"{error}, or {USER_ZONE} for each user's own") from None
+
+
+RecurringTime = Annotated[
+    str, AfterValidator(_check_time), WithJsonSchema({"type": "string", "pattern": RECURRING_TIME})
+]
 
 
 class RecurringOptions(ContentOptions):
@@ -130,6 +148,6 @@ def build_run_request(
         audience,
         variables,
         options,
-        source=f"recurring:{recurring.name}",
+        source=f"{SOURCE_PREFIX}{recurring.name}",
         expires_at=None if lifetime is None else now + timedelta(seconds=lifetime),
     )

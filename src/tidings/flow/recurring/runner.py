@@ -55,6 +55,8 @@ FIRST_RETRY, MAX_RETRY = timedelta(seconds=30), timedelta(hours=1)
 JITTER_SHARE = 0.25
 ALERT_LASTS = timedelta(days=1)
 _UTC = ZoneInfo("UTC")
+#: the states of which an operator is told, in the words of the alert
+_LOST = {RunState.FAILED: "failed", RunState.MISSED: "was missed"}
 _EMPTY_CODE = "empty_audience"
 
 #: accepts a notification in a transaction; raises ValidationFailed
@@ -214,11 +216,11 @@ class RecurringRunner:
         """Count and log a run that ended. An operator is told of one that was not made."""
         self._on_finished(state)
         log.info("recurring_run_ended", recurring=run.name, run=run.id, state=state.value, why=reason, **fields)
-        if state in (RunState.FAILED, RunState.MISSED):
+        if state in _LOST:
             self._alerts.raise_alert(
                 AlertName.RECURRING_RUN_LOST,
                 run.name,
-                f"the run of {run.scheduled_at.isoformat(timespec='minutes')} {state.value}: {reason}; correct the "
+                f"the run of {run.scheduled_at.isoformat(timespec='minutes')} {_LOST[state]}: {reason}; correct the "
                 f"cause, then make up for it with tidings recurring run {run.name}",
                 lasts=ALERT_LASTS,
             )
