@@ -180,7 +180,6 @@ async def test_c15_each_user_gets_it_when_their_own_clock_shows_the_time(world: 
         world.clock.advance(HOUR)
         await world.run_due()
         for notification in (await world.list_accepted())[before:]:
-            page = []
             async with world.store.read_snapshot() as tx:
                 page = await world.store.audiences.page(
                     tx, notification.audience, category="NEWS", after=None, limit=10

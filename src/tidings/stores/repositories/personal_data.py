@@ -94,7 +94,7 @@ class SqlPersonalData:
 
 
 async def remove_from_audiences(tx: Transaction, user_id: str) -> None:
-    """Delete notifications to this user alone, and remove the user's id from other audiences, saved and recurring ones included.
+    """Delete notifications to this user alone, and remove the user's id from other audiences, stored ones included.
 
     Call it before the user's deliveries and skips are deleted: they determine which notifications are searched.
     """
@@ -135,9 +135,8 @@ async def _remove_from_stored(tx: Transaction, user_id: str, stored: _StoredAudi
         found = await connection_of(tx).scalar(locked)
         if found is not None:
             rest = to_json(without_empty_exclusions(without_user(from_json(found), user_id)))
-            await connection_of(tx).execute(
-                update(stored.audience.table).where(is_named).values({stored.audience: rest})
-            )
+            changed = update(stored.audience.table).where(is_named).values({stored.audience: rest})
+            await connection_of(tx).execute(changed)
 
 
 async def _list_naming(tx: Transaction, user_id: str, stored: _StoredAudiences) -> Sequence[str]:

@@ -93,7 +93,7 @@ async def test_c15_one_is_created_replaced_listed_and_deleted(call: Client) -> N
     ],
 )
 async def test_c15_what_could_not_be_sent_is_refused_with_its_field(
-    call: Client, fields: dict[str, object], field: str, message: str
+    call: Client, fields: dict[str, Any], field: str, message: str
 ) -> None:
     reply = await put(call, **fields)
     assert reply.status == 422, reply.body
