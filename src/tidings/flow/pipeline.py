@@ -62,6 +62,7 @@ from tidings.flow.record.unanswered_messages import UnansweredMessages
 from tidings.flow.tasks import fan_out_task
 from tidings.model.alert import AlertName
 from tidings.model.audience import everyone, mentioned_user_ids
+from tidings.model.awaited_event import OccurredEvents
 from tidings.model.delivery import AttemptResult, HoldRecord, Recipient
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification, StopReason
@@ -76,6 +77,7 @@ from tidings.ports.alerts import AlertSink, NoAlerts
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
 from tidings.ports.renderer import Renderer
+from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
 
 log = structlog.get_logger(__name__)
@@ -260,13 +262,18 @@ class Pipeline:
         inline: Sequence[Notification],
         resolved: Mapping[str, ResolvedRecipients],
         now: datetime,
+        happened: Mapping[Pair, OccurredEvents] | None = None,
     ) -> None:
-        """Store notifications with their tasks. inline: those of them that are planned at once, for `resolved`."""
-        page_plans = await self.fan_out.plan_inline(tx, inline, resolved, now)
+        """Store notifications with their tasks. inline: those of them that are planned at once, for `resolved`.
+
+        happened: domain events that came while digests collected.
+        """
+        page_plans = await self.fan_out.plan_inline(tx, inline, resolved, now, happened or {})
         planned_ids = {notification.id for notification in inline}
         unplanned = [notification for notification in accepted if notification.id not in planned_ids]
         await self.store.notifications.add_many(tx, [*(page_plan.after for page_plan in page_plans), *unplanned])
         await self.fan_out.add_deliveries(tx, page_plans, now)
+        await self.fan_out.add_awaited_events(tx, unplanned)
         tasks = [
             *build_delivery_tasks(page_plans, now),
             *(fan_out_task(notification, now) for notification in unplanned),
@@ -281,10 +288,14 @@ class Pipeline:
         notifications: Sequence[Notification],
         recipients: Mapping[str, Recipient],
         now: datetime,
+        happened: Mapping[Pair, OccurredEvents],
     ) -> None:
-        """Accept the notifications of digests, each to one user, and plan them. recipients: by notification id."""
+        """Accept the notifications of digests, each to one user, and plan them.
+
+        recipients: by notification id. happened: domain events that came while the digests collected.
+        """
         resolved = {key: [(recipient.user_id, recipient)] for key, recipient in recipients.items()}
-        await self._store_accepted(tx, notifications, notifications, resolved, now)
+        await self._store_accepted(tx, notifications, notifications, resolved, now, happened)
 
     def _try_build_notification(self, request: NotifyRequest, now: datetime) -> Notification | ValidationFailed:
         try:

@@ -1,6 +1,6 @@
 """When and how often a notification is sent: its steps, digest and throttle. Declared by templates, set by callers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -25,6 +25,16 @@ class Step(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     after_seconds: int = 0
     #: what cancels the step; None = nothing
     unless: Success | DomainEvent | None = None
+
+    @property
+    def event(self) -> str | None:
+        """The type of the domain event that cancels the step."""
+        return self.unless.event if isinstance(self.unless, DomainEvent) else None
+
+
+def list_events(steps: Sequence[Step]) -> Sequence[str]:
+    """Return the types of the domain events that cancel steps, each once."""
+    return list(dict.fromkeys(step.event for step in steps if step.event is not None))
 
 
 class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

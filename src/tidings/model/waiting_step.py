@@ -115,7 +115,6 @@ def build_waiting_steps(notification: Notification, user_id: str, *, after: int,
     for position, step in enumerate(notification.plan.steps[after + 1 :], after + 1):
         if not (channels := select_channels(step, notification.channels)):
             continue
-        event = step.unless.event if isinstance(step.unless, DomainEvent) else None
         waiting.append(
             WaitingStep(
                 notification.id,
@@ -124,12 +123,32 @@ def build_waiting_steps(notification: Notification, user_id: str, *, after: int,
                 channels,
                 step.after_seconds,
                 "event" if isinstance(step.unless, DomainEvent) else step.unless,
-                event,
-                None if event is None else build_event_key(notification.subject, user_id),
+                step.event,
+                None if step.event is None else build_event_key(notification.subject, user_id),
                 now,
             )
         )
     return waiting
+
+
+def plan_waiting_steps(
+    notification: Notification,
+    user_id: str,
+    happened: Mapping[str, datetime],
+    now: datetime,
+    *,
+    last: int,
+    is_reached: bool,
+) -> list[WaitingStep]:
+    """Return the steps that wait for a user when the first ones are planned, those cancelled that events end.
+
+    happened: type of a domain event → when. last: position of the last step that is not among them. is_reached: whether
+    it reaches the user. If not, the next one does not wait for it.
+    """
+    waiting = build_waiting_steps(notification, user_id, after=last, now=now)
+    if waiting and not is_reached:
+        waiting[0] = structs.replace(waiting[0], due_at=now, cause=StepCause.NOT_HANDED_OVER)
+    return apply_events(waiting, happened)
 
 
 # What happens to the steps of one notification for one user. `steps`: all of them, in order. The functions return the
@@ -217,6 +236,15 @@ def apply_fulfilled(
         current = [changed.get(step.step, step) for step in steps]
         changed |= {step.step: step for step in cancel_steps(current, end, now, after=after)}
     return list(changed.values())
+
+
+def apply_events(steps: Sequence[WaitingStep], happened: Mapping[str, datetime]) -> list[WaitingStep]:
+    """Return all steps, those cancelled that domain events make unnecessary. happened: type of the event → when."""
+    current = list(steps)
+    for event, at in happened.items():
+        changed = {step.step: step for step in cancel_steps(current, StepEnd.EVENT, at, event=event)}
+        current = [changed.get(step.step, step) for step in current]
+    return current
 
 
 def end_steps(steps: Sequence[WaitingStep], end: StepEnd, now: datetime) -> list[WaitingStep]:

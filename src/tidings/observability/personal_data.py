@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tidings.channels.plugin import ChannelPlugin, HasUserData
+from tidings.model.awaited_event import AwaitedEvent
 from tidings.model.contact_point import ContactPoint
 from tidings.model.digest import Digest, DigestItem
 from tidings.model.inbox import InboxCounts, InboxItem
@@ -149,6 +150,19 @@ async def iter_steps(store: Store, user_id: str) -> AsyncIterator[WaitingStep]:
         if len(steps) < PAGE_SIZE:
             return
         after = steps[-1].notification_id, steps[-1].step
+
+
+async def iter_awaited_events(store: Store, user_id: str) -> AsyncIterator[AwaitedEvent]:
+    """Yield each domain event that a notification awaits for a user."""
+    after: tuple[str, str] | None = None
+    while True:
+        async with store.read_once() as tx:
+            events = await store.awaited_events.list_by_user(tx, user_id, after=after, limit=PAGE_SIZE)
+        for event in events:
+            yield event
+        if len(events) < PAGE_SIZE:
+            return
+        after = events[-1].notification_id, events[-1].event
 
 
 async def erase_user(

@@ -61,8 +61,14 @@ class Steps(Protocol):
         """Cancel the steps that a click in the message of a delivery makes unnecessary. Returns how many."""
         ...
 
-    async def cancel_by_event(self, tx: Transaction, event: str, keys: Collection[str], now: datetime) -> int:
-        """Cancel the steps that a domain event makes unnecessary. keys: see `build_event_key`. Returns how many."""
+    async def cancel_by_event(
+        self, tx: Transaction, event: str, now: datetime, *, subject: str | None, user_id: str | None
+    ) -> int:
+        """Cancel the steps that a domain event makes unnecessary. Returns how many.
+
+        subject, user_id: what the event is about. It is also recorded for the notifications that await it, whose steps
+        are planned later, see `AwaitedEvents`. Those are not counted.
+        """
         ...
 
     async def find_fulfilled(

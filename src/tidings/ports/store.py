@@ -22,6 +22,7 @@ from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import User
 from tidings.ports.alerts import Alerts
 from tidings.ports.audiences import Audiences, SavedAudiences, Topics
+from tidings.ports.awaited_events import AwaitedEvents
 from tidings.ports.contact_health import ContactHealthStore
 from tidings.ports.digests import Digests
 from tidings.ports.idempotency_keys import IdempotencyKeys
@@ -459,6 +460,8 @@ class Store(Protocol):
     def suppressions(self) -> Suppressions: ...
     @property
     def steps(self) -> Steps: ...
+    @property
+    def awaited_events(self) -> AwaitedEvents: ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open a transaction for writing. It commits at the end of the block and rolls back if the block raises."""

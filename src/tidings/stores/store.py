@@ -22,11 +22,13 @@ from tidings.stores.engine.transaction import SqlTransaction, adopt, connection_
 from tidings.stores.repositories.alerts import SqlAlerts
 from tidings.stores.repositories.api_keys import SqlApiKeys
 from tidings.stores.repositories.audiences import SqlAudiences
+from tidings.stores.repositories.awaited_events import SqlAwaitedEvents
 from tidings.stores.repositories.contact_health import SqlContactHealth
 from tidings.stores.repositories.contact_points import SqlContactPoints
 from tidings.stores.repositories.dead_letters import SqlDeadLetters
 from tidings.stores.repositories.deliveries import SqlDeliveries
 from tidings.stores.repositories.digests import SqlDigests
+from tidings.stores.repositories.ended_deliveries import EndedDeliveries
 from tidings.stores.repositories.heartbeats import SqlProcesses
 from tidings.stores.repositories.idempotency_keys import SqlIdempotencyKeys
 from tidings.stores.repositories.inbox import SqlInbox
@@ -86,7 +88,8 @@ class SqlStore:
             reader.execution_options(isolation_level="AUTOCOMMIT") if _is_postgresql(reader) else reader
         )
         self.status_events = SqlStatusEvents(is_enabled=has_status_events)
-        self.steps = SqlSteps(self.status_events)
+        self.awaited_events = SqlAwaitedEvents()
+        self.steps = SqlSteps(self.status_events, self.awaited_events)
         self.notifications = SqlNotifications(self.status_events)
         self.subjects = SqlSubjects()
         self.audiences = SqlAudiences(audience_kinds)
@@ -96,11 +99,12 @@ class SqlStore:
         self.contact_points = SqlContactPoints(cipher)
         self.contact_health = SqlContactHealth()
         self.users = SqlUsers(self.contact_points)
-        self.subscriptions = SqlSubscriptions(cipher, self.status_events)
+        ended_deliveries = EndedDeliveries(self.status_events, self.steps)
+        self.subscriptions = SqlSubscriptions(cipher, ended_deliveries)
         self.receipts = SqlReceipts(cipher, self.status_events)
         self.suppressions = SqlSuppressions(cipher)
         self.deliveries = SqlDeliveries(
-            cipher, self.subscriptions, self.contact_points, self.status_events, self.suppressions, self.steps
+            cipher, self.subscriptions, self.contact_points, self.status_events, self.suppressions, ended_deliveries
         )
         self.vapid_keys = SqlVapidKeys(cipher)
         self.api_keys = SqlApiKeys()

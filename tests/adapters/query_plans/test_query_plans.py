@@ -537,7 +537,7 @@ STEPS = [
     ),
     Case(
         "steps that wait for an event",
-        lambda store, tx: store.steps.cancel_by_event(tx, "paid", ["subject order:4"], NOW),
+        lambda store, tx: store.steps.cancel_by_event(tx, "paid", NOW, subject="order:4", user_id=None),
         "ix_waiting_steps_event (event=? AND event_key=?)",
         sorts=3,
         postgresql="ix_waiting_steps_event",

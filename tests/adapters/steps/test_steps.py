@@ -11,7 +11,7 @@ from tidings.model.outcome import Accepted, PermanentFailure, RetryLater
 from tidings.model.plan_options import DigestOptions, DomainEvent, Step
 from tidings.model.receipt import EventCause, ProviderEvent, ReceiptStatus
 from tidings.model.user import User
-from tidings.model.waiting_step import StepCause, StepEnd, build_event_key
+from tidings.model.waiting_step import StepCause, StepEnd
 from tidings.ports.store import MAX_WORKER_CRASHES
 from tidings.stores.store import SqlStore
 from tidings.testing.clock import FrozenClock
@@ -192,10 +192,10 @@ async def test_c39_a_domain_event_cancels_the_steps_about_its_subject(world: Ste
     paid = (Step(("email",)), Step(("sms",), 600, DomainEvent("invoice.paid")))
     one, other = [await world.notify(*paid, subject=subject) for subject in ("invoice:1", "invoice:2")]
     async with world.store.transaction() as tx:
-        keys = [build_event_key("invoice:1", ""), build_event_key(None, "ana")]
-        assert await world.store.steps.cancel_by_event(tx, "invoice.paid", keys, world.clock.now()) == 1
-        assert await world.store.steps.cancel_by_event(tx, "invoice.paid", keys, world.clock.now()) == 0
-        assert await world.store.steps.cancel_by_event(tx, "invoice.sent", keys, world.clock.now()) == 0
+        about = {"subject": "invoice:1", "user_id": "ana"}
+        assert await world.store.steps.cancel_by_event(tx, "invoice.paid", world.clock.now(), **about) == 1
+        assert await world.store.steps.cancel_by_event(tx, "invoice.paid", world.clock.now(), **about) == 0
+        assert await world.store.steps.cancel_by_event(tx, "invoice.sent", world.clock.now(), **about) == 0
     await world.work(600)
     assert [step.ended_by for step in await world.list_steps(one)] == [StepEnd.EVENT]
     assert [step.ended_by for step in await world.list_steps(other)] == [None]
@@ -207,8 +207,8 @@ async def test_c39_a_domain_event_about_a_user_cancels_the_steps_without_a_subje
         Step(("email",)), Step(("sms",), 600, DomainEvent("otp.verified")), to=["ana", "ben"]
     )
     async with world.store.transaction() as tx:
-        keys = [build_event_key(None, "ana")]
-        assert await world.store.steps.cancel_by_event(tx, "otp.verified", keys, world.clock.now()) == 1
+        now = world.clock.now()
+        assert await world.store.steps.cancel_by_event(tx, "otp.verified", now, subject=None, user_id="ana") == 1
     await world.work(600)
     assert {step.user_id: step.ended_by for step in await world.list_steps(notification)} == {
         "ana": StepEnd.EVENT,

@@ -15,7 +15,7 @@ from tidings.flow.fanout.limit_stage import LimitStage
 from tidings.flow.fanout.page_plan import PagePlan
 from tidings.flow.fanout.planner import Plan
 from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
-from tidings.model.delivery import PlannedDelivery
+from tidings.model.delivery import PlannedDelivery, Recipient
 from tidings.model.frequency_cap import parse_frequency_caps
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
@@ -62,7 +62,8 @@ def make_page(number: int, plan: PlanOptions) -> PagePlan:
     # each fan-out has its users in another order
     people = USERS[number % len(USERS) :] + USERS[: number % len(USERS)]
     planned = [_plan(notification, user_id) for user_id in people]
-    return PagePlan(notification, Plan(planned), len(people), None, is_last=True)
+    page = [Recipient(user_id, "en", "UTC", (), {}) for user_id in people]
+    return PagePlan(notification, Plan(planned), page, None, is_last=True)
 
 
 def _plan(notification: Notification, user_id: str) -> PlannedDelivery:

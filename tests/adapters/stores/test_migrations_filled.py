@@ -57,7 +57,7 @@ NEW_TABLES = {
     *("user_limits", "processes", "schedules", "alerts", "contact_points"),
     *("inbox_items", "inbox_counters", "inbox_recalls"),
     *("contact_point_health", "status_events"),
-    "waiting_steps",
+    *("waiting_steps", "awaited_events"),
     *("stream_settings", "stream_epochs", "websocket_tickets"),
     *("receipts", "suppressions", "provider_activity"),
     "user_schedules",

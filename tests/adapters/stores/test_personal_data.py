@@ -188,6 +188,12 @@ def rows_of(user_id: str) -> dict[str, dict[str, object]]:
             "after_seconds": 600,
             "created_at": NOW,
         },
+        "awaited_events": {
+            "notification_id": notification,
+            "event": "mark-awaited_events",
+            "user_id": user_id,
+            "event_key": f"user {user_id}",
+        },
         "user_limits": {
             "user_id": user_id,
             "scope": "mark-user_limits",

@@ -14,12 +14,14 @@ from tidings.flow.deliver.sender import DeliverySender
 from tidings.model import audience
 from tidings.model.delivery import AttemptResult, OutboundMessage
 from tidings.model.ids import new_id
-from tidings.model.outcome import Accepted, InvalidTarget, Outcome, RetryLater
+from tidings.model.outcome import Accepted, InvalidTarget, Outcome, PermanentFailure, RetryLater
+from tidings.model.plan_options import Step
 from tidings.model.request import NotifyRequest
 from tidings.model.subscription import PushSubscription, SubscriptionState
 from tidings.model.template import RenderedMessage
 from tidings.model.trace import DeliveryTrace
 from tidings.model.user import User
+from tidings.model.waiting_step import StepCause
 from tidings.ports.channel import ComposeContext
 
 OLD, NEW = "https://push.example/old", "https://push.example/new"
@@ -34,6 +36,7 @@ class ScriptedChannel:
         self.sent: list[str] = []
         self.during_send: Callable[[], Awaitable[None]] | None = None
         self.answer: Outcome = InvalidTarget("gone", 410)
+        self.answer_of_others: Outcome = Accepted()
 
     async def open(self) -> None:
         """Nothing to start."""
@@ -44,7 +47,7 @@ class ScriptedChannel:
     async def send(self, message: OutboundMessage) -> Outcome:
         self.sent.append(message.target.address)
         if message.target.address != OLD:
-            return Accepted()
+            return self.answer_of_others
         if self.during_send is not None:
             await self.during_send()
         return self.answer
@@ -74,12 +77,13 @@ class Worker:
         async with self.runtime.store.transaction() as tx:
             await self.runtime.store.subscriptions.register(tx, device, replaces=replaces, now=now)
 
-    async def notify(self) -> str:
+    async def notify(self, *steps: Step) -> str:
         """Plan a message to Ana and return its id."""
+        request = NotifyRequest(
+            "MESSAGE", audience.users("ana"), {"title": "Hello", "body": "Ana"}, steps=steps or None
+        )
         async with self.runtime.store.transaction() as tx:
-            [accepted] = await self.runtime.pipeline.accept_many(
-                tx, [NotifyRequest("MESSAGE", audience.users("ana"), {"title": "Hello", "body": "Ana"})]
-            )
+            [accepted] = await self.runtime.pipeline.accept_many(tx, [request])
         return accepted.id if not isinstance(accepted, Exception) else ""
 
     async def deliver(self) -> None:
@@ -152,3 +156,20 @@ async def test_a_message_that_waits_does_not_follow_the_device_to_another_user(w
     await worker.deliver()
     assert [(trace.state, trace.why) for trace in await worker.traces(message)] == [("skipped", "no_device")]
     assert worker.channel.sent == [OLD]
+
+
+async def test_c41_the_next_step_does_not_wait_for_a_device_that_was_replaced(worker: Worker) -> None:
+    await worker.register(NEW)
+    notification = await worker.notify(Step(("webpush",)), Step(("email",), 3600))
+    worker.channel.answer = RetryLater(worker.runtime.clock.now() + timedelta(hours=1), "busy", 503)
+    worker.channel.answer_of_others = PermanentFailure("too large", 413)
+    await worker.deliver()
+    store = worker.runtime.store
+    async with store.read_once() as tx:
+        [step] = await store.steps.list_of(tx, notification, limit=9)
+    assert step.due_at is None, "the old endpoint is tried again"
+    await worker.register(NEW, replaces=OLD)
+    async with store.read_once() as tx:
+        [step] = await store.steps.list_of(tx, notification, limit=9)
+    assert step.due_at is not None
+    assert (step.due_at <= worker.runtime.clock.now(), step.cause) == (True, StepCause.NOT_HANDED_OVER)

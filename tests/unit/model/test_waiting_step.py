@@ -1,7 +1,7 @@
 """The rules of later steps against a model that computes the same from a timetable."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from hypothesis import example, given
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from tidings.model.delivery import DeliveryState
+from tidings.model.plan_options import DomainEvent, PlanOptions, Step
 from tidings.model.waiting_step import (
     FULFILLED,
     StepEnd,
@@ -16,10 +17,12 @@ from tidings.model.waiting_step import (
     build_event_key,
     cancel_steps,
     end_steps,
+    plan_waiting_steps,
     start_clock,
     start_step,
 )
 from tidings.testing.clock import START
+from tidings.testing.contracts.samples import make_notification
 
 #: what the user or the host does → the conditions that it fulfils
 SUCCESSES: Mapping[StepEnd, frozenset[str]] = {**FULFILLED, StepEnd.EVENT: frozenset({"event"})}
@@ -167,3 +170,24 @@ def test_the_end_of_a_notification_keeps_what_was_started() -> None:
     steps = [structs.replace(make_step(1), started_at=START), make_step(2)]
     [step] = end_steps(steps, StepEnd.SUPERSEDED, START)
     assert (step.step, step.ended_by) == (2, StepEnd.SUPERSEDED)
+
+
+@given(
+    st.lists(st.sampled_from(("paid", "sent", None)), min_size=1, max_size=5),
+    st.sets(st.sampled_from(("paid", "sent"))),
+)
+def test_events_before_the_planning_end_the_steps_that_wait_for_them(events: list[str | None], came: set[str]) -> None:
+    steps = tuple(
+        Step((f"channel-{number}",), 60, None if event is None else DomainEvent(event))
+        for number, event in enumerate(events, 1)
+    )
+    notification = replace(make_notification(), channels=(), plan=PlanOptions((Step(("inapp",)), *steps)))
+    happened = dict.fromkeys(came, START)
+    planned = plan_waiting_steps(notification, "ana", happened, START, last=0, is_reached=True)
+    assert [step.ended_by for step in planned] == [StepEnd.EVENT if event in came else None for event in events]
+    assert {step.due_at for step in planned} == {None}, "the first step starts the clock"
+    at_once = plan_waiting_steps(notification, "ana", happened, START, last=0, is_reached=False)
+    following = next((number for number, event in enumerate(events) if event not in came), None)
+    # each step that is cancelled leaves the next one its time; the first one does not wait
+    due = {number: START + timedelta(seconds=60 * number) for number in range(len(events)) if number == following}
+    assert {number: step.due_at for number, step in enumerate(at_once) if step.due_at is not None} == due

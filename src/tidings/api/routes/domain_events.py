@@ -14,7 +14,7 @@ from tidings.api.context import RouteContext
 from tidings.api.http.openapi import describe_body
 from tidings.api.http.problem_details import problem_for
 from tidings.errors import ValidationFailed
-from tidings.flow.accept.domain_events import build_requests, list_event_keys
+from tidings.flow.accept.domain_events import build_requests, find_user_id
 from tidings.model.trigger import DomainEvent
 from tidings.ports.store import IdempotentRequest
 from tidings.schemas.cloud_event import BATCH_TYPE, CloudEvent, is_batch, read_cloud_event, read_cloud_events
@@ -95,7 +95,7 @@ async def _process(context: RouteContext, event: DomainEvent, caller: str) -> Re
     async with idempotent_transaction(context.store, context.clock, _key_of(event, caller)) as call:
         # first: what the event ends must not be sent beside what it causes
         cancelled = await context.store.steps.cancel_by_event(
-            call.tx, event.type, list_event_keys(event), context.clock.now()
+            call.tx, event.type, context.clock.now(), subject=event.subject, user_id=find_user_id(event)
         )
         accepted = [await context.notifier.accept(call.tx, one) for one in requests]
         caused = [{"id": one.id, "templateCode": one.template_code, "status": one.state.value} for one in accepted]

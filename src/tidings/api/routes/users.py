@@ -107,6 +107,15 @@ class StepExport(StepResponse):
     notification_id: str
 
 
+class AwaitedEventExport(ResponseModel):
+    """A domain event that a notification awaits for the user."""
+
+    notification_id: str
+    event: str
+    #: null = it has not happened
+    occurred_at: datetime | None
+
+
 class LimitExport(ResponseModel):
     """The notifications to the user that count for an hourly limit."""
 
@@ -159,6 +168,8 @@ class UserExport(ProfileExport):
     inbox: list[InboxItemResponse]
     #: the later steps of notifications
     steps: list[StepExport]
+    #: domain events that notifications await before their later steps are planned
+    awaited_events: list[AwaitedEventExport]
 
 
 class TokenResponse(ResponseModel):
@@ -243,32 +254,41 @@ async def _stream_export(
 ) -> AsyncIterator[bytes]:
     """Yield the JSON of a `UserExport`. What is unbounded comes last and is streamed."""
     user_id = profile.user.id
-    yield msgspec.json.encode(_profile_export(profile, plugins).json_object())[:-1] + b',"deliveries":['
-    separator = b""
-    async for delivery, notification in personal_data.iter_deliveries(store, user_id):
-        yield separator + _encode_export_item(DeliveryResponse.model_validate(delivery), notification)
-        separator = b","
-    yield b'],"skips":['
-    separator = b""
-    async for skip, notification in personal_data.iter_skips(store, user_id):
-        yield separator + _encode_export_item(SkipResponse.model_validate(skip), notification)
-        separator = b","
-    yield b'],"digests":['
-    separator = b""
-    async for digest, items in personal_data.iter_digests(store, user_id):
-        yield separator + msgspec.json.encode(DigestExport.from_digest_and_items(digest, items).json_object())
-        separator = b","
-    yield b'],"inbox":['
-    separator = b""
-    async for item in personal_data.iter_inbox_items(store, user_id):
-        yield separator + msgspec.json.encode(InboxItemResponse.from_item(item).json_object())
-        separator = b","
-    yield b'],"steps":['
-    separator = b""
-    async for step in personal_data.iter_steps(store, user_id):
-        yield separator + msgspec.json.encode(StepExport.from_step(step).json_object())
-        separator = b","
-    yield b"]}"
+    deliveries, skips = personal_data.iter_deliveries(store, user_id), personal_data.iter_skips(store, user_id)
+    sections: Mapping[str, AsyncIterator[bytes]] = {
+        "deliveries": (
+            _encode_export_item(DeliveryResponse.model_validate(one), notification)
+            async for one, notification in deliveries
+        ),
+        "skips": (
+            _encode_export_item(SkipResponse.model_validate(one), notification) async for one, notification in skips
+        ),
+        "digests": (
+            _encode(DigestExport.from_digest_and_items(digest, items))
+            async for digest, items in personal_data.iter_digests(store, user_id)
+        ),
+        "inbox": (
+            _encode(InboxItemResponse.from_item(item)) async for item in personal_data.iter_inbox_items(store, user_id)
+        ),
+        "steps": (_encode(StepExport.from_step(step)) async for step in personal_data.iter_steps(store, user_id)),
+        "awaitedEvents": (
+            _encode(AwaitedEventExport.model_validate(one))
+            async for one in personal_data.iter_awaited_events(store, user_id)
+        ),
+    }
+    yield _encode(_profile_export(profile, plugins))[:-1]
+    for name, items in sections.items():
+        yield f',"{name}":['.encode()
+        separator = b""
+        async for item in items:
+            yield separator + item
+            separator = b","
+        yield b"]"
+    yield b"}"
+
+
+def _encode(response: ResponseModel) -> bytes:
+    return msgspec.json.encode(response.json_object())
 
 
 def _profile_export(profile: personal_data.Profile, plugins: Mapping[str, ChannelPlugin]) -> ProfileExport:

@@ -1,21 +1,19 @@
 """Which notifications a domain event causes. Pure: triggers and the evaluation of expressions are arguments."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from tidings.errors import ValidationFailed
 from tidings.model.audience import from_json
 from tidings.model.request import NotifyRequest
 from tidings.model.subject import SubjectRequest
 from tidings.model.trigger import EXPRESSION_MARK, DomainEvent, Trigger
-from tidings.model.waiting_step import build_event_key
 from tidings.ports.renderer import Evaluator
 
 
-def list_event_keys(event: DomainEvent) -> Collection[str]:
-    """Return what an event is about, as later steps of notifications name it: its subject, and the user in `data`."""
+def find_user_id(event: DomainEvent) -> str | None:
+    """Return the user whom an event is about, as its `data` names them."""
     user_id = event.data.get("userId") if isinstance(event.data, Mapping) else None
-    keys = [] if event.subject is None else [build_event_key(event.subject, "")]
-    return [*keys, build_event_key(None, user_id)] if isinstance(user_id, str) else keys
+    return user_id if isinstance(user_id, str) else None
 
 
 def build_requests(event: DomainEvent, triggers: Sequence[Trigger], evaluator: Evaluator) -> list[NotifyRequest]:

@@ -16,18 +16,27 @@ from msgspec import structs
 
 from tidings.errors import ValidationFailed
 from tidings.flow.catalog import Catalog
-from tidings.flow.digest.composer import MAX_SHOWN_ITEMS, RenderedItem, build_digest_notification, render_item
+from tidings.flow.digest.composer import (
+    MAX_SHOWN_ITEMS,
+    RenderedItem,
+    build_digest_notification,
+    find_step_source,
+    render_item,
+)
 from tidings.flow.digest.item_check import ItemContext, check_item
 from tidings.flow.plan.candidate import PlanContext
 from tidings.model.audience import explicit_users_or_none
+from tidings.model.awaited_event import NO_EVENTS, OccurredEvents
 from tidings.model.decision import Skip
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.digest import ClosedDigest, Digest, DigestItem, DigestItemState, DueDigests
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
+from tidings.model.plan_options import list_events
 from tidings.model.template import RenderedMessage
 from tidings.ports.clock import Clock
 from tidings.ports.renderer import Renderer
+from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
 
 #: digests closed in one transaction
@@ -35,9 +44,11 @@ DIGESTS_PER_TRANSACTION = 200
 #: texts of items that are kept
 MAX_RENDERED = 2_000
 
-#: (transaction, notifications, recipient of each notification, now): stores notifications and plans them
+#: (transaction, notifications, recipient of each notification, now, domain events that came while the digests
+#: collected): stores notifications and plans them
 AcceptDigests: TypeAlias = Callable[
-    [Transaction, Sequence[Notification], Mapping[str, Recipient], datetime], Awaitable[None]
+    [Transaction, Sequence[Notification], Mapping[str, Recipient], datetime, Mapping[Pair, OccurredEvents]],
+    Awaitable[None],
 ]
 #: called after a commit with how many digests became notifications, and the number of items per outcome
 OnClosed: TypeAlias = Callable[[Sequence[ClosedDigest]], None]
@@ -86,21 +97,37 @@ class DigestCloser:
         closed: list[ClosedDigest] = []
         notifications: list[Notification] = []
         recipients: dict[str, Recipient] = {}
+        of_items = await self._take_occurred(tx, facts)
+        happened: dict[Pair, OccurredEvents] = {}
         for digest in due.digests:
             of_digest = facts[digest.id]
-            outcome, notification = self._decide(digest, of_digest, now)
+            outcome, kept, shown = self._decide(digest, of_digest, now)
             closed.append(outcome)
-            if notification is not None and (recipient := of_digest[0].recipient) is not None:
-                notifications.append(notification)
-                recipients[notification.id] = recipient
-        await self._accept(tx, notifications, recipients, now)
+            if outcome.notification_id is None or (recipient := of_digest[0].recipient) is None:
+                continue
+            user_id = digest.key.user_id
+            of_user = {one.id: of_items[one.id, user_id] for one in kept if (one.id, user_id) in of_items}
+            source = find_step_source(kept, of_user)
+            notification = build_digest_notification(
+                digest,
+                shown,
+                kept,
+                self._catalog,
+                steps=source.plan.steps,
+                notification_id=outcome.notification_id,
+                now=now,
+            )
+            notifications.append(notification)
+            recipients[notification.id] = recipient
+            happened[notification.id, user_id] = of_user.get(source.id, NO_EVENTS)
+        await self._accept(tx, notifications, recipients, now, happened)
         await self._store.digests.close(tx, closed, now)
         return closed
 
     def _decide(
         self, digest: Digest, of_digest: Sequence[ItemContext], now: datetime
-    ) -> tuple[ClosedDigest, Notification | None]:
-        """Return what becomes of a digest and its items, and the notification, None if nothing is left."""
+    ) -> tuple[ClosedDigest, Sequence[Notification], Sequence[RenderedItem]]:
+        """Return what becomes of a digest and its items, those that are left, and the first of them with texts."""
         shown: list[RenderedItem] = []
         kept: list[Notification] = []
         items: list[DigestItem] = []
@@ -118,10 +145,23 @@ class DigestCloser:
         current = self._catalog.templates.get(digest.key.template_code)
         # without its template, no item could be rendered, so that nothing is kept
         version = None if current is None else current.version
-        if not kept:
-            return ClosedDigest(digest.id, None, version, items), None
-        made = build_digest_notification(digest, shown, kept, self._catalog, notification_id=new_id(now), now=now)
-        return ClosedDigest(digest.id, made.id, version, items), made
+        return ClosedDigest(digest.id, new_id(now) if kept else None, version, items), kept, shown
+
+    async def _take_occurred(
+        self, tx: Transaction, facts: Mapping[str, Sequence[ItemContext]]
+    ) -> Mapping[Pair, OccurredEvents]:
+        """Return the domain events that came for items while digests collected them, and store them no longer."""
+        pairs = [
+            (one.notification.id, one.item.user_id)
+            for of_digest in facts.values()
+            for one in of_digest
+            if one.notification is not None and list_events(one.notification.plan.steps)
+        ]
+        if not pairs:
+            return {}
+        happened = await self._store.awaited_events.find_occurred(tx, pairs)
+        await self._store.awaited_events.remove(tx, pairs)
+        return happened
 
     def _render(self, notification: Notification, recipient: Recipient) -> RenderedMessage:
         """Return the text of an item. Users with the same locale and zone share that of a broadcast."""

@@ -1,6 +1,6 @@
 """Builds the notification that a digest becomes. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -8,10 +8,11 @@ from tidings.errors import ValidationFailed
 from tidings.flow.catalog import Catalog
 from tidings.flow.plan.collection import list_collected_channels
 from tidings.model.audience import users
+from tidings.model.awaited_event import OccurredEvents
 from tidings.model.delivery import Recipient
 from tidings.model.digest import Digest
 from tidings.model.notification import Notification
-from tidings.model.plan_options import PlanOptions
+from tidings.model.plan_options import PlanOptions, Step
 from tidings.model.priority import LANES
 from tidings.model.template import RenderedMessage
 from tidings.ports.renderer import Renderer
@@ -46,12 +47,22 @@ def render_item(
         return renderer.render(pinned, notification, recipient.locale, recipient.timezone)
 
 
+def find_step_source(items: Sequence[Notification], happened: Mapping[str, OccurredEvents]) -> Notification:
+    """Return the item whose steps the notification of a digest has.
+
+    It is the newest one for which none of the domain events came that its steps await. If they came for all items, it
+    is the newest. happened: notification id → events that came.
+    """
+    return next((one for one in reversed(items) if not happened.get(one.id)), items[-1])
+
+
 def build_digest_notification(
     digest: Digest,
     shown: Sequence[RenderedItem],
     items: Sequence[Notification],
     catalog: Catalog,
     *,
+    steps: Sequence[Step],
     notification_id: str,
     now: datetime,
 ) -> Notification:
@@ -81,7 +92,7 @@ def build_digest_notification(
         expires_at=max(one.expires_at for one in items),
         created_at=now,
         source=f"digest:{digest.id}",
-        plan=PlanOptions(steps=newest.plan.steps),
+        plan=PlanOptions(steps=tuple(steps)),
     )
 
 

@@ -25,8 +25,10 @@ from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.tasks import deliver_tasks, next_page_task
 from tidings.model.audience import explicit_users_or_none
+from tidings.model.awaited_event import NO_OCCURRED, AwaitedEvent, OccurredEvents, list_awaited_events
 from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification, NotificationState
+from tidings.model.plan_options import list_events
 from tidings.model.priority import Lane, Priority
 from tidings.model.subject import find_informed_users
 from tidings.model.task import Task
@@ -34,6 +36,7 @@ from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.ports.alerts import AlertSink, NoAlerts
 from tidings.ports.clock import Clock
 from tidings.ports.queue import Queue
+from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
 
 log = structlog.get_logger(__name__)
@@ -185,10 +188,12 @@ class FanOut:
         notifications: Sequence[Notification],
         resolved: Mapping[str, ResolvedRecipients],
         now: datetime,
+        happened: Mapping[Pair, OccurredEvents],
     ) -> list[PagePlan]:
         """Plan notifications that are being accepted, with rate limits applied.
 
-        The caller stores the notifications, and their deliveries with `add_deliveries`.
+        happened: domain events that came before, of digests. The caller stores the notifications, and their deliveries
+        with `add_deliveries`.
         """
         informed = {
             notification.id: await self._find_informed(
@@ -196,7 +201,7 @@ class FanOut:
             )
             for notification in notifications
         }
-        page_plans = self._build_page_plans(notifications, resolved, informed, now)
+        page_plans = self._apply_events(self._build_page_plans(notifications, resolved, informed, now), happened, now)
         return await self._limits.apply(tx, await self._collect(tx, page_plans, now), now)
 
     async def add_deliveries(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> None:
@@ -207,10 +212,21 @@ class FanOut:
         if waiting := [step for page_plan in page_plans for step in page_plan.plan.waiting]:
             # the limits may have skipped all that was planned for a user: then nothing else is sent
             reached = {(delivery.notification_id, delivery.user_id) for delivery in planned}
+            # the first of them is due, or was cancelled, although nothing was planned before it
+            reached |= {(one.notification_id, one.user_id) for one in waiting if one.cause is not None}
             await self._store.steps.add(
                 tx, [step for step in waiting if (step.notification_id, step.user_id) in reached]
             )
         await self._store.digests.add_items(tx, [item for one in page_plans for item in one.plan.collected])
+        await self._store.awaited_events.add(tx, [event for one in page_plans for event in one.list_awaited_of_items()])
+
+    async def add_awaited_events(self, tx: Transaction, notifications: Sequence[Notification]) -> None:
+        """Store which domain events notifications await that are accepted and planned later."""
+        awaited: list[AwaitedEvent] = []
+        for notification in notifications:
+            if list_events(notification.plan.steps):
+                awaited += list_awaited_events(notification, self._small_audience(notification))
+        await self._store.awaited_events.add(tx, awaited)
 
     async def load_page(
         self, tx: Transaction, notification: Notification, after: str | None
@@ -234,10 +250,12 @@ class FanOut:
         batch_ids: Iterator[str] | None = None,
         informed: Collection[str] = (),
         step_channels: Sequence[str] | None = None,
+        happened: Mapping[str, OccurredEvents] = NO_OCCURRED,
     ) -> Plan:
         """Plan a page of recipients, without rate limits.
 
         batch_ids: None = new batches. informed: users who last heard the same. step_channels: of a later step.
+        happened: user id → domain events that came.
         """
         return plan_page(
             page,
@@ -252,6 +270,7 @@ class FanOut:
             preference_defaults=self._catalog.preference_defaults,
             step_channels=step_channels,
             pack_rules=self._catalog.rules,
+            happened=happened,
         )
 
     async def _load_progress(self, notification_ids: Sequence[str]) -> list[Notification]:
@@ -303,7 +322,7 @@ class FanOut:
             informed = await self._find_informed(tx, notification, [recipient.user_id for recipient in page])
         plan = self.build_plan(notification, page, self._clock.now(), informed=informed)
         cursor = page[-1].user_id if page else notification.cursor
-        return [PagePlan(notification, plan, len(page), cursor, is_last=not has_more)]
+        return [PagePlan(notification, plan, page, cursor, is_last=not has_more, informed=informed)]
 
     async def _plan_small_audiences(self, notifications: Sequence[Notification]) -> list[PagePlan]:
         async with self._store.read_once() as tx:
@@ -367,8 +386,9 @@ class FanOut:
         for notification in notifications:
             # a user that does not exist was erased after the notification was accepted
             page = [recipient for _, recipient in resolved[notification.id] if recipient is not None]
-            plan = self.build_plan(notification, page, now, batches[notification.priority], informed[notification.id])
-            page_plans.append(PagePlan(notification, plan, len(page), None, is_last=True))
+            of_subject = informed[notification.id]
+            plan = self.build_plan(notification, page, now, batches[notification.priority], of_subject)
+            page_plans.append(PagePlan(notification, plan, page, None, is_last=True, informed=of_subject))
         return page_plans
 
     async def _persist(self, page_plans: Sequence[PagePlan]) -> tuple[list[PagePlan], list[Task]]:
@@ -381,7 +401,8 @@ class FanOut:
                 tx, [(page_plan.before, page_plan.after) for page_plan in page_plans]
             )
             unlimited = [page_plan for page_plan in page_plans if page_plan.before.id in advanced]
-            stored = await self._limits.apply(tx, await self._collect(tx, unlimited, now), now)
+            current = await self._end_steps_by_events(tx, unlimited, now)
+            stored = await self._limits.apply(tx, await self._collect(tx, current, now), now)
             # Correct the counts, which were written without rate limits. The row is locked, so this cannot fail.
             corrections = [
                 (first.after, limited.after)
@@ -390,6 +411,8 @@ class FanOut:
             ]
             await self._store.notifications.compare_and_set_progress_many(tx, corrections)
             await self.add_deliveries(tx, stored, now)
+            if planned := {one.before.id for one in stored if one.is_last and list_events(one.before.plan.steps)}:
+                await self._store.awaited_events.remove_planned(tx, planned)
         following = []
         for page_plan in page_plans:
             if page_plan.before.id not in advanced:
@@ -404,6 +427,36 @@ class FanOut:
             if page_plan.is_last or page_plan.before.id not in advanced:
                 self._progress_cache.evict(page_plan.before.id)
         return stored, following
+
+    async def _end_steps_by_events(
+        self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime
+    ) -> Sequence[PagePlan]:
+        """Return page plans without the later steps that domain events ended before. The notifications are locked."""
+        pairs = [
+            (one.before.id, recipient.user_id)
+            for one in page_plans
+            if list_events(one.before.plan.steps)
+            for recipient in one.page
+        ]
+        if not pairs:
+            return page_plans
+        return self._apply_events(page_plans, await self._store.awaited_events.find_occurred(tx, pairs), now)
+
+    def _apply_events(
+        self, page_plans: Sequence[PagePlan], happened: Mapping[Pair, OccurredEvents], now: datetime
+    ) -> list[PagePlan]:
+        """Plan the pages again for which an event came. It may be a first step that is not planned now."""
+        applied = []
+        for one in page_plans:
+            ids = [recipient.user_id for recipient in one.page]
+            of_page = {
+                user_id: happened[one.before.id, user_id] for user_id in ids if (one.before.id, user_id) in happened
+            }
+            if of_page:
+                plan = self.build_plan(one.before, one.page, now, informed=one.informed, happened=of_page)
+                one = replace(one, plan=plan, happened=of_page)
+            applied.append(one)
+        return applied
 
     async def _publish(self, stored: Sequence[PagePlan], on_tasks_ready: OnTasksReady) -> None:
         tasks = build_delivery_tasks(stored, self._clock.now())

@@ -1,8 +1,11 @@
 """The plan of one page of one notification."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tidings.flow.fanout.planner import Plan
+from tidings.model.awaited_event import NO_EVENTS, AwaitedEvent, OccurredEvents, build_awaited_of_item
+from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification
 
 
@@ -12,19 +15,33 @@ class PagePlan:
 
     before: Notification
     plan: Plan
-    recipients: int
+    page: Sequence[Recipient]
     #: the last user of the page
     cursor: str | None
     is_last: bool
+    #: users of the page who last heard the same of the notification's subject
+    informed: Collection[str] = ()
+    #: user id → domain events that came before the page was planned
+    happened: Mapping[str, OccurredEvents] = field(default_factory=dict)
 
     @property
     def after(self) -> Notification:
         """The notification after this page is stored."""
         return self.before.with_progress(
             cursor=self.cursor,
-            recipients=self.recipients,
+            recipients=len(self.page),
             deliveries=len(self.plan.planned),
             skipped=len(self.plan.skipped),
             collected=len(self.plan.collected),
             is_complete=self.is_last,
         )
+
+    def list_awaited_of_items(self) -> list[AwaitedEvent]:
+        """Return the domain events that the notification awaits while digests collect it."""
+        return [
+            event
+            for item in self.plan.collected
+            for event in build_awaited_of_item(
+                self.before, item.key.user_id, self.happened.get(item.key.user_id, NO_EVENTS)
+            )
+        ]

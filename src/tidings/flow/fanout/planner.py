@@ -13,6 +13,7 @@ from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import decide
 from tidings.flow.plan.collection import DigestCollection
 from tidings.flow.plan.rules.quiet_hours import choose_zone
+from tidings.model.awaited_event import NO_EVENTS, NO_OCCURRED, OccurredEvents
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.contact_point import NO_CONTACT_POINT
 from tidings.model.decision import Defer, Skip
@@ -23,7 +24,7 @@ from tidings.model.notification import Notification
 from tidings.model.preference import Preference
 from tidings.model.template import Category
 from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
-from tidings.model.waiting_step import WaitingStep, build_waiting_steps, select_channels
+from tidings.model.waiting_step import WaitingStep, plan_waiting_steps, select_channels
 from tidings.ports.pack import PackRule
 
 
@@ -53,6 +54,7 @@ def plan_page(
     preference_defaults: Sequence[Preference] = (),
     pack_rules: Mapping[str, PackRule] = NO_RULES,
     step_channels: Sequence[str] | None = None,
+    happened: Mapping[str, OccurredEvents] = NO_OCCURRED,
 ) -> Plan:
     """Plan a page of recipients.
 
@@ -62,6 +64,7 @@ def plan_page(
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
     of the notification's subject. get_traits: channel → traits. schedule_defaults: of users without a schedule.
     preference_defaults: of the installation. pack_rules: name → rule. step_channels: of the later step that is planned.
+    happened: user id → domain events that came, which may make later steps unnecessary.
     """
     plan = Plan()
     context = PlanContext(
@@ -84,15 +87,20 @@ def plan_page(
     collection = None if step_channels is not None else DigestCollection.for_notification(notification)
     for recipient in page:
         is_informed = recipient.user_id in informed
+        events = happened.get(recipient.user_id, NO_EVENTS)
         for position, stage in enumerate(stages):
+            is_ended = bool(position and stage and notification.plan.steps[position].event in events)
             #: on the channels that are collected
             at_once = plan if collection is None else Plan()
-            if not _plan_recipient(
+            if not is_ended and not _plan_recipient(
                 plan, recipient, stage, context, batch_ids, is_informed=is_informed, collected=(collection, at_once)
             ):
                 continue
             if len(stages) > 1:
-                plan.waiting += build_waiting_steps(notification, recipient.user_id, after=position, now=now)
+                last = position - 1 if is_ended else position
+                plan.waiting += plan_waiting_steps(
+                    notification, recipient.user_id, events, now, last=last, is_reached=not is_ended
+                )
             break
     return plan
 

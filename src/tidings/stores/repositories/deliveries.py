@@ -30,9 +30,9 @@ from tidings.stores.repositories.delivery_mapping import (
     outcome_row,
     skip_row,
 )
+from tidings.stores.repositories.ended_deliveries import EndedDeliveries
 from tidings.stores.repositories.push_subscriptions import SqlSubscriptions
 from tidings.stores.repositories.status_events import SqlStatusEvents
-from tidings.stores.repositories.steps import SqlSteps
 from tidings.stores.repositories.suppressions import SqlSuppressions
 from tidings.stores.sql.json_params import encode_rows
 
@@ -47,9 +47,10 @@ class SqlDeliveries(DeliveryClaims, DeliveryBatches, DeliveryHistory):
         contact_points: SqlContactPoints,
         status_events: SqlStatusEvents,
         suppressions: SqlSuppressions,
-        steps: SqlSteps,
+        ended_deliveries: EndedDeliveries,
     ) -> None:
-        super().__init__(cipher, status_events, steps)
+        super().__init__(cipher, ended_deliveries)
+        self._status_events = status_events
         self._subscriptions = subscriptions
         self._contact_points = contact_points
         self._suppressions = suppressions

@@ -10,13 +10,11 @@ from sqlalchemy import ColumnElement, Text, TextClause, any_, case, cast, func, 
 
 from tidings.model.contact_point import ContactPoint
 from tidings.model.delivery import ClaimedDelivery, DeliveryState
-from tidings.model.status_event import build_state_event
 from tidings.ports.store import MAX_WORKER_CRASHES, LeaseRelease, Transaction
 from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_mapping import SELECT_CLAIMED, to_claimed
-from tidings.stores.repositories.status_events import SqlStatusEvents
-from tidings.stores.repositories.steps import SqlSteps
+from tidings.stores.repositories.ended_deliveries import EndedDeliveries, EndedDelivery
 from tidings.stores.repositories.suppressions import load_of_targets
 from tidings.stores.schema.tables import WHERE_PENDING, WHERE_SENDING, deliveries
 from tidings.stores.sql.json_params import encode_rows, id_array
@@ -34,10 +32,9 @@ _REAP_BATCH_SIZE = 1000
 class DeliveryClaims:
     """The part of `ports.store.Deliveries` that manages leases."""
 
-    def __init__(self, cipher: FieldCipher, status_events: SqlStatusEvents, steps: SqlSteps) -> None:
+    def __init__(self, cipher: FieldCipher, ended_deliveries: EndedDeliveries) -> None:
         self._cipher = cipher
-        self._status_events = status_events
-        self._steps = steps
+        self._ended_deliveries = ended_deliveries
 
     async def claim(
         self, tx: Transaction, batch_ids: Sequence[str], *, token: str, now: datetime, lease_until: datetime
@@ -115,17 +112,9 @@ class DeliveryClaims:
         while has_more:
             rows = (await connection_of(tx).execute(statement)).all()
             counts.update(row.state for row in rows)
-            quarantined = [row for row in rows if row.state == DeliveryState.REFUSED.value]
-            if quarantined:
-                # the steps after them do not wait for these any more
-                pairs = {(row.notification_id, row.user_id) for row in quarantined}
-                await self._steps.record_outcomes(tx, pairs, now, is_delivered_when_sent=())
-            if quarantined and self._status_events.is_enabled:
-                events = [
-                    build_state_event(DeliveryState.REFUSED, *row[1:], reason=QUARANTINE_REASON, now=now)
-                    for row in quarantined
-                ]
-                await self._status_events.add(tx, events, now)
+            refused = DeliveryState.REFUSED
+            quarantined = [EndedDelivery(*row[1:]) for row in rows if row.state == refused.value]
+            await self._ended_deliveries.record(tx, quarantined, refused, reason=QUARANTINE_REASON, now=now)
             has_more = len(rows) == _REAP_BATCH_SIZE
         return LeaseRelease(counts[DeliveryState.PENDING.value], counts[DeliveryState.REFUSED.value])
 

@@ -21,7 +21,8 @@ from tidings.stores.repositories.inbox_mapping import (
     lock_counters,
     to_item,
 )
-from tidings.stores.repositories.steps import SqlSteps, lock_users
+from tidings.stores.repositories.steps import SqlSteps
+from tidings.stores.repositories.user_locks import lock_users
 from tidings.stores.schema.tables import (
     WHERE_HAS_DUE,
     WHERE_UNREAD,

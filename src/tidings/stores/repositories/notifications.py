@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Integer, Row, Text, and_, column, func, insert, null, or_, select, text, update
+from sqlalchemy import Integer, Row, Text, and_, column, delete, func, insert, null, or_, select, text, update
 
 from tidings.model.audience import from_json, to_json
 from tidings.model.digest import DigestItemState
@@ -19,6 +19,7 @@ from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
 from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.repositories.steps import count_waiting
 from tidings.stores.schema.digest_tables import digest_items
+from tidings.stores.schema.step_tables import awaited_events
 from tidings.stores.schema.tables import WHERE_UNPLANNED, deliveries, notifications, skips
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import encode_rows, id_array, rowset
@@ -145,6 +146,9 @@ class SqlNotifications:
             update(notifications)
             .where(_n.id == notification_id, _n.state != cancelled)
             .values(state=cancelled, cursor=None)
+        )
+        await connection_of(tx).execute(
+            delete(awaited_events).where(awaited_events.c.notification_id == notification_id)
         )
         return updated.rowcount == 1
 

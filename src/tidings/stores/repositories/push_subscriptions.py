@@ -9,7 +9,6 @@ from msgspec import structs
 from sqlalchemy import ColumnElement, Text, bindparam, case, delete, exists, func, literal, select, update
 
 from tidings.model.delivery import DeliveryState, SkipReason
-from tidings.model.status_event import build_state_event
 from tidings.model.subscription import (
     ENDED_STATES,
     MAX_ACTIVE_DEVICES,
@@ -22,7 +21,7 @@ from tidings.ports.store import RegistrationResult, TargetVersion, Transaction
 from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.contact_points import PUSH_CHANNEL
-from tidings.stores.repositories.status_events import SqlStatusEvents
+from tidings.stores.repositories.ended_deliveries import EndedDeliveries, EndedDelivery
 from tidings.stores.repositories.user_schedules import release_held
 from tidings.stores.schema.tables import WHERE_GONE, Instant, contact_points, deliveries, users
 from tidings.stores.sql.ids import Id
@@ -40,9 +39,9 @@ _decode = msgspec.msgpack.Decoder(tuple[str, bytes, bytes]).decode
 class SqlSubscriptions:
     """Implements `ports.store.Subscriptions`."""
 
-    def __init__(self, cipher: FieldCipher, status_events: SqlStatusEvents) -> None:
+    def __init__(self, cipher: FieldCipher, ended_deliveries: EndedDeliveries) -> None:
         self._cipher = cipher
-        self._status_events = status_events
+        self._ended_deliveries = ended_deliveries
 
     async def register(
         self, tx: Transaction, subscription: PushSubscription, *, replaces: str | None, now: datetime
@@ -259,11 +258,13 @@ class SqlSubscriptions:
         # devices before deliveries, the order in which outcomes lock them
         await self.lock_versions(tx, [old.id, new.id])
         parameters = {"user": old.user_id, "old": old.id, "new": new.id, "now": now}
-        skipped = await connection_of(tx).execute(_SKIP_TWINS, parameters)
-        if self._status_events.is_enabled:
+        twins = (await connection_of(tx).execute(_SELECT_TWINS, parameters)).all()
+        if twins:
+            await self._ended_deliveries.lock_steps(tx, [(row.notification_id, row.user_id) for row in twins])
+            skipped = await connection_of(tx).execute(_SKIP_TWINS, parameters)
+            ended = [EndedDelivery(*row) for row in skipped]
             reason = SkipReason.DEVICE_REPLACED.value
-            events = [build_state_event(DeliveryState.SKIPPED, *row, reason=reason, now=now) for row in skipped]
-            await self._status_events.add(tx, events, now)
+            await self._ended_deliveries.record(tx, ended, DeliveryState.SKIPPED, reason=reason, now=now)
         await connection_of(tx).execute(_MOVE_DELIVERIES, parameters)
         if old.timezone != new.timezone:
             await release_held(tx, [old.user_id], now)
@@ -334,9 +335,11 @@ _has_twin = exists().where(
     _twin.c.target_id == bindparam("new", type_=Id),
 )
 _waits_for_old = (_d.user_id == bindparam("user", type_=Text)) & (_d.target_id == bindparam("old", type_=Id))
+_is_unsent_twin = _waits_for_old & (_d.state == DeliveryState.PENDING.value) & _has_twin
+_SELECT_TWINS = select(_d.notification_id, _d.user_id).distinct().where(_is_unsent_twin)
 _SKIP_TWINS = (
     update(deliveries)
-    .where(_waits_for_old, _d.state == DeliveryState.PENDING.value, _has_twin)
+    .where(_is_unsent_twin)
     .values(
         state=DeliveryState.SKIPPED.value,
         why=SkipReason.DEVICE_REPLACED.value,

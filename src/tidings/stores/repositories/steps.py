@@ -14,16 +14,19 @@ from tidings.model.waiting_step import (
     StepEnd,
     WaitingStep,
     apply_fulfilled,
+    build_event_key,
     cancel_steps,
     start_clock,
 )
 from tidings.ports.steps import Fulfilment, Pair, StepKey
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
+from tidings.stores.repositories.awaited_events import SqlAwaitedEvents
 from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.repositories.step_conditions import load_fulfilled
+from tidings.stores.repositories.user_locks import lock_users
 from tidings.stores.schema.step_tables import IS_WAITING, WHERE_DUE, WHERE_EVENT, waiting_steps
-from tidings.stores.schema.tables import WHERE_PENDING, Instant, Json, deliveries, users
+from tidings.stores.schema.tables import WHERE_PENDING, Instant, Json, deliveries
 from tidings.stores.sql.json_params import encode_instant, encode_rows, rowset, text_array
 
 _w, _d = waiting_steps.c, deliveries.c
@@ -83,8 +86,9 @@ Change = Callable[[Sequence[WaitingStep]], Sequence[WaitingStep]]
 class SqlSteps:
     """Implements `ports.steps.Steps`."""
 
-    def __init__(self, status_events: SqlStatusEvents) -> None:
+    def __init__(self, status_events: SqlStatusEvents, awaited_events: SqlAwaitedEvents) -> None:
         self._status_events = status_events
+        self._awaited_events = awaited_events
 
     async def add(self, tx: Transaction, steps: Sequence[WaitingStep]) -> None:
         if steps:
@@ -109,6 +113,10 @@ class SqlSteps:
         if changed:
             rows = encode_rows([_to_changed_row(step) for step in changed])
             await connection_of(tx).execute(_UPDATE, {"rows": rows})
+
+    async def lock(self, tx: Transaction, pairs: Collection[Pair]) -> None:
+        """Lock the steps of pairs."""
+        await _load(tx, pairs, lock=True)
 
     async def record_outcomes(
         self, tx: Transaction, pairs: Collection[Pair], now: datetime, *, is_delivered_when_sent: Collection[str]
@@ -147,10 +155,17 @@ class SqlSteps:
             0 if notification_id is None else await self.cancel(tx, [(notification_id, user_id)], StepEnd.CLICKED, now)
         )
 
-    async def cancel_by_event(self, tx: Transaction, event: str, keys: Collection[str], now: datetime) -> int:
+    async def cancel_by_event(
+        self, tx: Transaction, event: str, now: datetime, *, subject: str | None, user_id: str | None
+    ) -> int:
+        # first: the steps of a page that is being planned are found once it is committed
+        await self._awaited_events.record(tx, event, now, subject=subject, user_id=user_id)
+        keys = [] if subject is None else [build_event_key(subject, "")]
+        if user_id is not None:
+            keys.append(build_event_key(None, user_id))
         query = (
             select(_w.notification_id, _w.user_id)
-            .where(WHERE_EVENT, _w.event == event, _w.event_key.in_(text_array(list(keys))), _w.ended_at.is_(None))
+            .where(WHERE_EVENT, _w.event == event, _w.event_key.in_(text_array(keys)), _w.ended_at.is_(None))
             .limit(_PAGE_SIZE)
         )
         count = 0
@@ -229,12 +244,6 @@ class SqlSteps:
             reason = SkipReason.STEP_CANCELLED.value
             events = [build_state_event(DeliveryState.SKIPPED, *row, reason=reason, now=now) for row in rows]
             await self._status_events.add(tx, events, now)
-
-
-async def lock_users(tx: Transaction, user_ids: Collection[str]) -> set[str]:
-    """Lock users against their erasure, as a foreign key does. Returns the ids of those that exist."""
-    query = select(users.c.id).where(users.c.id.in_(text_array(list(user_ids)))).order_by(users.c.id)
-    return set(await connection_of(tx).scalars(query.with_for_update(read=True, key_share=True)))
 
 
 async def count_waiting(tx: Transaction, notification_id: str) -> int:

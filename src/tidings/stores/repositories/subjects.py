@@ -7,6 +7,7 @@ from sqlalchemy import (
     Text,
     case,
     cast,
+    delete,
     exists,
     func,
     literal,
@@ -26,7 +27,7 @@ from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
 from tidings.stores.schema.digest_tables import digest_items
-from tidings.stores.schema.step_tables import IS_WAITING, waiting_steps
+from tidings.stores.schema.step_tables import IS_WAITING, awaited_events, waiting_steps
 from tidings.stores.schema.tables import WHERE_SUBJECT, WHERE_UNPLANNED, attempts, deliveries, notifications, skips
 from tidings.stores.sql.json_params import id_array, text_array
 
@@ -113,13 +114,16 @@ class SqlSubjects:
         ids = await _lock_live(tx, or_(_n.subject == key, _is_below(key)))
         if not ids:
             return []
-        withdrawn = await connection_of(tx).scalars(
+        found = await connection_of(tx).scalars(
             update(notifications)
             .where(_n.id.in_(id_array(ids)), or_(_HAS_OPEN, _HAS_WAITING_STEPS))
             .values(state=NotificationState.CANCELLED.value, cursor=None, superseded_unsent=True)
             .returning(_n.id)
         )
-        return withdrawn.all()
+        withdrawn = found.all()
+        awaited = awaited_events.c.notification_id.in_(id_array(withdrawn))
+        await connection_of(tx).execute(delete(awaited_events).where(awaited))
+        return withdrawn
 
     async def wait_for_claims(self, tx: Transaction) -> None:
         if connection_of(tx).dialect.name == "postgresql":

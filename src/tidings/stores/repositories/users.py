@@ -16,7 +16,7 @@ from tidings.stores.repositories.personal_data import remove_from_audiences
 from tidings.stores.repositories.receipts import remove_of_user
 from tidings.stores.repositories.suppressions import erase_addresses
 from tidings.stores.repositories.user_schedules import release_held
-from tidings.stores.schema.step_tables import waiting_steps
+from tidings.stores.schema.step_tables import awaited_events, waiting_steps
 from tidings.stores.schema.tables import contact_points, deliveries, idempotency_keys, preferences, skips, users
 from tidings.stores.sql.json_params import text_array
 from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, to_preference
@@ -84,12 +84,13 @@ class SqlUsers:
         await connection_of(tx).execute(points.order_by(contact_points.c.id).with_for_update())
         await remove_of_user(tx, user_id)
         await erase_addresses(tx, user_id)
-        # foreign keys cascade to the other tables; these four have only the id of the user
+        # foreign keys cascade to the other tables; these have only the id of the user
         # In the order of ids, in which outcomes are recorded, too.
         locked = select(deliveries.c.id).where(deliveries.c.user_id == user_id).order_by(deliveries.c.id)
         await connection_of(tx).execute(select(func.count()).select_from(locked.with_for_update().subquery()))
         await connection_of(tx).execute(delete(deliveries).where(deliveries.c.user_id == user_id))
         await connection_of(tx).execute(delete(waiting_steps).where(waiting_steps.c.user_id == user_id))
+        await connection_of(tx).execute(delete(awaited_events).where(awaited_events.c.user_id == user_id))
         # again: until they were deleted, a due step may have added some
         await connection_of(tx).execute(delete(deliveries).where(deliveries.c.user_id == user_id))
         await connection_of(tx).execute(delete(skips).where(skips.c.user_id == user_id))

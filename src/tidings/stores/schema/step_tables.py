@@ -1,4 +1,4 @@
-"""The table of the later steps of notifications, one row per notification, user and step."""
+"""The later steps of notifications, one row per notification, user and step; and the events that they await."""
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, text
 
@@ -8,6 +8,7 @@ from tidings.stores.sql.ids import Id
 #: conditions of partial indexes, as in `tables.py`
 WHERE_DUE = text("due_at IS NOT NULL")
 WHERE_EVENT = text("event IS NOT NULL")
+WHERE_AWAITED = text("occurred_at IS NULL")
 
 waiting_steps = Table(
     "waiting_steps",
@@ -35,6 +36,22 @@ waiting_steps = Table(
     Index("ix_waiting_steps_user", "user_id", "notification_id", "step"),
     Index("ix_waiting_steps_event", "event", "event_key", sqlite_where=WHERE_EVENT, postgresql_where=WHERE_EVENT),
     # found by the key: one B-tree instead of two
+    sqlite_with_rowid=False,
+)
+
+awaited_events = Table(
+    "awaited_events",
+    metadata,
+    Column("notification_id", Id, ForeignKey("notifications.id", ondelete="CASCADE"), primary_key=True),
+    Column("event", BinaryText(200), primary_key=True),
+    # for whom the event counts; empty = for all users of the notification
+    Column("user_id", BinaryText(200), primary_key=True),
+    # what the event must be about
+    Column("event_key", BinaryText(210), nullable=False),
+    # None: it is awaited
+    Column("occurred_at", Instant),
+    Index("ix_awaited_events_key", "event", "event_key", sqlite_where=WHERE_AWAITED, postgresql_where=WHERE_AWAITED),
+    Index("ix_awaited_events_user", "user_id", "notification_id"),
     sqlite_with_rowid=False,
 )
 
