@@ -1,15 +1,13 @@
 """The queries of recurring notifications use their indexes at a million rows, on each database."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.bulk_rows import NOW, row_id
 
 from tidings.model.audience import everyone
-from tidings.model.recurring import RecurringNotification, RecurringRun, RunState
+from tidings.model.recurring import RecurringNotification
 from tidings.ports.store import Transaction
 from tidings.stores.store import SqlStore
 
@@ -20,7 +18,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Work = Callable[[SqlStore, Transaction], Awaitable[object]]
 DAILY = RecurringNotification("daily", "MESSAGE", everyone(), ("09:00",), "UTC", next_run_at=NOW)
-RUN = RecurringRun(row_id(0, 1), "daily", NOW, NOW + timedelta(hours=1), due_at=NOW)
 #: what is done, and the indexes that find its rows
 CASES: list[tuple[str, Work, set[str]]] = [
     ("due", lambda store, tx: store.recurring.has_due(tx, NOW), {"ix_recurring_due", "ix_recurring_runs_due"}),
@@ -57,21 +54,3 @@ async def test_c15_zones_are_found_without_reading_every_user_on_postgresql(mill
     steps = [step for statement in statements for step in statement.steps]
     assert any("ix_users_timezone" in step for step in steps), steps
     assert not [step for step in steps if step.startswith("SCAN users") and "INDEX" not in step]
-
-
-async def test_c15_runs_are_found_by_their_indexes_on_postgresql(million_in_weeks: "FilledStore") -> None:
-    """With a history of a year of a thousand recurring notifications, few of them due."""
-
-    async def fill_and_read(store: SqlStore, tx: Transaction) -> None:
-        await store.recurring.put(tx, DAILY, NOW)
-        finished = replace(RUN, state=RunState.ACCEPTED, finished_at=NOW)
-        await store.recurring.add_runs(tx, [replace(finished, id=row_id(9, number)) for number in range(20_000)])
-        await store.recurring.add_runs(tx, [RUN])
-        await store.recurring.has_due(tx, NOW)
-        await store.recurring.claim_runs(tx, NOW, hidden_until=NOW, limit=10)
-        await store.recurring.list_runs(tx, "daily", before=None, limit=50)
-
-    statements = await million_in_weeks.explain_work(fill_and_read)
-    steps = [step for statement in statements[3:] for step in statement.steps]
-    for index in ("ix_recurring_runs_due", "ix_recurring_runs_name|recurring_runs_pkey"):
-        assert any(name in step for step in steps for name in index.split("|")), (index, steps)

@@ -1,15 +1,19 @@
 """Recurring notifications in the store: each time is acted upon once, each run is finished by one worker."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from tidings.model.audience import everyone, saved, timezones
 from tidings.model.ids import new_id
 from tidings.model.recurring import RecurringNotification, RecurringRun, RunState
 from tidings.model.user import User
 from tidings.model.user_schedule import UserSchedule
+from tidings.ports.store import Transaction
 from tidings.stores.store import SqlStore
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -142,3 +146,43 @@ async def test_c15_users_are_found_by_the_zone_of_their_schedule_or_else_of_thei
         assert await find("") == ["dan"]
         assert await find("UTC", "America/Lima") == ["ben", "cleo"]
         assert await find("Asia/Tokyo") == []
+
+
+_FILL = """INSERT INTO recurring_runs
+    (id, name, scheduled_at, deadline, is_manual, state, attempts, due_at, finished_at)
+    SELECT gen_random_uuid(), CASE WHEN n % 100 = 0 THEN 'weekly' ELSE 'other' END, day, day, false, CASE WHEN n < 5 THEN 'pending' ELSE 'accepted' END, 1, day,
+        CASE WHEN n < 5 THEN NULL ELSE now() END
+    FROM generate_series(1, 20000) AS n, LATERAL (SELECT now() + n * interval '1 minute' AS day)"""
+
+
+async def test_c15_few_due_runs_are_found_in_a_long_history(postgres_store: SqlStore) -> None:
+    for name in ("weekly", "other"):
+        await put(postgres_store, replace(WEEKLY, name=name))
+    executed: list[tuple[str, Any]] = []
+    plans: dict[str, str] = {}
+    cases: dict[str, Callable[[Transaction], Awaitable[object]]] = {
+        "ix_recurring_runs_due": lambda tx: postgres_store.recurring.claim_runs(tx, NOW, hidden_until=NOW, limit=9),
+        "ix_recurring_runs_name": lambda tx: postgres_store.recurring.list_runs(tx, "weekly", before=None, limit=9),
+        "ix_recurring_runs_finished": lambda tx: postgres_store.recurring.purge_runs(tx, NOW),
+        "runs_due": lambda tx: postgres_store.recurring.has_due(tx, NOW),
+    }
+
+    def record(_connection: Any, _cursor: Any, sql: str, parameters: Any, *_: object) -> None:
+        executed.append((sql, parameters))
+
+    async with postgres_store._writer.connect() as connection:
+        await connection.begin()
+        tx = await postgres_store.adopt(connection)
+        await connection.exec_driver_sql(_FILL)
+        await connection.exec_driver_sql("ANALYZE recurring_runs")
+        event.listen(postgres_store._writer.sync_engine, "before_cursor_execute", record)
+        for index, work in cases.items():
+            executed.clear()
+            await work(tx)
+            [(sql, parameters), *_] = executed
+            plans[index] = "\n".join((await connection.exec_driver_sql(f"EXPLAIN {sql}", parameters)).scalars())
+        event.remove(postgres_store._writer.sync_engine, "before_cursor_execute", record)
+        await connection.rollback()
+    for index, plan in plans.items():
+        assert index in plan, plan
+        assert "Seq Scan on recurring_runs" not in plan, plan
