@@ -33,7 +33,7 @@ from tidings.channels.webhook import (
 from tidings.config.settings import Role, Settings
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.render_cache import RenderCache
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.flow.recover.reconciler import Reconciler
 from tidings.flow.recurring.runner import RecurringRunner

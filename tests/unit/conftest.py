@@ -11,7 +11,7 @@ from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.concurrency_limiter import SendLimiter
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.sender import DeliverySender
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.flow.recover.reconciler import Reconciler
 from tidings.model import ids
@@ -132,6 +132,7 @@ class Process:
         sizes: PipelineConfig | None = None,
         limits: RateLimitPolicy | None = None,
         exclusive: bool = False,
+        channels: Mapping[str, FakeChannel] | None = None,
     ) -> None:
         renderer = MinijinjaRenderer(catalog.filters, "https://shop.example")
         self.store = store
@@ -156,7 +157,7 @@ class Process:
         self.writes_immediately = True
         self.flush_requested = asyncio.Event()
         self.sender = DeliverySender(
-            {"webpush": channel},
+            channels or {"webpush": channel},
             RenderCache(renderer, catalog),
             SendLimiter(10),
             clock,

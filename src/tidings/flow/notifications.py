@@ -8,8 +8,8 @@ from tidings.model.notification import Notification
 from tidings.ports.store import Store, Transaction
 
 _MAX_ENTRIES = 512
-#: a notification that names more users is not cached: its list of ids alone takes some 100 KB
-_MAX_CACHED_USER_IDS = 1_000
+#: a notification that names more users, or of a digest of more, is not cached: a list of ids alone takes some 100 KB
+_MAX_CACHED_PARTS = 1_000
 
 
 async def get_notification(store: Store, tx: Transaction, notification_id: str, *, hint: str = "") -> Notification:
@@ -34,7 +34,8 @@ class NotificationCache:
         return self._entries.get(notification_id)
 
     def put(self, notification: Notification) -> None:
-        if len(mentioned_user_ids(notification.audience)) <= _MAX_CACHED_USER_IDS:
+        size = max(len(mentioned_user_ids(notification.audience)), len(notification.parts))
+        if size <= _MAX_CACHED_PARTS:
             self._entries[notification.id] = notification
 
     def evict(self, notification_id: str) -> None:

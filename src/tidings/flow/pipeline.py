@@ -51,8 +51,8 @@ from tidings.flow.digest.closer import DigestCloser, OnClosed
 from tidings.flow.dispatch.outbox_relay import OutboxRelay
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.fanout.step_runner import OnSteps, StepRunner
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.record.contact_health import build_notice, derive_contact_results
 from tidings.flow.record.retry_policy import apply_retry_policy, retry_renewed_target
@@ -412,14 +412,20 @@ class Pipeline:
     # 3 dispatch -----------------------------------------------------------------------------------------------------
 
     async def batch_due(self) -> int:
-        """Group due retries and delayed deliveries into batches and publish their tasks. Returns how many batches."""
+        """Group a page of due retries and delayed deliveries into batches and publish their tasks.
+
+        Returns how many batches; 0 = no more are due.
+        """
         await self.delivery_runner.release_unstarted_claims()
         now = self.clock.now()
         async with self.store.read_once() as tx:
             if not await self.store.deliveries.has_due(tx, now):
                 return 0
-        async with self.store.transaction() as tx:
-            tasks = await self.store.deliveries.batch_due(tx, now, self.config.batch_size)
+        async with self._bulk_lock, self.store.transaction() as tx:
+            # as many as one claim takes
+            tasks = await self.store.deliveries.batch_due(
+                tx, now, self.config.batch_size, max_batches=self.config.batches_per_claim
+            )
         await self.queue.publish(tasks)
         return len(tasks)
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from tidings.model.delivery import SkipReason
+from tidings.model.notification import DigestPart, Notification
 from tidings.model.preference import Preference
 from tidings.model.template import Category
 
@@ -138,6 +139,50 @@ def evaluate_consent(
     if is_mandatory:
         return ConsentDecision(_MANDATORY, tuple(ranked))
     return ConsentDecision(ranked[0], tuple(ranked[1:]))
+
+
+def find_allowed_parts(
+    notification: Notification,
+    category: Category,
+    channel: str,
+    preferences: Sequence[Preference],
+    *,
+    defaults: Sequence[Preference] = (),
+) -> Sequence[DigestPart]:
+    """Return the parts of a digest's notification that its user receives on a channel, in their order."""
+    return [
+        part
+        for part in notification.parts
+        if channel not in part.left_out_on
+        and evaluate_consent(
+            category, channel, preferences, defaults=defaults, subject=part.subject, variables=part.variables
+        ).is_granted
+    ]
+
+
+def evaluate_notification(
+    notification: Notification,
+    category: Category,
+    channel: str,
+    preferences: Sequence[Preference],
+    *,
+    defaults: Sequence[Preference] = (),
+) -> ConsentDecision | None:
+    """Decide whether a user receives a notification on a channel.
+
+    A digest is permitted if one of its parts is: the first such decision is returned, or else the first refusal. None
+    if consent permits all its parts, but none is shown on the channel.
+    """
+    refused: ConsentDecision | None = None
+    for part in notification.parts or (notification,):
+        decision = evaluate_consent(
+            category, channel, preferences, defaults=defaults, subject=part.subject, variables=part.variables
+        )
+        if not decision.is_granted:
+            refused = refused or decision
+        elif isinstance(part, Notification) or channel not in part.left_out_on:
+            return decision
+    return refused
 
 
 def _rank(

@@ -70,6 +70,8 @@ class SkipReason(StrEnum):
     SEEN = "seen"
     #: nothing was left of a digest when it closed
     EMPTY_DIGEST = "empty_digest"
+    #: no process closed its digest in time
+    DIGEST_OVERDUE = "digest_overdue"
     #: a rule of a pack
     PACK_RULE = "pack_rule"
 

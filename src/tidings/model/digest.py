@@ -1,13 +1,16 @@
 """A digest: notifications that are collected for a user during a window and closed into one notification."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
 from tidings.model.delivery import PlannedDelivery, SkipReason, SkipRecord
+
+#: in the detail of an item that a digest contains: channel → reason and inputs of the rule that was against it there
+LEFT_OUT_ON = "leftOutOn"
 
 
 class DigestState(StrEnum):
@@ -49,6 +52,8 @@ class DigestWindow(NamedTuple):
     closes_at: datetime
     #: a sliding window is not extended beyond; None = it does not slide
     latest_close_at: datetime | None = None
+    #: items that are overdue for longer are left out; None = it closes however late
+    catch_up: timedelta | None = None
 
 
 class CollectedItem(msgspec.Struct, frozen=True):
@@ -87,6 +92,12 @@ class Digest(msgspec.Struct, frozen=True):
     notification_id: str | None = None
     #: version of the template that rendered its items
     template_version: int | None = None
+    #: items that are overdue for longer are left out; None = it closes however late
+    catch_up: timedelta | None = None
+
+    def is_overdue(self, item: "DigestItem", now: datetime) -> bool:
+        """Return whether an item is too old to be sent. One that joined a digest that was overdue is younger."""
+        return self.catch_up is not None and now - max(self.closes_at, item.accepted_at) > self.catch_up
 
     @property
     def reason(self) -> SkipReason | None:

@@ -1,6 +1,6 @@
 """A notification: one message for one audience. After it is accepted only its state, cursor and counts change."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -8,6 +8,7 @@ from typing import Self
 
 from tidings.model.audience import Audience
 from tidings.model.plan_options import NO_PLAN_OPTIONS, PlanOptions
+from tidings.model.preference import ALL_SUBJECTS
 from tidings.model.priority import Priority
 
 
@@ -19,6 +20,18 @@ class NotificationState(StrEnum):
     #: every recipient has a delivery or a recorded skip
     FANNED_OUT = "fanned_out"
     CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class DigestPart:
+    """A notification that a digest contains, as far as consent to it depends on it."""
+
+    notification_id: str
+    subject: str | None
+    #: JSON values only
+    variables: Mapping[str, object]
+    #: channels on which it is not shown, because a rule of the plan was against it when the digest closed
+    left_out_on: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,15 @@ class Notification:
     skipped: int = 0
     #: recipients for whom it was collected into a digest
     collected: int = 0
+    #: the digest that it was made from
+    digest_id: str | None = None
+    #: what that digest contains, in its order; read where a notification is read by its id
+    parts: Sequence[DigestPart] = ()
+
+    @property
+    def preference_subject(self) -> str | None:
+        """The subject for which preferences are read. A digest is about those of its parts, so all are read."""
+        return self.subject if self.digest_id is None else ALL_SUBJECTS
 
     @property
     def collapse_key(self) -> str:

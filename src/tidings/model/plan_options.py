@@ -53,6 +53,8 @@ class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     first_at_once: bool = False
     #: `08:00` or `MON 08:00` in the user's time zone, instead of a window
     at: str | None = None
+    #: with `at`: what is overdue for longer is left out; None = for longer than a day, or a week with a day of the week
+    catch_up_seconds: int | None = None
     #: the channels that are collected; empty = all. The others are sent at once
     channels: tuple[str, ...] = ()
     #: what `key` is for the notification; None before it is accepted
@@ -66,6 +68,8 @@ class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
             return "a sliding window needs windowSeconds and maxSeconds"
         if self.max_seconds is not None and self.window_seconds is not None and self.max_seconds < self.window_seconds:
             return "maxSeconds must not be less than windowSeconds"
+        if self.catch_up_seconds is not None and self.at is None:
+            return "catchUpSeconds needs at: a window closes however late"
         return None
 
 

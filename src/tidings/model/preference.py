@@ -13,7 +13,8 @@ from tidings.model.subject import SEPARATOR
 MAX_ENTRIES = 1_000
 #: as a category, channel or subject of an entry: all of them
 ANY = ""
-
+#: instead of a subject: the entries for all subjects are read
+ALL_SUBJECTS = "*"
 
 _CHOICES = {"on": True, "off": False}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from tidings.model.consent import ConsentDecision, evaluate_consent
+from tidings.model.consent import ConsentDecision, evaluate_notification
 from tidings.model.decision import find_rule
 from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.notification import Notification
@@ -74,14 +74,7 @@ def list_channel_decisions(
     for channel in names:
         consent = None
         if category is not None:
-            consent = evaluate_consent(
-                category,
-                channel,
-                preferences,
-                defaults=defaults,
-                subject=notification.subject,
-                variables=notification.variables,
-            )
+            consent = evaluate_notification(notification, category, channel, preferences, defaults=defaults)
         of_channel = [trace for trace in deliveries if trace.channel == channel]
         found = [_of_delivery(trace, consent) for trace in of_channel]
         # skips of the preflight check are recorded with the delivery, too

@@ -100,6 +100,7 @@ _REASON_TEMPLATES: Mapping[SkipReason, str] = {
     SkipReason.STEP_CANCELLED: "the step was cancelled before the send{step_end}.",
     SkipReason.SEEN: "{user} had seen it in the feed before {when}.",
     SkipReason.EMPTY_DIGEST: "nothing was left of the digest at {when}.",
+    SkipReason.DIGEST_OVERDUE: "it was due at {due}, and nothing closed it in time{catch_up}.",
     SkipReason.PACK_RULE: "{rule} of a pack decided against it at {when}{error}.",
     SkipReason.THROTTLED: "at {when}, {user} had received as many of these as the throttle allows{throttle}.",
     SkipReason.RATE_LIMITED: "at {when}, {user} had reached the rate limit for an hour{limit}.",
@@ -373,6 +374,8 @@ def _format_reason(
         throttle=_format_throttle(detail),
         suppression=_format_suppression(detail),
         step_end=_format_step_end(detail),
+        due=detail.get("dueAt", "a time of day"),
+        catch_up=f" (within {detail['catchUpSeconds']} s)" if "catchUpSeconds" in detail else "",
     )
 
 

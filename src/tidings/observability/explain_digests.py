@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from tidings.model.delivery import SkipReason
-from tidings.model.digest import Digest, DigestItem, DigestItemState
+from tidings.model.digest import LEFT_OUT_ON, Digest, DigestItem, DigestItemState
 from tidings.model.notification import Notification
 
 #: (reason, channel, moment, detail) → sentence
@@ -56,7 +56,8 @@ def _format_collected(
             return f"{where} has collected it; it closes at {format_instant(digest.closes_at)}."
         case DigestItemState.DIGESTED:
             closed_at = format_instant(digest.closed_at or digest.closes_at)
-            return f"{where} had collected it and became notification {digest.notification_id} at {closed_at}."
+            became = f"{where} had collected it and became notification {digest.notification_id} at {closed_at}."
+            return became + _format_channels(item, digest.closed_at or digest.closes_at, format_reason)
         case DigestItemState.LEFT_OUT:
             moment = digest.closed_at or digest.closes_at
             channel = str(item.detail.get("channel", "the digest"))
@@ -65,3 +66,14 @@ def _format_collected(
                 "" if digest.notification_id else " Nothing was left of the digest, so it was not sent (empty_digest)."
             )
             return f"{where} had collected it and left it out when it closed: {reason}{nothing_left}"
+
+
+def _format_channels(item: DigestItem, closed_at: datetime, format_reason: FormatReason) -> str:
+    """Return the channels on which the digest does not show the item, with the reasons, or nothing."""
+    left_out_on = item.detail.get(LEFT_OUT_ON)
+    if not isinstance(left_out_on, Mapping):
+        return ""
+    return "".join(
+        f" It is not shown on {channel}: {format_reason(SkipReason(inputs['reason']), channel, closed_at, inputs)}"
+        for channel, inputs in left_out_on.items()
+    )

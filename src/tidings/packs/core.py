@@ -118,10 +118,10 @@ _DISABLED_TEXTS = {
 _SMS_TEXT = "{% if smsText %}{{ smsText | text }}{% else %}{{ title | text }}\n{{ body | text }}{% endif %}"
 
 #: a digest of one item is that item
-_DIGEST_BODY = """{% if count == 1 %}{{ items[0].body }}{% else %}
+_DIGEST_BODY = """{% if count == 1 and items %}{{ items[0].body }}{% else %}
 {%- for item in items %}{{ item.title }}{% if item.body %}: {{ item.body }}{% endif %}
 {% endfor %}{% if count > items | length %}MORE{% endif %}{% endif %}"""
-_DIGEST_SMS = """{% if count == 1 %}{{ items[0].title }}
+_DIGEST_SMS = """{% if count == 1 and items %}{{ items[0].title }}
 {{ items[0].body }}{% else %}TITLE:
 {%- for item in items %} {{ item.title }}{% if not loop.last %};{% endif %}{% endfor %}
 {%- if count > items | length %}; MORE{% endif %}{% endif %}"""
@@ -156,7 +156,7 @@ pack = Pack(
             priority=Priority.NORMAL,
             texts={
                 locale: TemplateText(
-                    f"{{% if count == 1 %}}{{{{ items[0].title }}}}{{% else %}}{title}{{% endif %}}",
+                    f"{{% if count == 1 and items %}}{{{{ items[0].title }}}}{{% else %}}{title}{{% endif %}}",
                     _DIGEST_BODY.replace("MORE", more),
                 )
                 for locale, (title, more) in _DIGEST_WORDS.items()

@@ -53,6 +53,12 @@ class DigestBody(RequestModel):
     at: ClockTime | None = Field(
         None, description="08:00 or MON 08:00 in the user's time zone, instead of windowSeconds"
     )
+    catch_up_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_WAIT_SECONDS,
+        description="with at: what is overdue for longer is left out; default: one period, a day or a week",
+    )
     channels: ChannelNames = Field(
         default_factory=list, description="those that are collected; empty: all. The others are sent at once"
     )

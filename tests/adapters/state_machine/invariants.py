@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, select
 from tests.adapters.state_machine.fake_channel import ProviderLog, ProviderResponse
 
-from tidings.flow.fanout.user_rate_limit import WINDOW
+from tidings.flow.fanout.limits import WINDOW
 from tidings.model.delivery import FINAL_STATES
 from tidings.model.outcome import MAX_ATTEMPTS
 from tidings.ports.store import MAX_WORKER_CRASHES, Transaction

@@ -16,7 +16,7 @@ from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.concurrency_limiter import SendLimiter
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.sender import DeliverySender
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.flow.record.outcome_buffer import OutcomeBuffer
 from tidings.flow.recover.reconciler import Reconciler

@@ -150,8 +150,8 @@ async def test_c15_users_are_found_by_the_zone_of_their_schedule_or_else_of_thei
 
 _FILL = """INSERT INTO recurring_runs
     (id, name, scheduled_at, deadline, is_manual, state, attempts, due_at, finished_at)
-    SELECT gen_random_uuid(), CASE WHEN n % 100 = 0 THEN 'weekly' ELSE 'other' END, day, day, false, CASE WHEN n < 5 THEN 'pending' ELSE 'accepted' END, 1, day,
-        CASE WHEN n < 5 THEN NULL ELSE now() END
+    SELECT gen_random_uuid(), CASE WHEN n % 100 = 0 THEN 'weekly' ELSE 'other' END, day, day, false,
+        CASE WHEN n < 5 THEN 'pending' ELSE 'accepted' END, 1, day, CASE WHEN n < 5 THEN NULL ELSE now() END
     FROM generate_series(1, 20000) AS n, LATERAL (SELECT now() + n * interval '1 minute' AS day)"""
 
 

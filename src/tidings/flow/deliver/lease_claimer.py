@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.preflight import MAX_AUDIENCE_STALENESS, DeliveryJob, is_stale
 from tidings.flow.deliver.sender import DeliverySender
+from tidings.flow.membership import find_former_members, has_explicit_users
 from tidings.flow.notifications import NotificationCache
-from tidings.model.audience import explicit_users_or_none
 from tidings.model.delivery import AttemptResult, ClaimedDelivery
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.ports.clock import Clock
+from tidings.ports.steps import Pair
 from tidings.ports.store import Store
 
 
@@ -143,7 +144,7 @@ class DeliveryRunner:
                 delivery=delivery,
                 notification=notification,
                 category=self._catalog.get_category(notification.category),
-                is_in_audience=delivery.user_id not in former_members.get(delivery.notification_id, ()),
+                is_in_audience=(delivery.notification_id, delivery.user_id) not in former_members,
                 read_at=read_at,
                 traits=self._catalog.get_traits(delivery.channel),
                 preference_defaults=self._catalog.preference_defaults,
@@ -168,24 +169,18 @@ class DeliveryRunner:
 
     async def _find_former_members(
         self, claimed: Sequence[ClaimedDelivery], notifications: Mapping[str, Notification]
-    ) -> Mapping[str, set[str]]:
-        """Return notification id → users of stale deliveries who have left its audience since planning."""
+    ) -> Collection[Pair]:
+        """Return (notification id, user id) of stale deliveries whose user has left the audience since planning."""
         trusted_since = self._clock.now() - MAX_AUDIENCE_STALENESS
-        users_to_check: dict[str, set[str]] = {}
-        for delivery in claimed:
-            notification = notifications.get(delivery.notification_id)
-            if (
-                notification is not None
-                and is_stale(delivery, trusted_since)
-                # an explicit audience does not change, and the claim has read whether the user still exists
-                and explicit_users_or_none(notification.audience) is None
-            ):
-                users_to_check.setdefault(delivery.notification_id, set()).add(delivery.user_id)
-        if not users_to_check:
-            return {}
+        pairs = {
+            (delivery.notification_id, delivery.user_id)
+            for delivery in claimed
+            if is_stale(delivery, trusted_since)
+            and (notification := notifications.get(delivery.notification_id)) is not None
+            # the claim has read whether the user still exists
+            and not has_explicit_users(notification)
+        }
+        if not pairs:
+            return ()
         async with self._store.read_snapshot() as tx:
-            return {
-                notification_id: users
-                - await self._store.audiences.filter_members(tx, notifications[notification_id].audience, users)
-                for notification_id, users in users_to_check.items()
-            }
+            return await find_former_members(self._store, self._catalog, tx, pairs, notifications)

@@ -37,6 +37,9 @@ class RenderCache:
         ValidationFailed if the template no longer exists or cannot be rendered.
         """
         template = self._get_template(notification)
+        if notification.parts:
+            # a digest goes to one user, and says what that user receives on the channel now
+            return self._renderer.render(template, notification, locale, timezone, channel=channel)
         key = (notification.id, template.version, channel, locale, timezone)
         if (cached := self._entries.get(key)) is not None:
             return cached

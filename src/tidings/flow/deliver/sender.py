@@ -19,10 +19,12 @@ from tidings.flow.deliver.preflight import DeliveryJob, preflight
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.slow_sends import SendTask, SlowSendWaiter
 from tidings.flow.plan.candidate import NO_RULES
+from tidings.flow.plan.digest_content import select_digest_content
+from tidings.model.consent import find_allowed_parts
 from tidings.model.contact_point import NO_CONTACT_POINT, ContactPoint
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import AttemptResult, HoldRecord, OutboundMessage, SkipReason, SkipRecord
-from tidings.model.notification import StopReason
+from tidings.model.notification import Notification, StopReason
 from tidings.model.outcome import Outcome, RetryLater
 from tidings.model.user_schedule import NO_SCHEDULE_DEFAULTS, ScheduleDefaults
 from tidings.ports.channel import Channel, ComposeContext, Destination, HasDestinations, HasLocalSends, HasSenders
@@ -311,6 +313,8 @@ class DeliverySender:
         assert delivery.locale is not None, "and one without a user"
         try:
             timezone = delivery.timezone or "UTC"
+            if notification.parts:
+                notification = _select_content(job)
             content = self._render_cache.get_or_render(notification, delivery.channel, delivery.locale, timezone)
             context = ComposeContext(
                 notification.id,
@@ -353,6 +357,13 @@ class DeliverySender:
         except Exception as error:  # one message must not fail the whole batch
             log.exception("channel_failed", channel=channel.name, delivery_id=message.delivery_id)
             return RetryLater(now + INTERNAL_ERROR_BACKOFF * message.attempt, f"internal error: {type(error).__name__}")
+
+
+def _select_content(job: DeliveryJob) -> Notification:
+    """Return the notification of a digest with what the user receives on the channel now."""
+    channel, preferences = job.delivery.channel, job.delivery.preferences
+    parts = find_allowed_parts(job.notification, job.category, channel, preferences, defaults=job.preference_defaults)
+    return select_digest_content(job.notification, parts)
 
 
 def _skip(job: DeliveryJob, reason: SkipReason, detail: Mapping[str, object] = _NO_DETAIL) -> SkipRecord:

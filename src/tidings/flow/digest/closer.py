@@ -6,10 +6,10 @@ no other holds.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 from msgspec import structs
@@ -17,22 +17,24 @@ from msgspec import structs
 from tidings.errors import ValidationFailed
 from tidings.flow.catalog import Catalog
 from tidings.flow.digest.composer import (
-    MAX_SHOWN_ITEMS,
+    RemainingItem,
     RenderedItem,
     build_digest_notification,
     find_step_source,
     render_item,
 )
-from tidings.flow.digest.item_check import ItemContext, check_item
+from tidings.flow.digest.item_check import ItemContext, check_item, list_item_channels
+from tidings.flow.membership import find_former_members
 from tidings.flow.plan.candidate import PlanContext
-from tidings.model.audience import explicit_users_or_none
+from tidings.flow.plan.digest_content import MAX_SHOWN_ITEMS
 from tidings.model.awaited_event import NO_EVENTS, OccurredEvents
 from tidings.model.decision import Skip
 from tidings.model.delivery import Recipient, SkipReason
-from tidings.model.digest import ClosedDigest, Digest, DigestItem, DigestItemState, DueDigests
+from tidings.model.digest import LEFT_OUT_ON, ClosedDigest, Digest, DigestItem, DigestItemState, DueDigests
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.plan_options import list_events
+from tidings.model.preference import ALL_SUBJECTS
 from tidings.model.template import RenderedMessage
 from tidings.ports.clock import Clock
 from tidings.ports.renderer import Renderer
@@ -52,6 +54,18 @@ AcceptDigests: TypeAlias = Callable[
 ]
 #: called after a commit with how many digests became notifications, and the number of items per outcome
 OnClosed: TypeAlias = Callable[[Sequence[ClosedDigest]], None]
+
+
+class _Decision(NamedTuple):
+    """What becomes of a digest."""
+
+    outcome: ClosedDigest
+    #: the items that are left, in their order
+    kept: Sequence[RemainingItem]
+    #: the first of them on each channel
+    shown: Sequence[RenderedItem]
+    #: its user, with the preferences for the category of the newest item that is left; None = nothing is left
+    recipient: Recipient | None
 
 
 class DigestCloser:
@@ -93,59 +107,77 @@ class DigestCloser:
     async def _close(self, tx: Transaction, due: DueDigests, now: datetime) -> Sequence[ClosedDigest]:
         if not due.digests:
             return ()
-        facts = await self._load_facts(tx, due)
+        ids = {item.notification_id for digest in due.digests for item in due.items[digest.id]}
+        triggers = {one.id: one for one in await self._store.notifications.get_many(tx, ids)}
+        facts = await self._load_facts(tx, due, triggers)
+        contexts = {one.id: self._build_context(one, now) for one in triggers.values()}
         closed: list[ClosedDigest] = []
         notifications: list[Notification] = []
         recipients: dict[str, Recipient] = {}
         of_items = await self._take_occurred(tx, facts)
         happened: dict[Pair, OccurredEvents] = {}
         for digest in due.digests:
-            of_digest = facts[digest.id]
-            outcome, kept, shown = self._decide(digest, of_digest, now)
-            closed.append(outcome)
-            if outcome.notification_id is None or (recipient := of_digest[0].recipient) is None:
+            made = self._decide(digest, facts[digest.id], contexts, now)
+            closed.append(made.outcome)
+            if made.outcome.notification_id is None or made.recipient is None:
                 continue
             user_id = digest.key.user_id
+            kept = [one.notification for one in made.kept]
             of_user = {one.id: of_items[one.id, user_id] for one in kept if (one.id, user_id) in of_items}
             source = find_step_source(kept, of_user)
             notification = build_digest_notification(
                 digest,
-                shown,
-                kept,
+                made.shown,
+                made.kept,
                 self._catalog,
                 steps=source.plan.steps,
-                notification_id=outcome.notification_id,
+                notification_id=made.outcome.notification_id,
                 now=now,
             )
             notifications.append(notification)
-            recipients[notification.id] = recipient
+            recipients[notification.id] = made.recipient
             happened[notification.id, user_id] = of_user.get(source.id, NO_EVENTS)
         await self._accept(tx, notifications, recipients, now, happened)
         await self._store.digests.close(tx, closed, now)
         return closed
 
     def _decide(
-        self, digest: Digest, of_digest: Sequence[ItemContext], now: datetime
-    ) -> tuple[ClosedDigest, Sequence[Notification], Sequence[RenderedItem]]:
-        """Return what becomes of a digest and its items, those that are left, and the first of them with texts."""
+        self, digest: Digest, of_digest: Sequence[ItemContext], contexts: Mapping[str, PlanContext], now: datetime
+    ) -> _Decision:
+        """Return what becomes of a digest and its items."""
         shown: list[RenderedItem] = []
-        kept: list[Notification] = []
+        kept: list[RemainingItem] = []
         items: list[DigestItem] = []
+        of_newest: Recipient | None = None
+        #: channel → items that are shown there
+        counts: Counter[str] = Counter()
         for facts in of_digest:
-            skip, notification = self._check(facts, now), facts.notification
-            if skip is None and notification is not None and facts.recipient is not None:
-                if len(kept) < MAX_SHOWN_ITEMS:
+            notification, recipient = facts.notification, facts.recipient
+            if notification is None:
+                items.append(_leave_out(facts.item, Skip(SkipReason.EXPIRED)))
+                continue
+            found = check_item(facts, contexts[notification.id])
+            if not isinstance(found, Skip) and digest.is_overdue(facts.item, now):
+                found = _describe_delay(digest)
+            if not isinstance(found, Skip) and recipient is not None:
+                channels = [one for one in list_item_channels(notification, facts.channels) if one not in found]
+                if any(counts[channel] < MAX_SHOWN_ITEMS for channel in channels):
                     try:
-                        shown.append(RenderedItem(notification, self._render(notification, facts.recipient)))
+                        shown.append(RenderedItem(notification, self._render(notification, recipient)))
                     except ValidationFailed as error:
-                        skip = Skip(SkipReason.RENDER_FAILED, {"error": error.message})
-                if skip is None:
-                    kept.append(notification)
-            items.append(_settle(facts.item, skip))
+                        found = Skip(SkipReason.RENDER_FAILED, {"error": error.message})
+            if isinstance(found, Skip):
+                items.append(_leave_out(facts.item, found))
+                continue
+            counts.update(channels)
+            kept.append(RemainingItem(notification, tuple(found)))
+            of_newest = recipient
+            items.append(_keep(facts.item, found))
         current = self._catalog.templates.get(digest.key.template_code)
         # without its template, no item could be rendered, so that nothing is kept
         version = None if current is None else current.version
-        return ClosedDigest(digest.id, new_id(now) if kept else None, version, items), kept, shown
+        outcome = ClosedDigest(digest.id, new_id(now) if kept else None, version, items)
+        return _Decision(outcome, kept, shown, of_newest)
 
     async def _take_occurred(
         self, tx: Transaction, facts: Mapping[str, Sequence[ItemContext]]
@@ -171,75 +203,59 @@ class DigestCloser:
             cached = self._rendered[key] = render_item(notification, recipient, self._catalog, self._renderer)
         return cached
 
-    def _check(self, facts: ItemContext, now: datetime) -> Skip | None:
-        if facts.notification is None:
-            return Skip(SkipReason.EXPIRED)
-        context = PlanContext(
-            facts.notification,
-            self._catalog.get_category(facts.notification.category),
+    def _build_context(self, notification: Notification, now: datetime) -> PlanContext:
+        return PlanContext(
+            notification,
+            self._catalog.get_category(notification.category),
             self._catalog.channels,
             now,
             get_traits=self._catalog.get_traits,
             preference_defaults=self._catalog.preference_defaults,
             pack_rules=self._catalog.rules,
         )
-        return check_item(facts, context)
 
-    async def _load_facts(self, tx: Transaction, due: DueDigests) -> Mapping[str, Sequence[ItemContext]]:
+    async def _load_facts(
+        self, tx: Transaction, due: DueDigests, notifications: Mapping[str, Notification]
+    ) -> Mapping[str, Sequence[ItemContext]]:
         """Return digest id → what is known of each of its items now, in their order."""
         items = [item for digest in due.digests for item in due.items[digest.id]]
-        notifications = {
-            one.id: one
-            for one in await self._store.notifications.get_many(tx, {item.notification_id for item in items})
-        }
-        requests = [
-            _build_request(item, digest, notifications) for digest in due.digests for item in due.items[digest.id]
-        ]
-        recipients = dict(zip(requests, await self._store.audiences.load_recipients(tx, requests), strict=True))
-        former = await self._find_former_members(tx, items, notifications)
-        return {
-            digest.id: [
-                ItemContext(
-                    item,
-                    notifications.get(item.notification_id),
-                    recipients[_build_request(item, digest, notifications)],
-                    self._catalog.channels,
-                    is_in_audience=item.user_id not in former.get(item.notification_id, ()),
-                )
-                for item in due.items[digest.id]
-            ]
-            for digest in due.digests
-        }
+        pairs = [(item.notification_id, item.user_id) for item in items]
+        # the items of a digest have one category, unless a new version of their template has another one
+        owners = dict.fromkeys(
+            (item.user_id, notifications[item.notification_id].category)
+            for item in items
+            if item.notification_id in notifications
+        )
+        requests = [(*owner, ALL_SUBJECTS) for owner in owners]
+        recipients = dict(zip(owners, await self._store.audiences.load_recipients(tx, requests), strict=True))
+        former = await find_former_members(self._store, self._catalog, tx, pairs, notifications)
 
-    async def _find_former_members(
-        self, tx: Transaction, items: Sequence[DigestItem], notifications: Mapping[str, Notification]
-    ) -> Mapping[str, set[str]]:
-        """Return notification id → users who have left its audience since it was collected."""
-        to_check: defaultdict[str, set[str]] = defaultdict(set)
-        for item in items:
+        def build_context(item: DigestItem) -> ItemContext:
             notification = notifications.get(item.notification_id)
-            if notification is not None and explicit_users_or_none(notification.audience) is None:
-                to_check[notification.id].add(item.user_id)
-        former: dict[str, set[str]] = {}
-        for key, user_ids in to_check.items():
-            former[key] = user_ids
-            audience = notifications[key].audience
-            # an audience whose pack is no longer installed has no members
-            if self._catalog.has_audience(audience):
-                former[key] = user_ids - await self._store.audiences.filter_members(tx, audience, user_ids)
-        return former
+            return ItemContext(
+                item,
+                notification,
+                None if notification is None else recipients[item.user_id, notification.category],
+                self._catalog.channels,
+                is_in_audience=(item.notification_id, item.user_id) not in former,
+            )
+
+        return {digest.id: [build_context(item) for item in due.items[digest.id]] for digest in due.digests}
 
 
-def _build_request(
-    item: DigestItem, digest: Digest, notifications: Mapping[str, Notification]
-) -> tuple[str, str, str | None]:
-    """Return whose preferences for what an item needs: its user may have muted what it is about."""
-    notification = notifications.get(item.notification_id)
-    subject = None if notification is None else notification.subject
-    return digest.key.user_id, digest.category, subject
+def _describe_delay(digest: Digest) -> Skip:
+    assert digest.catch_up is not None, "only such a digest is overdue"
+    detail = {
+        "dueAt": digest.closes_at.isoformat(timespec="seconds"),
+        "catchUpSeconds": int(digest.catch_up.total_seconds()),
+    }
+    return Skip(SkipReason.DIGEST_OVERDUE, detail)
 
 
-def _settle(item: DigestItem, skip: Skip | None) -> DigestItem:
-    if skip is None:
-        return structs.replace(item, state=DigestItemState.DIGESTED)
+def _leave_out(item: DigestItem, skip: Skip) -> DigestItem:
     return structs.replace(item, state=DigestItemState.LEFT_OUT, reason=skip.reason, detail=skip.detail)
+
+
+def _keep(item: DigestItem, left_out_on: Mapping[str, Skip]) -> DigestItem:
+    inputs = {channel: {"reason": skip.reason, **skip.detail} for channel, skip in left_out_on.items()}
+    return structs.replace(item, state=DigestItemState.DIGESTED, detail={LEFT_OUT_ON: inputs} if inputs else {})

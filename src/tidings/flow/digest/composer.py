@@ -1,25 +1,30 @@
 """Builds the notification that a digest becomes. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from tidings.errors import ValidationFailed
 from tidings.flow.catalog import Catalog
 from tidings.flow.plan.collection import list_collected_channels
+from tidings.flow.plan.digest_content import build_digest_variables
 from tidings.model.audience import users
 from tidings.model.awaited_event import OccurredEvents
 from tidings.model.delivery import Recipient
 from tidings.model.digest import Digest
-from tidings.model.notification import Notification
+from tidings.model.notification import DigestPart, Notification
 from tidings.model.plan_options import PlanOptions, Step
 from tidings.model.priority import LANES
 from tidings.model.template import RenderedMessage
 from tidings.ports.renderer import Renderer
 
-#: items that a digest shows; `count` counts all
-MAX_SHOWN_ITEMS = 10
-_DEFAULT_URL = "/"
+
+class RemainingItem(NamedTuple):
+    """An item that stays in its digest."""
+
+    notification: Notification
+    #: channels on which it is not shown
+    left_out_on: Collection[str] = ()
 
 
 class RenderedItem(NamedTuple):
@@ -59,7 +64,7 @@ def find_step_source(items: Sequence[Notification], happened: Mapping[str, Occur
 def build_digest_notification(
     digest: Digest,
     shown: Sequence[RenderedItem],
-    items: Sequence[Notification],
+    kept: Sequence[RemainingItem],
     catalog: Catalog,
     *,
     steps: Sequence[Step],
@@ -68,22 +73,18 @@ def build_digest_notification(
 ) -> Notification:
     """Return the notification for the items of a digest, which are in their order and at least one.
 
-    shown: the first items with their texts.
+    shown: the items with their texts that are the first ones on some channel.
     """
     template = catalog.get_digest_template(digest.key.template_code)
+    items = [one.notification for one in kept]
     newest = items[-1]
-    urls = {one.message.url for one in shown}
     return Notification(
         id=notification_id,
         template_code=template.code,
         template_version=template.version,
         category=newest.category,
         audience=users(digest.key.user_id),
-        variables={
-            "count": len(items),
-            "items": [_describe_item(one) for one in shown],
-            "url": urls.pop() if len(urls) == 1 else _DEFAULT_URL,
-        },
+        variables=build_digest_variables(len(items), [_describe_item(one) for one in shown]),
         priority=min((one.priority for one in items), key=LANES.index),
         channels=list_collected_channels(newest),
         action_url=None,
@@ -93,6 +94,11 @@ def build_digest_notification(
         created_at=now,
         source=f"digest:{digest.id}",
         plan=PlanOptions(steps=tuple(steps)),
+        digest_id=digest.id,
+        parts=[
+            DigestPart(one.notification.id, one.notification.subject, one.notification.variables, one.left_out_on)
+            for one in kept
+        ],
     )
 
 

@@ -1,6 +1,7 @@
 """The check of the items of a digest when it closes: the rules of the plan, with the data of now. Pure."""
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -12,6 +13,10 @@ from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.digest import DigestItem
 from tidings.model.notification import Notification, NotificationState
 
+#: of decisions that may differ between the items of a digest. The others are those on the digest itself
+_REASONS_OF_ITEMS = frozenset({SkipReason.PREFERENCE_OFF, SkipReason.NOT_OPTED_IN, SkipReason.PACK_RULE})
+_NOWHERE: Mapping[str, Skip] = MappingProxyType({})
+
 
 class ItemContext(msgspec.Struct, frozen=True):
     """What is known of an item when its digest closes."""
@@ -19,15 +24,20 @@ class ItemContext(msgspec.Struct, frozen=True):
     item: DigestItem
     #: None = it was deleted
     notification: Notification | None
-    #: None = the user was erased
+    #: None = the user was erased; with all preferences for the category
     recipient: Recipient | None
     #: the configured channels
     channels: Collection[str]
     is_in_audience: bool = True
 
 
-def check_item(facts: ItemContext, context: PlanContext) -> Skip | None:
-    """Return why an item is left out of the digest, None if it stays.
+def list_item_channels(notification: Notification, channels: Collection[str]) -> Collection[str]:
+    """Return the channels of the digest that a notification is collected into. channels: the configured ones."""
+    return list_collected_channels(notification) or channels
+
+
+def check_item(facts: ItemContext, context: PlanContext) -> Skip | Mapping[str, Skip]:
+    """Return why an item is left out of the digest, or the channels on which it is not shown, with the reason.
 
     It stays if a message on at least one of its channels would be planned now. The rules that hold a message, such as
     quiet hours, apply to the digest and not to its items.
@@ -37,13 +47,22 @@ def check_item(facts: ItemContext, context: PlanContext) -> Skip | None:
         return Skip(SkipReason.SEEN)
     if recipient is None:
         return Skip(SkipReason.USER_ERASED)
-    found: Skip | None = None
-    for channel in list_collected_channels(notification) or facts.channels:
+    may_differ = bool(recipient.preferences or context.preference_defaults or context.pack_rules)
+    is_permitted = False
+    skips: dict[str, Skip] = {}
+    for channel in list_item_channels(notification, facts.channels):
         decision = decide(_build_candidate(channel, recipient, notification, facts), context).decision
-        if not isinstance(decision, Skip):
-            return None
-        found = found or _with_channel(decision, channel)
-    return found or Skip(SkipReason.CHANNEL_NOT_SET_UP)
+        if isinstance(decision, Skip):
+            skips[channel] = decision
+        elif not may_differ:
+            return _NOWHERE
+        else:
+            is_permitted = True
+    if is_permitted:
+        return {channel: skip for channel, skip in skips.items() if skip.reason in _REASONS_OF_ITEMS}
+    for channel, skip in skips.items():
+        return Skip(skip.reason, {"channel": channel, **skip.detail})
+    return Skip(SkipReason.CHANNEL_NOT_SET_UP)
 
 
 def _build_candidate(channel: str, recipient: Recipient, notification: Notification, facts: ItemContext) -> Candidate:
@@ -56,8 +75,3 @@ def _build_candidate(channel: str, recipient: Recipient, notification: Notificat
         is_in_audience=facts.is_in_audience,
         is_cancelled=notification.state is NotificationState.CANCELLED,
     )
-
-
-def _with_channel(skip: Skip, channel: str) -> Skip:
-    detail: Mapping[str, object] = {"channel": channel, **skip.detail}
-    return Skip(skip.reason, detail)

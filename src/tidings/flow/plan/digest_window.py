@@ -14,7 +14,11 @@ def open_window(options: DigestOptions, now: datetime, timezone: str) -> DigestW
     timezone: IANA name of the user's zone; an unknown one counts as UTC.
     """
     if options.at is not None:
-        return DigestWindow(find_next_occurrence(options.at, now, find_zone(timezone).info))
+        zone = find_zone(timezone).info
+        closes_at = find_next_occurrence(options.at, now, zone)
+        if options.catch_up_seconds is not None:
+            return DigestWindow(closes_at, catch_up=timedelta(seconds=options.catch_up_seconds))
+        return DigestWindow(closes_at, catch_up=find_next_occurrence(options.at, closes_at, zone) - closes_at)
     closes_at = now + timedelta(seconds=options.window_seconds or 0)
     latest = now + timedelta(seconds=options.max_seconds) if options.sliding and options.max_seconds else None
     return DigestWindow(closes_at, latest)

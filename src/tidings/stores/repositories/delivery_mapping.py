@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     Text,
     bindparam,
+    case,
     column,
     exists,
     insert,
@@ -36,7 +37,7 @@ from tidings.model.delivery import (
 from tidings.model.ids import new_id
 from tidings.model.notification import NotificationState
 from tidings.model.outcome import Accepted, InvalidTarget, Outcome, PermanentFailure, RetryLater, Uncertain
-from tidings.model.preference import ANY
+from tidings.model.preference import ALL_SUBJECTS, ANY
 from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.repositories.contact_points import CONTACT_POINT_COLUMNS, PUSH_CHANNEL, to_contact_point
 from tidings.stores.repositories.push_subscriptions import to_subscription
@@ -61,6 +62,8 @@ from tidings.stores.sql.upsert import upsert_for_dialect
 log = structlog.get_logger(__name__)
 
 _d = deliveries.c
+#: `Notification.preference_subject`
+_PREFERENCE_SUBJECT = case((notifications.c.digest_id.is_not(None), ALL_SUBJECTS), else_=notifications.c.subject)
 #: skip reasons of the preflight check with their own final state; the others end in `skipped`
 _PREFLIGHT_SKIP_STATES = {SkipReason.CANCELLED: DeliveryState.CANCELLED, SkipReason.EXPIRED: DeliveryState.EXPIRED}
 #: where `PREFERENCE_COLUMNS` are in a row of `SELECT_CLAIMED`
@@ -102,7 +105,7 @@ def _select_claimed(source: FromClause) -> Select[*tuple[Any, ...]]:
             .outerjoin(contact_points, (contact_points.c.id == it.target_id) & (contact_points.c.user_id == it.user_id))
             .outerjoin(
                 preferences,
-                find_preferences(it.user_id, notifications.c.category, notifications.c.subject)
+                find_preferences(it.user_id, notifications.c.category, _PREFERENCE_SUBJECT)
                 & preferences.c.channel.in_([literal(ANY), it.channel]),
             )
         )

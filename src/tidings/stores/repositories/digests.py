@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -55,6 +55,7 @@ _new_digests = rowset(
     _g.item_count,
     _g.sent_count,
     _g.max_items,
+    _g.catch_up_seconds,
 )
 _new_items = rowset("rows", _i.notification_id, _i.user_id, _i.digest_id, _i.accepted_at)
 _INSERT_ITEMS = {
@@ -301,11 +302,13 @@ def _to_digest_row(digest_id: str, items: Sequence[CollectedItem]) -> Sequence[o
         len(items),
         int(first.first_at_once),
         first.max_items,
+        None if first.window.catch_up is None else int(first.window.catch_up.total_seconds()),
     )
 
 
 def _to_digest(row: Row[*tuple[Any, ...]], prefix: str = "") -> Digest:
     columns = {one.name: row._mapping[prefix + one.name] for one in _g}
+    catch_up_seconds = columns["catch_up_seconds"]
     return Digest(
         id=columns["id"],
         key=DigestKey(*(columns[one.name] for one in _KEY_COLUMNS)),
@@ -317,6 +320,7 @@ def _to_digest(row: Row[*tuple[Any, ...]], prefix: str = "") -> Digest:
         closed_at=columns["closed_at"],
         notification_id=columns["notification_id"],
         template_version=columns["template_version"],
+        catch_up=None if catch_up_seconds is None else timedelta(seconds=catch_up_seconds),
     )
 
 

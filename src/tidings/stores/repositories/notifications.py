@@ -1,5 +1,6 @@
 """Notifications: accepted content, and the progress of fan-out."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 from sqlalchemy import Integer, Row, Text, and_, column, delete, func, insert, null, or_, select, text, update
 
 from tidings.model.audience import from_json, to_json
-from tidings.model.digest import DigestItemState
-from tidings.model.notification import Notification, NotificationCounts, NotificationState, StopReason
+from tidings.model.digest import LEFT_OUT_ON, DigestItemState
+from tidings.model.notification import DigestPart, Notification, NotificationCounts, NotificationState, StopReason
 from tidings.model.plan_options import PlanOptions
 from tidings.model.priority import Priority
 from tidings.model.status_event import build_accepted_event
@@ -24,7 +25,7 @@ from tidings.stores.schema.tables import WHERE_UNPLANNED, deliveries, notificati
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import encode_rows, id_array, rowset
 
-_n = notifications.c
+_n, _i = notifications.c, digest_items.c
 _OPEN_STATES = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
 _INSERT = insert(notifications)
 
@@ -83,12 +84,16 @@ class SqlNotifications:
             await self._status_events.add(tx, [build_accepted_event(one, now) for one in notifications], now)
 
     async def get(self, tx: Transaction, notification_id: str) -> Notification | None:
-        row = (await connection_of(tx).execute(select(notifications).where(_n.id == notification_id))).one_or_none()
-        return None if row is None else _from_row(row)
+        found = await self.get_many(tx, [notification_id])
+        return found[0] if found else None
 
     async def get_many(self, tx: Transaction, notification_ids: Collection[str]) -> Sequence[Notification]:
         query = select(notifications).where(_n.id.in_(id_array(notification_ids)))
-        return [_from_row(row) for row in await connection_of(tx).execute(query)]
+        found = [_from_row(row) for row in await connection_of(tx).execute(query)]
+        if not (digest_ids := [one.digest_id for one in found if one.digest_id is not None]):
+            return found
+        parts = await _load_parts(tx, digest_ids)
+        return [one if one.digest_id is None else replace(one, parts=parts.get(one.digest_id, ())) for one in found]
 
     async def list_page(
         self,
@@ -182,8 +187,7 @@ class SqlNotifications:
         waiting = await count_waiting(tx, notification_id) if totals.may_wait else 0
         collecting = 0
         if totals.collected:
-            items = digest_items.c
-            is_open = (items.notification_id == notification_id, items.state == DigestItemState.COLLECTED.value)
+            is_open = (_i.notification_id == notification_id, _i.state == DigestItemState.COLLECTED.value)
             collecting = await connection_of(tx).scalar(select(func.count()).where(*is_open)) or 0
         states = await connection_of(tx).execute(
             select(deliveries.c.state, func.count())
@@ -205,6 +209,22 @@ class SqlNotifications:
         if after is not None:
             query = query.where(_n.id > after)
         return [_from_row(row) for row in await connection_of(tx).execute(query)]
+
+
+async def _load_parts(tx: Transaction, digest_ids: Collection[str]) -> Mapping[str, Sequence[DigestPart]]:
+    """Return digest id → the notifications in it, in its order."""
+    query = (
+        select(_i.digest_id, _i.notification_id, _n.subject, _n.variables, _i.detail)
+        .join_from(digest_items, notifications, _n.id == _i.notification_id)
+        .where(_i.digest_id.in_(id_array(digest_ids)), _i.state == DigestItemState.DIGESTED.value)
+        .order_by(_i.digest_id, _i.accepted_at, _i.notification_id)
+    )
+    parts: defaultdict[str, list[DigestPart]] = defaultdict(list)
+    for digest_id, notification_id, subject, variables, detail in await connection_of(tx).execute(query):
+        parts[digest_id].append(
+            DigestPart(notification_id, subject, variables, tuple((detail or {}).get(LEFT_OUT_ON, ())))
+        )
+    return parts
 
 
 def _transition_row(before: Notification, after: Notification) -> tuple[str | int | None, ...]:
@@ -251,6 +271,7 @@ def _to_row(notification: Notification) -> dict[str, object]:
         "deliveries": notification.deliveries,
         "skipped": notification.skipped,
         "collected": notification.collected,
+        "digest_id": notification.digest_id,
     }
 
 

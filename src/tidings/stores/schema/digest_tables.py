@@ -30,6 +30,8 @@ digests = Table(
     Column("sent_count", Integer, nullable=False),
     # it closes early with so many collected. None: it does not
     Column("max_items", Integer),
+    # items that are overdue for longer are left out. None: it closes however late
+    Column("catch_up_seconds", Integer),
     Column("closed_at", Instant),
     # what it became. None: it is open, or nothing was left
     Column("notification_id", Id),

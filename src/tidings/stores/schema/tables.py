@@ -289,6 +289,8 @@ notifications = Table(
     Column("skipped", Integer, nullable=False),
     # recipients for whom it was collected into a digest
     Column("collected", Integer, nullable=False, server_default="0"),
+    # the digest that it was made from
+    Column("digest_id", Id),
     Index(
         "ix_notifications_unplanned",
         "id",

@@ -2,7 +2,7 @@
 
 from sqlalchemy import ColumnElement, and_, func, literal, or_
 
-from tidings.model.preference import ANY, Condition, Preference
+from tidings.model.preference import ALL_SUBJECTS, ANY, Condition, Preference
 from tidings.model.subject import SEPARATOR
 from tidings.stores.schema.tables import preferences
 
@@ -14,7 +14,7 @@ PREFERENCE_COLUMNS = (_p.category, _p.channel, _p.subject, _p.enabled, _p.condit
 def find_preferences(
     user_id: ColumnElement[str], category: ColumnElement[str], subject: ColumnElement[str | None]
 ) -> ColumnElement[bool]:
-    """Return the condition that an entry is of a user, and may apply to a category and a subject.
+    """Return the condition that an entry is of a user, and may apply to a category and a subject, or `ALL_SUBJECTS`.
 
     The primary key finds the entries of the user by user and category. Their subjects are compared one by one.
     """
@@ -25,6 +25,7 @@ def find_preferences(
         or_(
             _p.subject == ANY,
             _p.subject == subject,
+            subject == ALL_SUBJECTS,
             func.substr(subject, 1, func.length(prefix)) == prefix,
         ),
     )

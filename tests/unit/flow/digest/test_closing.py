@@ -336,15 +336,73 @@ async def test_c11_a_digest_that_is_given_up_is_a_dead_letter_with_its_items(pro
     ]
 
 
-async def test_c14_an_overdue_digest_closes_once(process: Process) -> None:
-    daily = DigestOptions(at="08:00")
-    await trigger(process, digest=daily)
+DAILY = DigestOptions(at="08:00")
+
+
+@pytest.mark.parametrize(
+    ("digest", "late"),
+    [
+        (DAILY, timedelta(days=1)),
+        (DigestOptions(at="MON 08:00"), timedelta(days=7)),
+        (DigestOptions(at="08:00", catch_up_seconds=3600), timedelta(hours=1)),
+        # a window has no time of day that could be missed
+        (TEN_MINUTES, timedelta(days=20)),
+    ],
+)
+async def test_c14_an_overdue_digest_is_sent_once_up_to_its_catch_up(
+    process: Process, digest: DigestOptions, late: timedelta
+) -> None:
+    await trigger(process, digest=digest)
+    [opened] = await list_digests(process)
+    assert await close(process, opened.closes_at + late - process.clock.now()) == 1
+    assert await sent(process) == ["Hello: World"]
+    assert await close(process, timedelta(days=1)) == 0
+
+
+@pytest.mark.parametrize(
+    "digest", [DAILY, DigestOptions(at="MON 08:00"), DigestOptions(at="08:00", catch_up_seconds=60)]
+)
+async def test_c14_an_older_one_is_left_out_with_a_reason(process: Process, digest: DigestOptions) -> None:
+    notification = await trigger(process, digest=digest)
+    [opened] = await list_digests(process)
+    catch_up = opened.catch_up or timedelta()
+    assert await close(process, opened.closes_at + catch_up + timedelta(seconds=1) - process.clock.now()) == 1
+    assert await sent(process) == []
+    [item] = await list_items(process)
+    assert (item.state, item.reason) == (DigestItemState.LEFT_OUT, SkipReason.DIGEST_OVERDUE)
+    told = await explain_to_ana(process, notification)
+    assert told.verdict is Verdict.SKIPPED
+    assert f"it was due at {opened.closes_at.isoformat()}" in told.sentences[0]
+    assert f"(within {catch_up.total_seconds():.0f} s)" in told.sentences[0]
+
+
+async def test_c14_what_joined_an_overdue_digest_is_sent(process: Process) -> None:
+    old = await trigger(process, title="Old", digest=DAILY)
     process.clock.advance(timedelta(days=3))
-    await trigger(process, digest=daily)
+    await trigger(process, title="New", digest=DAILY)
     assert await close(process, timedelta()) == 1
-    assert len(await sent(process)) == 1
-    await trigger(process, digest=daily)
+    assert await sent(process) == ["New: World"]
+    reasons = {item.notification_id: item.reason for item in await list_items(process)}
+    assert reasons[old.id] is SkipReason.DIGEST_OVERDUE
+    await trigger(process, digest=DAILY)
     assert await close(process, timedelta(hours=1)) == 0
+
+
+async def test_c10_items_are_shown_in_the_order_of_their_acceptance(process: Process) -> None:
+    # the first two in one millisecond, and planned in another order than accepted
+    requests = [
+        replace(process.build_request(users("ana")), variables={"title": title, "body": ""}, digest=TEN_MINUTES)
+        for title in ("First", "Second", "Third")
+    ]
+    accepted = []
+    for batch in (requests[:2], requests[2:]):
+        async with process.store.transaction() as tx:
+            accepted += [await process.pipeline.accept(tx, request) for request in batch]
+        process.clock.advance(timedelta(seconds=1))
+    for notification in reversed(accepted):
+        await process.plan(notification)
+    await close(process)
+    assert await sent(process) == ["3 updates: First\nSecond\nThird"]
 
 
 async def test_collected_channels_wait_and_the_others_do_not(

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
+import pytest
 from tests.unit.conftest import Process
 
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.model.alert import AlertName
 from tidings.model.audience import users
 from tidings.model.delivery import SkipReason
@@ -120,6 +122,27 @@ async def test_c34_what_another_limit_stops_does_not_count_for_a_throttle(start:
         assert (await list_skips(process, stopped))["ana"][0] is SkipReason.RATE_LIMITED
     process.clock.advance(60 * MINUTE)
     assert await is_sent(process, await submit(process, "ana", throttle=twice_in_two_hours))
+
+
+@pytest.mark.parametrize("stopped_by", [RateLimitPolicy(per_user=1), RateLimitPolicy(installation_cap=1)])
+async def test_c34_a_throttle_that_collects_the_excess_does_not_count_what_another_limit_stops(
+    start: Start, stopped_by: RateLimitPolicy
+) -> None:
+    process = start(limits=stopped_by)
+    await process.add_users("ana")
+    twice = partial(
+        submit,
+        process,
+        "ana",
+        throttle=ThrottleOptions(2, 7200, instead="digest"),
+        digest=DigestOptions(window_seconds=600),
+    )
+    assert await is_sent(process, await submit(process, "ana"))
+    for _ in range(3):
+        stopped = await twice()
+        assert (await list_skips(process, stopped))["ana"][0] is SkipReason.RATE_LIMITED
+    process.clock.advance(60 * MINUTE)
+    assert await is_sent(process, await twice()), "the throttle counted nothing"
 
 
 async def test_c35_urgent_and_mandatory_messages_pass_a_throttle_and_count(start: Start) -> None:
