@@ -101,9 +101,9 @@ class StepWorld:
             catalog,
             renderer,
             clock,
-            config=PipelineConfig(),
-            channels_with_hooks=channels_with_hooks,
-            rate_limits=rate_limits or RateLimitPolicy(),
+            config=PipelineConfig(
+                channels_with_hooks=channels_with_hooks, rate_limits=rate_limits or RateLimitPolicy()
+            ),
             alerts=self.alerts,
         )
         self.sender = DeliverySender(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -145,9 +146,7 @@ class Process:
             catalog,
             renderer,
             clock,
-            config=sizes or PipelineConfig(),
-            rate_limits=limits or RateLimitPolicy(),
-            is_exclusive=exclusive,
+            config=replace(sizes or PipelineConfig(), rate_limits=limits or RateLimitPolicy(), is_exclusive=exclusive),
             alerts=self.alerts,
         )
         self.recovery = Reconciler(store, self.queue, clock, is_exclusive=exclusive)

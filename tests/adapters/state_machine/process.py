@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from enum import Enum, auto
 from typing import NamedTuple
@@ -84,9 +85,7 @@ class SimulatedProcess:
             catalog,
             renderer,
             clock,
-            config=CONFIG,
-            rate_limits=RateLimitPolicy(user_limit),
-            is_exclusive=is_exclusive,
+            config=replace(CONFIG, rate_limits=RateLimitPolicy(user_limit), is_exclusive=is_exclusive),
         )
         self.acceptor = ExternalJobAcceptor(store, clock, self.pipeline)
         self.reconciler = Reconciler(store, queue, clock, is_exclusive=is_exclusive)
