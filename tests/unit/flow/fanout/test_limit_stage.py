@@ -15,6 +15,7 @@ from tidings.model.audience import users
 from tidings.model.delivery import SkipReason
 from tidings.model.frequency_cap import parse_frequency_caps
 from tidings.model.notification import Notification
+from tidings.model.outcome import Accepted, RetryLater
 from tidings.model.plan_options import DigestOptions, ThrottleOptions
 from tidings.model.priority import Priority
 
@@ -143,6 +144,21 @@ async def test_c34_a_throttle_that_collects_the_excess_does_not_count_what_anoth
         assert (await list_skips(process, stopped))["ana"][0] is SkipReason.RATE_LIMITED
     process.clock.advance(60 * MINUTE)
     assert await is_sent(process, await twice()), "the throttle counted nothing"
+
+
+async def test_c34_a_message_counts_once_however_often_it_is_tried(start: Start) -> None:
+    process = start()
+    await process.add_users("ana")
+    busy = [RetryLater(process.clock.now(), "busy") for _ in range(3)]
+    process.channel.respond = lambda _message: busy.pop() if busy else Accepted(status=201)
+    first = await submit(process, "ana", throttle=TWICE)
+    for _ in range(4):
+        await process.process_queue()
+        process.clock.advance(MINUTE)
+        await process.pipeline.batch_due()
+    assert len(process.channel.sent) == 4
+    assert await process.count_by_state(first) == {"delivered": 1}
+    assert [await is_sent(process, await submit(process, "ana", throttle=TWICE)) for _ in range(2)] == [True, False]
 
 
 async def test_c35_urgent_and_mandatory_messages_pass_a_throttle_and_count(start: Start) -> None:
