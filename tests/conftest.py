@@ -14,6 +14,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pydantic import TypeAdapter
 from tests.support.run_again import run_failures_again
+from tests.support.server import ONLY_CONFIGURED_CHANNELS
 
 from tidings.packs import core, events, streams
 from tidings.stores.engine import sqlite
@@ -87,6 +88,15 @@ def _plain_logs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(structlog, "configure", configure_uncached)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_configured_channels() -> Iterator[None]:
+    """Let applications in this process have the channels that a test configures."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ONLY_CONFIGURED_CHANNELS.items():
+            patch.setenv(name, value)
         yield
 
 

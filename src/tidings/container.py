@@ -28,8 +28,8 @@ from tidings.channels.webhook import StatusEventSender, create_status_event_send
 from tidings.config.settings import Role, Settings
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.render_cache import RenderCache
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
-from tidings.flow.pipeline import Pipeline, PipelineConfig
+from tidings.flow.fanout.limits import RateLimitPolicy
+from tidings.flow.pipeline import Pipeline, PipelineConfig, PipelineMetrics
 from tidings.flow.recover.reconciler import Reconciler
 from tidings.inbox_service import InboxService
 from tidings.model.ids import new_id
@@ -132,6 +132,10 @@ class Core:
             batch_size=settings.batch_size,
             lease_duration=timedelta(seconds=settings.lease_seconds),
             schedule_defaults=settings.schedule_defaults,
+            rate_limits=rate_limits,
+            is_exclusive=settings.is_exclusive,
+            channels_with_hooks=[name for name in catalog.channels if name in hooks and hooks[name].providers],
+            soft_bounce_policies={name: one.feedback.soft_bounces for name, one in hooks.items()},
         )
         pipeline = Pipeline(
             store,
@@ -140,14 +144,12 @@ class Core:
             renderer,
             clock,
             config=config,
-            rate_limits=rate_limits,
-            on_outcomes=metrics.count_outcomes,
-            on_steps=metrics.count_steps,
-            on_digests_closed=metrics.count_digests,
-            is_exclusive=settings.is_exclusive,
+            metrics=PipelineMetrics(
+                on_outcomes=metrics.count_outcomes,
+                on_steps=metrics.count_steps,
+                on_digests_closed=metrics.count_digests,
+            ),
             alerts=alerts,
-            channels_with_hooks=[name for name in catalog.channels if name in hooks and hooks[name].providers],
-            soft_bounce_policies={name: one.feedback.soft_bounces for name, one in hooks.items()},
         )
         return cls(settings, clock, packs, plugins, catalog, renderer, store, queue, pipeline, alerts, hooks)
 

@@ -78,7 +78,7 @@ EXCEPTIONS = {
         message_subject metric min_uuid_at missing_ids new_id next_check_at next_due_at next_epoch next_occurrence
         next_page_task next_retry_slot next_run_at notification_for_update now outcome_row partition_name problem_for
         public_key
-        publication_notice rate_limited recipients_of remaining remaining_after request_fingerprint response result
+        publication_notice rate_limited remaining remaining_after request_fingerprint response result
         rowset scalar scalars schema_status schema_statuses secret_path single_user_id skip_row sources
         subscription_json superseded_detail template_variables text_array ticket_status unknown_users_error
         user_not_found variable_name""",

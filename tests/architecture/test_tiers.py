@@ -28,6 +28,8 @@ REPRESENTED = (
     "tests/adapters/stores/test_sqlite.py::TestSqliteStore",
     "tests/adapters/state_machine/test_machine.py::test_two_workers_on_lanes_in_memory",
     "tests/adapters/state_machine/test_machine.py::test_two_workers_on_postgresql_and_valkey",
+    "tests/adapters/state_machine/test_plan_machine.py::test_c3_digests_and_steps_on_lanes_in_memory",
+    "tests/adapters/state_machine/test_plan_machine.py::test_c3_digests_and_steps_on_postgresql_and_valkey",
     "tests/e2e/test_fuzz.py",
     "tests/e2e/test_node_interop.py",
 )

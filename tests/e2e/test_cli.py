@@ -252,7 +252,7 @@ def test_the_demo_notifies_all_ticket_holders_and_can_be_restarted(environment: 
         assert status["recipients"] == 4900
         assert set(status["byState"]) == {"delivered"}
         assert _verdict(environment, notification, 3) == "delivered"
-        assert _verdict(environment, notification, 25) == "delivered", "by e-mail, without a device"
+        assert _verdict(environment, notification, 25) == "delivered", "by e-mail and in the feed, without a device"
         assert _verdict(environment, notification, 41) == "skipped"
         assert _verdict(environment, notification, 52) == "not_in_audience"
     with start_server(environment, "--demo") as (_, places):
@@ -260,7 +260,7 @@ def test_the_demo_notifies_all_ticket_holders_and_can_be_restarted(environment: 
         assert call(f"{places['url']}/api/events/{event['id']}", key)["startDate"] == "2030-06-21T18:30:00Z"
         message = {"userId": "demo-0003", "templateCode": "MESSAGE", "variables": {"title": "Hi", "body": "There"}}
         again = call(f"{places['url']}/api/notifications", key, "POST", message)["id"]
-        assert _finished(f"{places['url']}/api/notifications/{again}", key)["byState"] == {"delivered": 3}
+        assert _finished(f"{places['url']}/api/notifications/{again}", key)["byState"] == {"delivered": 4}
         with urlopen(f"{places['url']}/demo/api/mailbox?userId=demo-0003", timeout=60) as page:
             assert "Hi" in page.read().decode(), "the link leads to the user's e-mails"
 

@@ -1,7 +1,13 @@
-"""Steps on both ways of running: in-app at once, a push if it was not seen, and what ends the wait."""
+"""Steps, digests and quiet hours together, on both ways of running.
 
+In-app at once, a push if it was not seen, and what ends the wait. Ten updates become one push.
+"""
+
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -148,3 +154,65 @@ async def test_the_export_of_a_user_has_the_later_steps(site: Installation) -> N
     await site.api.expect(204, "DELETE", "/api/users/fay")
     rows = await site.query(f"SELECT count(*) FROM waiting_steps WHERE notification_id = '{notification}'")  # an id
     assert rows == [(0,)]
+
+
+async def test_m19_ten_concurrent_updates_become_one_push(site: Installation) -> None:
+    await site.register_users("gus")
+
+    async def update(number: int) -> str:
+        body = {
+            "userId": "gus",
+            "templateCode": "MESSAGE",
+            "variables": {"title": f"Update {number}", "body": "Changed", "eventId": "e-1"},
+            "options": {
+                "channels": ["webpush"],
+                "digest": {"key": "eventId", "windowSeconds": 600, "maxItems": 10},
+            },
+        }
+        return str((await site.api.expect(202, "POST", "/api/notifications", body)).read(Json)["id"])
+
+    triggers = await asyncio.gather(*(update(number) for number in range(10)))
+    for trigger in triggers:
+        progress = await site.api.wait_until_finished(trigger)
+        assert (progress.deliveries, progress.skipped) == (0, 0)
+    traced = [await _trace(site, trigger) for trigger in triggers]
+    places = {(item["state"], item["notificationId"]) for one in traced for item in one["collected"]}
+    [(state, digest)] = places
+    assert (state, [len(one["collected"]) for one in traced]) == ("digested", [1] * 10)
+    assert (await site.api.wait_until_finished(digest)).by_state == {"delivered": 1}
+    [message] = await site.push_service.control.messages(device="gus")
+    assert message.payload is not None
+    notification: Any = message.payload["notification"]
+    in_order = sorted(range(10), key=lambda number: triggers[number])
+    assert notification["title"] == "10 updates"
+    assert notification["body"].splitlines() == [f"Update {number}: Changed" for number in in_order]
+
+
+async def test_c38_a_step_that_quiet_hours_hold_is_not_sent_after_it_was_seen(site: Installation) -> None:
+    await site.register_users("hal")
+    token = site.api.user_token("hal")
+    start, end = (f"{datetime.now(UTC) + timedelta(hours=hours):%H:%M}" for hours in (-2, 2))
+    quiet = {"timezone": "UTC", "quietHours": [{"start": start, "end": end}]}
+    await site.api.expect(200, "PUT", "/api/users/me/schedule", quiet, token=token)
+    held = await site.send_message("hal", channels=["webpush"])
+    escalated = await site.send_message("hal", steps=escalate(1))
+    item = await wait_for_item(site, "hal", escalated)
+
+    async def is_held(notification: str) -> bool:
+        path = f"/api/notifications/{notification}/deliveries"
+        found = (await site.api.expect(200, "GET", path)).read(Json)["items"]
+        return any(
+            (one["channel"], one["state"], one["heldBy"]) == ("webpush", "pending", "quiet_hours") for one in found
+        )
+
+    for notification in (held, escalated):
+        await eventually(partial(is_held, notification), within=60, pause=0.1)
+    await site.api.expect(200, "POST", f"/api/inbox/{item}/seen", token=token)
+    await site.api.expect(200, "PUT", "/api/users/me/schedule", {"quietHours": []}, token=token)
+    assert (await site.api.wait_until_finished(held)).by_state == {"delivered": 1}
+    assert (await site.api.wait_until_finished(escalated)).by_state == {"delivered": 1, "skipped": 1}
+    assert len(await site.push_service.control.messages(device="hal")) == 1
+
+
+async def _trace(site: Installation, notification: str) -> Json:
+    return (await site.api.expect(200, "GET", f"/api/notifications/{notification}/trace")).read(Json)

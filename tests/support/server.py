@@ -30,6 +30,8 @@ T = TypeVar("T")
 ADMIN_KEY = "test-admin-key-that-no-real-server-has"
 USER_SECRET = "test-user-secret-that-no-real-server-has"
 SECRET_KEY = "test-secret-key-that-no-real-server-has"
+#: a test counts the messages of the channels that it configures
+ONLY_CONFIGURED_CHANNELS = {"TIDINGS_INAPP__ENABLED": "false"}
 
 _START_TIMEOUT = 180.0
 _CALL_TIMEOUT = timedelta(seconds=60)
@@ -132,6 +134,7 @@ class TidingsServer:
             "TIDINGS_USER_SECRET": USER_SECRET,
             "TIDINGS_SECRET_KEY": SECRET_KEY,
             "TIDINGS_VAPID_SUBJECT": "mailto:ops@example.com",
+            **ONLY_CONFIGURED_CHANNELS,
         }
         return inherited | own | self._settings
 

@@ -8,6 +8,7 @@ from tidings.flow.deliver.preflight import DeliveryJob
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.sender import DeliverySender
 from tidings.flow.deliver.step_check import StepCheck
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.inbox_service import InboxService
 from tidings.model.audience import Audience, users
@@ -24,6 +25,7 @@ from tidings.model.template import Category, RenderedMessage, Template, Template
 from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.user import User
 from tidings.model.waiting_step import WaitingStep
+from tidings.observability.alerts import AlertRegistry
 from tidings.packs import core
 from tidings.ports.channel import ComposeContext
 from tidings.ports.pack import Pack
@@ -84,6 +86,7 @@ class StepWorld:
         channels: dict[str, RecordingChannel] | None = None,
         *,
         channels_with_hooks: Sequence[str] = (),
+        rate_limits: RateLimitPolicy | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -91,14 +94,17 @@ class StepWorld:
         catalog = Catalog.from_packs([core.pack, PACK], channels=CHANNELS, known_channels=CHANNELS, traits=TRAITS)
         renderer = MinijinjaRenderer(catalog.filters, "https://shop.example")
         self.queue = MemoryQueue(clock)
+        self.alerts = AlertRegistry(clock)
         self.pipeline = Pipeline(
             store,
             self.queue,
             catalog,
             renderer,
             clock,
-            config=PipelineConfig(),
-            channels_with_hooks=channels_with_hooks,
+            config=PipelineConfig(
+                channels_with_hooks=channels_with_hooks, rate_limits=rate_limits or RateLimitPolicy()
+            ),
+            alerts=self.alerts,
         )
         self.sender = DeliverySender(
             self.channels,
@@ -136,10 +142,17 @@ class StepWorld:
         template: str = "PLAIN",
         subject: str | None = None,
         audience: Audience | None = None,
+        priority: Priority | None = None,
     ) -> Notification:
         """Accept a notification and send what is due of it. No steps = those of the template."""
         request = self.build_request(
-            *steps, to=to, channels=channels, template=template, subject=subject, audience=audience
+            *steps,
+            to=to,
+            channels=channels,
+            template=template,
+            subject=subject,
+            audience=audience,
+            priority=priority,
         )
         notification = await self.pipeline.submit(request)
         await self.work()
@@ -153,6 +166,7 @@ class StepWorld:
         template: str = "PLAIN",
         subject: str | None = None,
         audience: Audience | None = None,
+        priority: Priority | None = None,
     ) -> NotifyRequest:
         return NotifyRequest(
             template,
@@ -161,6 +175,7 @@ class StepWorld:
             channels=tuple(channels),
             steps=steps or None,
             subject=None if subject is None else SubjectRequest(subject),
+            priority=priority,
         )
 
     async def work(self, seconds: float = 0) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -11,7 +12,7 @@ from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.concurrency_limiter import SendLimiter
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.sender import DeliverySender
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.flow.recover.reconciler import Reconciler
 from tidings.model import ids
@@ -145,9 +146,7 @@ class Process:
             catalog,
             renderer,
             clock,
-            config=sizes or PipelineConfig(),
-            rate_limits=limits or RateLimitPolicy(),
-            is_exclusive=exclusive,
+            config=replace(sizes or PipelineConfig(), rate_limits=limits or RateLimitPolicy(), is_exclusive=exclusive),
             alerts=self.alerts,
         )
         self.recovery = Reconciler(store, self.queue, clock, is_exclusive=exclusive)

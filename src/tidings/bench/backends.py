@@ -55,6 +55,8 @@ async def select_backends(
         "TIDINGS_QUEUE_PREFIX": prefix,
         "TIDINGS_PUSH_EXTRA_HOSTS": push_host,
         "TIDINGS_DATA_DIR": str(data_dir),
+        # a benchmark measures the messages of one channel
+        "TIDINGS_INAPP__ENABLED": "false",
         **(variables or {}),
     }
     settings = Settings.load(folder=data_dir, environ=environment)

@@ -59,6 +59,10 @@ class RunningServer:
         """Return the usage of each process so far, including its child processes."""
         return {name: measure_tree_usage(pid) for name, pid in self.pids.items()}
 
+    def measure_memory(self) -> Mapping[str, float]:
+        """Return the peak resident memory of each process so far, in MiB."""
+        return {name: round(usage.peak_memory_mb, 1) for name, usage in self.measure_usage().items()}
+
     def cpu_seconds(self) -> float:
         """Return the CPU time of all processes so far."""
         return sum(usage.cpu_seconds for usage in self.measure_usage().values())

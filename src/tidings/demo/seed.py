@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: users written per transaction; small enough that workers are not blocked for long
 _PAGE_SIZE = 500
+#: in a preference: all channels
+_ALL = ""
 
 Rows = Sequence[Mapping[str, object]]
 
@@ -76,8 +78,7 @@ def _preference_rows(numbers: Sequence[int]) -> Iterator[Mapping[str, object]]:
     for number in numbers:
         if people.has_declined_time_changes(number):
             user_id = people.demo_user_id(number)
-            for channel in ("webpush", "email"):
-                yield {"user_id": user_id, "category": "EVENT_TIME_CHANGE", "channel": channel, "enabled": False}
+            yield {"user_id": user_id, "category": "EVENT_TIME_CHANGE", "channel": _ALL, "enabled": False}
 
 
 def _build_devices(numbers: Sequence[int]) -> Iterator[devices.DemoDevice]:

@@ -15,7 +15,7 @@ the I/O:
     fan out    `Pipeline.fan_out`, a `FanOut`; what digests collect is accepted later by `Pipeline.digest_closer`
     dispatch   `Pipeline.outbox_relay`, an `OutboxRelay`, for the outbox; `Pipeline.batch_due` for retries and delays
     deliver    `Pipeline.delivery_runner`, a `DeliveryRunner`, with the `DeliverySender` of a worker
-    record     the `OutcomeBuffer` of a worker, which calls `Pipeline.record`
+    record     the `OutcomeBuffer` of a worker, which calls `Pipeline.record`, an `OutcomeRecorder`
     (cancel)   `Pipeline.cancel` and `withdraw`; `Pipeline.cancellations` for what other processes cancelled or
                superseded
 
@@ -24,7 +24,7 @@ Callbacks are connected in `Pipeline.__init__` and, for the parts of a worker, i
     CancellationCoordinator → DeliverySender   `on_stopped`: `mark_stopped`
     DeliverySender → DeliveryRunner            `reload`, before a send whose data is too old
     DeliverySender → OutcomeBuffer             `on_outcome`: `add`; `on_idle`: `flush_soon`
-    OutcomeBuffer → Pipeline                   `write`: `record`, which then calls
+    OutcomeBuffer → OutcomeRecorder            `write`: `record`, which then calls
                                                `DeliveryRunner.on_outcomes_written` and `on_outcomes`, the metrics
     FanOut → LaneConsumer                      `on_tasks_ready`, urgent lane: sends deliveries that were just planned
                                                without waiting for the queue
@@ -32,7 +32,7 @@ Callbacks are connected in `Pipeline.__init__` and, for the parts of a worker, i
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -51,24 +51,19 @@ from tidings.flow.digest.closer import DigestCloser, OnClosed
 from tidings.flow.dispatch.outbox_relay import OutboxRelay
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.fanout.step_runner import OnSteps, StepRunner
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
-from tidings.flow.record.contact_health import build_notice, derive_contact_results
-from tidings.flow.record.retry_policy import apply_retry_policy, retry_renewed_target
+from tidings.flow.record.outcome_recorder import OutcomeRecorder
 from tidings.flow.record.soft_refusals import SoftRefusalRecorder
-from tidings.flow.record.target_health import derive_target_changes
 from tidings.flow.record.unanswered_messages import UnansweredMessages
 from tidings.flow.tasks import fan_out_task
-from tidings.model.alert import AlertName
 from tidings.model.audience import everyone, mentioned_user_ids
 from tidings.model.awaited_event import OccurredEvents
-from tidings.model.delivery import AttemptResult, HoldRecord, Recipient
+from tidings.model.delivery import AttemptResult, Recipient
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification, StopReason
-from tidings.model.outcome import InvalidTarget, RetryLater
 from tidings.model.request import NotifyRequest
-from tidings.model.subscription import MAX_TARGET_REFUSALS
 from tidings.model.suppression import SoftBouncePolicy
 from tidings.model.task import Task
 from tidings.model.template import Category, RenderedMessage
@@ -85,10 +80,6 @@ log = structlog.get_logger(__name__)
 #: A notification that supersedes unsent ones is planned this much later, if other processes may hold those: by then
 #: they do not send them any more, so that the older message never arrives after the newer one.
 REPLACEMENT_DELAY = MAX_STALENESS
-
-_NO_RATE_LIMITS = RateLimitPolicy()
-#: how long the alert about suspended devices is kept; it is renewed by each further one
-SUSPENSION_ALERT_LASTS = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +102,29 @@ class PipelineConfig:
     lease_duration: timedelta = timedelta(seconds=60)
     #: quiet hours and time zone of users without a schedule
     schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS
+    #: limits of notifications and messages
+    rate_limits: RateLimitPolicy = field(default_factory=RateLimitPolicy)
+    #: no other process can send from this database
+    is_exclusive: bool = False
+    #: channels whose providers report what became of messages
+    channels_with_hooks: Collection[str] = ()
+    #: by channel, for refusals during a send
+    soft_bounce_policies: Mapping[str, SoftBouncePolicy] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineMetrics:
+    """What counts the results of the stages. Called after each commit."""
+
+    #: with each list of recorded outcomes
+    on_outcomes: Callable[[Sequence[AttemptResult]], None] = lambda _attempts: None
+    #: with the digests of each transaction
+    on_digests_closed: OnClosed = lambda _closed: None
+    #: with the later steps that were due
+    on_steps: OnSteps = lambda _results: None
+
+
+_NO_METRICS = PipelineMetrics()
 
 
 class Pipeline:
@@ -125,43 +139,28 @@ class Pipeline:
         clock: Clock,
         *,
         config: PipelineConfig,
-        on_outcomes: Callable[[Sequence[AttemptResult]], None] = lambda _attempts: None,
-        rate_limits: RateLimitPolicy = _NO_RATE_LIMITS,
-        is_exclusive: bool = False,
+        metrics: PipelineMetrics = _NO_METRICS,
         alerts: AlertSink | None = None,
-        channels_with_hooks: Collection[str] = (),
-        soft_bounce_policies: Mapping[str, SoftBouncePolicy] | None = None,
-        on_digests_closed: OnClosed = lambda _closed: None,
-        on_steps: OnSteps = lambda _results: None,
     ) -> None:
-        """Connect the stages.
-
-        on_outcomes: called with each list of recorded outcomes. rate_limits: notifications per user and hour.
-        is_exclusive: no other process can send from this database. alerts: for operators. channels_with_hooks: those
-        whose providers report what became of messages. soft_bounce_policies: by channel, for refusals during a send.
-        on_digests_closed: called with the digests of each transaction. on_steps: with the later steps that were due.
-        """
+        """Connect the stages. alerts: for operators."""
         self.store = store
         self.queue = queue
         self.catalog = catalog
         self.clock = clock
         self.config = config
         self._renderer = renderer
-        self._on_outcomes = on_outcomes
+        self._metrics = metrics
         self._alerts = alerts or NoAlerts()
-        self._unanswered = UnansweredMessages(store.receipts, channels_with_hooks)
-        self._soft_refusals = SoftRefusalRecorder(store, soft_bounce_policies or {})
         #: accepted or planned by this process, which will probably also send their deliveries
         self._notification_cache = NotificationCache()
-        self.outbox_relay = OutboxRelay(
-            store, queue, clock, batch_size=config.relay_batch_size, grace_period=config.relay_grace_period
-        )
-        self._is_exclusive = is_exclusive
-        self.cancellations = CancellationCoordinator(store, is_exclusive=is_exclusive)
         # Held for one bulk claim or one page at a time. Parallel bulk statements would be no faster, and urgent work,
         # which does not take this lock, would compete with all of them for the database. Recording outcomes does not
         # take it either, or leases would expire.
         self._bulk_lock = asyncio.Lock()
+        self.outbox_relay = OutboxRelay(
+            store, queue, clock, batch_size=config.relay_batch_size, grace_period=config.relay_grace_period
+        )
+        self.cancellations = CancellationCoordinator(store, is_exclusive=config.is_exclusive)
         self.delivery_runner = DeliveryRunner(
             store,
             catalog,
@@ -170,24 +169,10 @@ class Pipeline:
             notification_cache=self._notification_cache,
             bulk_lock=self._bulk_lock,
         )
-        self.fan_out = FanOut(
-            store,
-            queue,
-            catalog,
-            clock,
-            page_size=config.page_size,
-            batch_size=config.batch_size,
-            rate_limits=rate_limits,
-            alerts=self._alerts,
-            schedule_defaults=config.schedule_defaults,
-            notification_cache=self._notification_cache,
-            bulk_lock=self._bulk_lock,
-        )
+        self.fan_out = self._create_fan_out()
         self.step_runner = StepRunner(
-            store, catalog, clock, self.fan_out, config.page_size, config.batch_size, on_steps
+            store, catalog, clock, self.fan_out, config.page_size, config.batch_size, metrics.on_steps
         )
-        #: channels of which no provider reports that a message arrived
-        self._channels_without_receipts = frozenset(catalog.known_channels) - frozenset(channels_with_hooks)
         self.digest_closer = DigestCloser(
             store,
             catalog,
@@ -195,12 +180,47 @@ class Pipeline:
             clock,
             self._accept_digests,
             bulk_lock=self._bulk_lock,
-            on_closed=on_digests_closed,
+            on_closed=metrics.on_digests_closed,
         )
+        self._recorder = self._create_recorder()
         #: whether a worker of this process consumes the queue
         self.has_local_consumer = False
         #: when the background tasks of this process's worker last ran, for its heartbeat
         self.last_tick_at: datetime | None = None
+
+    def _create_fan_out(self) -> FanOut:
+        return FanOut(
+            self.store,
+            self.queue,
+            self.catalog,
+            self.clock,
+            page_size=self.config.page_size,
+            batch_size=self.config.batch_size,
+            rate_limits=self.config.rate_limits,
+            alerts=self._alerts,
+            schedule_defaults=self.config.schedule_defaults,
+            notification_cache=self._notification_cache,
+            bulk_lock=self._bulk_lock,
+        )
+
+    def _create_recorder(self) -> OutcomeRecorder:
+        channels_with_hooks = self.config.channels_with_hooks
+        return OutcomeRecorder(
+            self.store,
+            self.catalog,
+            self.clock,
+            self._alerts,
+            unanswered=UnansweredMessages(self.store.receipts, channels_with_hooks),
+            soft_refusals=SoftRefusalRecorder(self.store, self.config.soft_bounce_policies),
+            channels_without_receipts=frozenset(self.catalog.known_channels) - frozenset(channels_with_hooks),
+            # not planned inline, as recording must be short
+            accept_notices=partial(self._accept, plan_inline=False),
+            on_recorded=self._on_recorded,
+        )
+
+    def _on_recorded(self, rows: Sequence[AttemptResult]) -> None:
+        self.delivery_runner.on_outcomes_written(rows)
+        self._metrics.on_outcomes(rows)
 
     # 1 accept -------------------------------------------------------------------------------------------------------
 
@@ -244,7 +264,7 @@ class Pipeline:
         accepted = [result for result in results if isinstance(result, Notification)]
         if accepted:
             order = await order_by_subject(self.store, tx, accepted, _ids_including_below(requests, results))
-            delayed = order.replacing if plan_inline and not self._is_exclusive else frozenset()
+            delayed = order.replacing if plan_inline and not self.config.is_exclusive else frozenset()
             accepted = [_delay(notification, now, delayed) for notification in order.notifications]
             ordered = {notification.id: notification for notification in accepted}
             results = [ordered[result.id] if isinstance(result, Notification) else result for result in results]
@@ -412,14 +432,20 @@ class Pipeline:
     # 3 dispatch -----------------------------------------------------------------------------------------------------
 
     async def batch_due(self) -> int:
-        """Group due retries and delayed deliveries into batches and publish their tasks. Returns how many batches."""
+        """Group a page of due retries and delayed deliveries into batches and publish their tasks.
+
+        Returns how many batches; 0 = no more are due.
+        """
         await self.delivery_runner.release_unstarted_claims()
         now = self.clock.now()
         async with self.store.read_once() as tx:
             if not await self.store.deliveries.has_due(tx, now):
                 return 0
-        async with self.store.transaction() as tx:
-            tasks = await self.store.deliveries.batch_due(tx, now, self.config.batch_size)
+        async with self._bulk_lock, self.store.transaction() as tx:
+            # as many as one claim takes
+            tasks = await self.store.deliveries.batch_due(
+                tx, now, self.config.batch_size, max_batches=self.config.batches_per_claim
+            )
         await self.queue.publish(tasks)
         return len(tasks)
 
@@ -434,69 +460,7 @@ class Pipeline:
 
     async def record(self, attempts: Sequence[AttemptResult]) -> None:
         """Record outcomes in one transaction. Raises BackendError, with nothing written, if the database fails."""
-        now = self.clock.now()
-        ended = {
-            attempt.target_id
-            for attempt in attempts
-            if isinstance(attempt.outcome, InvalidTarget) and attempt.target_id is not None
-        }
-        max_attempts = {
-            channel: self.catalog.get_traits(channel).max_attempts
-            for channel in {attempt.channel for attempt in attempts}
-        }
-        async with self.store.transaction() as tx:
-            # locked, so that a browser that registers now waits, and renews the row after its outcome
-            versions = await self.store.subscriptions.lock_versions(tx, ended) if ended else {}
-            rows = [
-                apply_retry_policy(retry_renewed_target(attempt, versions), max_attempts[attempt.channel])
-                for attempt in attempts
-            ]
-            applied = await self.store.deliveries.record(tx, rows, now)
-            await self._record_steps(tx, rows, now)
-            await self._unanswered.record(tx, rows, now)
-            await self._soft_refusals.record(tx, rows, now)
-            suspended = await self.store.subscriptions.record_results(tx, derive_target_changes(rows), now)
-            # the attempts as they were made: the retry policy turns the last one into a final state
-            await self._record_contact_results(tx, attempts, now)
-        if applied < len(rows):
-            # the lease had expired, so another worker may have sent them too; or the user was erased in the meantime
-            log.warning("outcomes_rejected_stale_lease", count=len(rows) - applied)
-        for host, reason in suspended:
-            log.warning("device_suspended", push_host=host, reason=reason)
-            self._alerts.raise_alert(
-                AlertName.PUSH_DEVICES_SUSPENDED,
-                host,
-                f"devices were suspended after {MAX_TARGET_REFUSALS} refusals in a row: {reason}",
-                lasts=SUSPENSION_ALERT_LASTS,
-            )
-        self.delivery_runner.on_outcomes_written(rows)
-        self._on_outcomes(rows)
-
-    async def _record_steps(self, tx: Transaction, rows: Sequence[AttemptResult], now: datetime) -> None:
-        """Start the clocks of later steps whose step before was handed over, or ended without."""
-        pairs = {
-            (row.notification_id, row.user_id)
-            for row in rows
-            if row.has_steps and not isinstance(row.outcome, RetryLater | HoldRecord)
-        }
-        if pairs:
-            await self.store.steps.record_outcomes(
-                tx, pairs, now, is_delivered_when_sent=self._channels_without_receipts
-            )
-
-    async def _record_contact_results(self, tx: Transaction, attempts: Sequence[AttemptResult], now: datetime) -> None:
-        """Disable contact points that refuse or fail for days, and tell their owners over the other channels."""
-        results = derive_contact_results(attempts, lambda channel: self.catalog.get_traits(channel).disable_after)
-        if not results:
-            return
-        disabled = await self.store.contact_health.record(tx, results, now)
-        for point in disabled:
-            log.warning("contact_point_disabled", contact_point_id=point.id, channel=point.channel)
-        notices = [build_notice(point, self.catalog, now) for point in disabled]
-        for notice in await self._accept(tx, notices, plan_inline=False) if notices else ():
-            if isinstance(notice, ValidationFailed):
-                # the pack of the template is not installed, or the user was erased in the meantime
-                log.warning("contact_point_notice_rejected", error=notice.message)
+        await self._recorder.record(attempts)
 
 
 def _delay(notification: Notification, now: datetime, delayed: Collection[str]) -> Notification:

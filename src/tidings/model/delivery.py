@@ -178,6 +178,8 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     device_timezone: str | None = None
     #: the rule of the plan that has held it
     held_by: str | None = None
+    #: the user has seen or read the notification in the feed; read for held deliveries only
+    is_seen: bool = False
     #: what cancelled the later step that it belongs to
     step_ended_by: str | None = None
 

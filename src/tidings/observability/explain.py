@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from tidings.model.channel_engagement import FEED_CHANNEL
 from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.digest import DigestItem, DigestItemState
 from tidings.model.notification import Notification, NotificationState
@@ -247,7 +248,7 @@ def _format_headline(facts: ExplainInput, verdict: Verdict) -> str:
         case Verdict.DELIVERED:
             return f"{user} received it on {_count_targets(facts)}.{why}"
         case Verdict.PARTLY_DELIVERED:
-            return f"{user} received it on {delivered} of {_count_targets(facts)}.{why}"
+            return f"{user} received {delivered} of {_pluralize(len(facts.deliveries), 'message')}.{why}"
         case Verdict.WAITING:
             return f"It is on its way to {_count_targets(facts)} of {user}.{why}"
         case Verdict.CANCELLED:
@@ -260,9 +261,11 @@ def _format_headline(facts: ExplainInput, verdict: Verdict) -> str:
 
 
 def _count_targets(facts: ExplainInput) -> str:
-    """Return the number of contact points that it was planned for. Those of Web Push are devices."""
-    noun = "device" if all(trace.channel == _PUSH for trace in facts.deliveries) else "contact point"
-    return _pluralize(len(facts.deliveries), noun)
+    """Return what it was planned for: the number of contact points, which are devices on Web Push, and the feed."""
+    channels = [trace.channel for trace in facts.deliveries if trace.channel != FEED_CHANNEL]
+    feed = "the feed" if len(channels) < len(facts.deliveries) else ""
+    points = _pluralize(len(channels), "device" if set(channels) <= {_PUSH} else "contact point") if channels else ""
+    return " and ".join(filter(None, (points, feed)))
 
 
 def _format_delivery(delivery: DeliveryTrace, facts: ExplainInput) -> str:
@@ -276,10 +279,15 @@ def _format_delivery(delivery: DeliveryTrace, facts: ExplainInput) -> str:
     match delivery.state:
         case DeliveryState.DELIVERED:
             accepted_at = last.finished_at if last is not None else delivery.updated_at
-            provider = f"accepted by the {delivery.channel} service at {_format_instant(accepted_at)}"
+            place = (
+                "stored in the feed"
+                if delivery.channel == FEED_CHANNEL
+                else f"accepted by the {delivery.channel} service"
+            )
+            accepted = f"{place} at {_format_instant(accepted_at)}"
             elapsed = _format_elapsed(facts.notification, accepted_at)
             since = _format_receipts(delivery) + _format_engagement(delivery)
-            return f"{target}: {provider}, {elapsed}{after_attempts}{status}.{since}"
+            return f"{target}: {accepted}, {elapsed}{after_attempts}{status}.{since}"
         case DeliveryState.PENDING | DeliveryState.SENDING if last is not None:
             due_at = _format_instant(delivery.due_at)
             return f"{target}: not delivered {after_attempts}{because}{status}; next attempt at {due_at}."

@@ -184,8 +184,13 @@ class Deliveries(Protocol):
         """
         ...
 
-    async def batch_due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
-        """Group up to `limit` due deliveries without a batch into batches. Returns a task for each batch."""
+    async def batch_due(
+        self, tx: Transaction, now: datetime, batch_size: int, *, max_batches: int = 1
+    ) -> Sequence[Task]:
+        """Group due deliveries without a batch into batches of one lane each. Returns a task for each batch.
+
+        batch_size: deliveries per batch. max_batches: takes at most as many deliveries as fill these.
+        """
         ...
 
     async def release_by_token(self, tx: Transaction, tokens: Sequence[str], now: datetime) -> int:

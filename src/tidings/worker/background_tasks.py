@@ -1,7 +1,7 @@
 """Background tasks of a worker (relay, retries, lease reaping, recovery, maintenance) and of an API process.
 
-A worker runs two loops, so that slow tasks (reaping, maintenance) do not delay the quick ones, and one per task of a
-channel or a pack, which must delay nothing of the engine.
+A worker runs two loops, so that slow tasks (reaping, maintenance) do not delay the quick ones. Each kind of work of
+which thousands may be due at one moment has a loop of its own, and so has each task of a channel or a pack.
 """
 
 import asyncio
@@ -88,7 +88,6 @@ class BackgroundTasks:
             IntervalTask(SHARED_RELAY_EVERY if self._pipeline.queue.is_shared else RELAY_EVERY, self._relay_outbox),
             IntervalTask(CANCELLATIONS_EVERY, self._refresh_cancellations),
             IntervalTask(ACK_OUTBOX_EVERY, self._pipeline.outbox_relay.ack),
-            IntervalTask(RETRIES_EVERY, self._batch_due),
             IntervalTask(SETTLE_INBOX_EVERY, self._container.inbox.settle_due),
             IntervalTask(0.0, self._tick),
         ]
@@ -100,13 +99,15 @@ class BackgroundTasks:
             IntervalTask(TRUNCATE_LOG_EVERY, self._container.store.truncate_log),
             IntervalTask(SCHEDULES_EVERY, self._run_schedules),
         ]
-        # on their own: thousands may be due at one moment, and the tasks above must not wait for them
+        # each in a loop of its own: thousands may be due at one moment
         in_waves = [
+            IntervalTask(RETRIES_EVERY, self._batch_due),
             IntervalTask(STEPS_EVERY, self._start_due_steps),
             IntervalTask(CLOSE_DIGESTS_EVERY, self._close_digests),
         ]
         async with asyncio.TaskGroup() as group:
-            group.create_task(run_intervals(in_waves, self._container.database_health, poll_interval=RELAY_EVERY))
+            for wave in in_waves:
+                group.create_task(run_intervals([wave], self._container.database_health, poll_interval=RELAY_EVERY))
             group.create_task(run_intervals(quick, self._container.database_health, poll_interval=RELAY_EVERY))
             group.create_task(run_intervals(slow, self._container.database_health, poll_interval=1.0))
             if (sender := self._container.status_event_sender) is not None:

@@ -22,6 +22,13 @@ from tidings.testing.valkey import ValkeyServer
 
 #: tables that are emptied before each run
 TABLES = (
+    "waiting_steps",
+    "awaited_events",
+    "digest_items",
+    "digests",
+    "inbox_items",
+    "inbox_counters",
+    "user_schedules",
     "attempts",
     "deliveries",
     "skips",

@@ -1,4 +1,4 @@
-"""A fake channel: records every message in order, returns scripted responses and triggers events during sends."""
+"""Fake channels: record every message in order, return scripted responses and trigger events during sends."""
 
 import asyncio
 from collections import Counter
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
+from tidings.channels.inapp import InAppChannel
+from tidings.model.contact_point import ContactPoint
 from tidings.model.delivery import OutboundMessage
 from tidings.model.outcome import Accepted, InvalidTarget, Outcome, PermanentFailure, RetryLater
 from tidings.model.template import RenderedMessage
@@ -52,6 +54,8 @@ class ReceivedMessage:
 
     message: OutboundMessage
     response: ProviderResponse
+    #: when it was received
+    at: datetime
 
 
 @dataclass
@@ -63,6 +67,8 @@ class ProviderLog:
     received_at_cancellation: dict[str, int] = field(default_factory=dict)
     #: delivery → sends whose outcome was never recorded: the worker crashed or lost its lease
     unknown_outcomes: Counter[str] = field(default_factory=Counter)
+    #: called with each message whose send starts
+    on_start: Callable[[OutboundMessage], None] = lambda _message: None
 
     def received_after_cancellation(self) -> list[ReceivedMessage]:
         """Return the messages received after their notification's cancellation was confirmed."""
@@ -100,13 +106,23 @@ class FakeChannel:
         return content.title.encode()
 
     async def send(self, message: OutboundMessage) -> Outcome:
+        return await self.exchange(message, self._respond)
+
+    async def exchange(
+        self,
+        message: OutboundMessage,
+        respond: Callable[[OutboundMessage], Awaitable[tuple[ProviderResponse, Outcome]]],
+    ) -> Outcome:
+        """Send a message and return the outcome, unless the process crashes. respond: receives the message."""
+        if not self.crashed.is_set():
+            self._provider_log.on_start(message)
         self._clock.advance(SEND_DURATION)
         is_event_due = self.messages_until_event == 0
         self.messages_until_event -= 1
         if self.crashed.is_set() or (is_event_due and self.crashes_after_receipt is False):
             await self._crash()
-        response = self.responses.pop(0) if self.responses else ProviderResponse.ACCEPTED
-        self._provider_log.received.append(ReceivedMessage(message, response))
+        response, outcome = await respond(message)
+        self._provider_log.received.append(ReceivedMessage(message, response, self._clock.now()))
         self.unanswered[message.delivery_id] += 1
         if is_event_due and self.crashes_after_receipt:
             await self._crash()
@@ -114,7 +130,14 @@ class FakeChannel:
             on_message, self.on_message = self.on_message, None
             await on_message()
         self.unanswered[message.delivery_id] -= 1
-        return response.to_outcome(message, self._clock.now())
+        return outcome
+
+    async def _respond(self, message: OutboundMessage) -> tuple[ProviderResponse, Outcome]:
+        response = self.responses.pop(0) if self.responses else ProviderResponse.ACCEPTED
+        if response is ProviderResponse.REBIND and isinstance(message.target, ContactPoint):
+            # only the subscriptions of browsers belong to a key
+            response = ProviderResponse.GONE
+        return response, response.to_outcome(message, self._clock.now())
 
     async def close(self) -> None:
         """Nothing to end."""
@@ -126,3 +149,30 @@ class FakeChannel:
     async def _crash(self) -> None:
         self.crashed.set()
         await asyncio.Event().wait()
+
+
+class FeedChannel:
+    """The in-app channel of one process, with the crashes and the log of its fake channel."""
+
+    name = "inapp"
+
+    def __init__(self, channel: FakeChannel, feed: InAppChannel) -> None:
+        self._channel = channel
+        self._feed = feed
+
+    async def open(self) -> None:
+        """Nothing to start."""
+
+    def compose(self, content: RenderedMessage, context: ComposeContext) -> bytes:
+        return self._feed.compose(content, context)
+
+    async def send(self, message: OutboundMessage) -> Outcome:
+        return await self._channel.exchange(message, self._respond)
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+    async def _respond(self, message: OutboundMessage) -> tuple[ProviderResponse, Outcome]:
+        outcome = await self._feed.send(message)
+        is_stored = isinstance(outcome, Accepted)
+        return ProviderResponse.ACCEPTED if is_stored else ProviderResponse.THROTTLED, outcome

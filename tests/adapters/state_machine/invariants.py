@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, select
 from tests.adapters.state_machine.fake_channel import ProviderLog, ProviderResponse
 
-from tidings.flow.fanout.user_rate_limit import WINDOW
+from tidings.flow.fanout.limits import WINDOW
 from tidings.model.delivery import FINAL_STATES
 from tidings.model.outcome import MAX_ATTEMPTS
 from tidings.ports.store import MAX_WORKER_CRASHES, Transaction
@@ -52,8 +52,9 @@ class StoredRows:
         for notification in self.notifications:
             is_cancelled = notification.id in provider_log.received_at_cancellation
             self._check_notification(notification, expected[notification.source].user_ids, is_cancelled)
+        recorded = Counter(row.delivery_id for row in self.attempts)
         for delivery in self.deliveries:
-            self._check_delivery(delivery, provider_log, replay_counts[delivery.id])
+            check_delivery(delivery, recorded[delivery.id], provider_log, replay_counts[delivery.id])
         sent_ids = {received.message.delivery_id for received in provider_log.received}
         assert sent_ids <= {delivery.id for delivery in self.deliveries}
 
@@ -99,29 +100,32 @@ class StoredRows:
         if notification.state != "cancelled":
             assert "cancelled" not in {row.state for row in rows}
 
-    def _check_delivery(self, delivery: Row[*tuple[Any, ...]], provider_log: ProviderLog, replay_count: int) -> None:
-        assert delivery.state in FINAL_STATES
-        assert (delivery.lease_token, delivery.batch_id) == (None, None)
-        responses = Counter(sent.response for sent in provider_log.received if sent.message.delivery_id == delivery.id)
-        lost = provider_log.unknown_outcomes[delivery.id]
-        recorded_attempts = sum(row.delivery_id == delivery.id for row in self.attempts)
-        assert delivery.attempts <= MAX_ATTEMPTS
-        spent = responses.total() - responses[ProviderResponse.THROTTLED]
-        assert spent <= MAX_ATTEMPTS * (1 + replay_count) + lost, (
-            f"{spent} attempts, of which the outcomes of {lost} were lost"
-        )
-        assert responses[ProviderResponse.ACCEPTED] <= 1 + lost, "delivered twice without a lost outcome"
-        assert responses.total() <= recorded_attempts + lost, "an attempt is not recorded"
-        assert delivery.crashes <= MAX_WORKER_CRASHES
-        if not lost:
-            expected_states = {
-                "delivered": ProviderResponse.ACCEPTED in responses,
-                "gone": bool(responses[ProviderResponse.GONE] + responses[ProviderResponse.REBIND]),
-            }
-            for state, is_expected in expected_states.items():
-                assert (delivery.state == state) == is_expected, f"{delivery.state}, but {dict(responses)}"
-        elif delivery.state == "delivered":
-            assert responses[ProviderResponse.ACCEPTED], "the provider never accepted it"
+
+def check_delivery(
+    delivery: Row[*tuple[Any, ...]], recorded_attempts: int, provider_log: ProviderLog, replay_count: int
+) -> None:
+    """Assert that a delivery ended once, and that its state and its attempts are those the provider saw."""
+    assert delivery.state in FINAL_STATES
+    assert (delivery.lease_token, delivery.batch_id) == (None, None)
+    responses = Counter(sent.response for sent in provider_log.received if sent.message.delivery_id == delivery.id)
+    lost = provider_log.unknown_outcomes[delivery.id]
+    assert delivery.attempts <= MAX_ATTEMPTS
+    spent = responses.total() - responses[ProviderResponse.THROTTLED]
+    assert spent <= MAX_ATTEMPTS * (1 + replay_count) + lost, (
+        f"{spent} attempts, of which the outcomes of {lost} were lost"
+    )
+    assert responses[ProviderResponse.ACCEPTED] <= 1 + lost, "delivered twice without a lost outcome"
+    assert responses.total() <= recorded_attempts + lost, "an attempt is not recorded"
+    assert delivery.crashes <= MAX_WORKER_CRASHES
+    if not lost:
+        expected_states = {
+            "delivered": ProviderResponse.ACCEPTED in responses,
+            "gone": bool(responses[ProviderResponse.GONE] + responses[ProviderResponse.REBIND]),
+        }
+        for state, is_expected in expected_states.items():
+            assert (delivery.state == state) == is_expected, f"{delivery.state}, but {dict(responses)}"
+    elif delivery.state == "delivered":
+        assert responses[ProviderResponse.ACCEPTED], "the provider never accepted it"
 
 
 async def read_stored_rows(tx: Transaction) -> StoredRows:

@@ -28,6 +28,8 @@ from tidings.ports.queue import Queue
 from tidings.queues.memory_queue import MemoryQueue
 from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.engine.transaction import connection_of
+from tidings.stores.schema.digest_tables import digests
+from tidings.stores.schema.step_tables import IS_WAITING, waiting_steps
 from tidings.stores.schema.tables import deliveries, notifications, outbox
 from tidings.testing.clock import FrozenClock
 from tidings.testing.contracts.samples import make_subscription
@@ -52,7 +54,7 @@ CANCELLATION_TIMEOUT = timedelta(seconds=5)
 #: the clock is never set back further than this
 MAX_SET_BACK = timedelta(seconds=1.5)
 
-_d, _n, _o = deliveries.c, notifications.c, outbox.c
+_d, _n, _o, _g, _w = deliveries.c, notifications.c, outbox.c, digests.c, waiting_steps.c
 _OPEN_STATES = (NotificationState.ACCEPTED.value, NotificationState.FANNING_OUT.value)
 
 
@@ -104,7 +106,7 @@ class World:
         self.backend = backend
         self.clock = clock
         self.user_limit = user_limit
-        self.catalog = Catalog.from_packs([core.pack, PACK], channels=("webpush",), known_channels=("webpush",))
+        self.catalog = self.create_catalog()
         self.provider_log = ProviderLog()
         self.audience_kinds = {kind.name: kind for kind in core.pack.audiences}
         self.memory_queue = MemoryQueue(clock) if backend.is_exclusive else SharedMemoryQueue(clock)
@@ -118,11 +120,21 @@ class World:
         self.workers = [self._create_process(has_local_consumer=True) for _ in range(1 if backend.is_exclusive else 2)]
         self.api = self.workers[0] if backend.is_exclusive else self._create_process(has_local_consumer=False)
 
+    def create_catalog(self) -> Catalog:
+        """Return the templates and channels of all processes."""
+        return Catalog.from_packs([core.pack, PACK], channels=("webpush",), known_channels=("webpush",))
+
     async def open(self) -> None:
-        """Empty the database and the queue, and add users with their devices."""
+        """Empty the database and the queue, and add users."""
         if self.backend.flush_server:
             self.backend.flush_server()
         await self.backend.empty_database(self.store)
+        await self.add_users()
+        for worker in self.workers:
+            await worker.reconciler.recover_on_start()
+
+    async def add_users(self) -> None:
+        """Add users with their devices."""
         now = self.clock.now()
         async with self.store.transaction() as tx:
             await self.store.users.upsert(tx, [User(name) for name in DEVICES], now)
@@ -131,8 +143,6 @@ class World:
             )
         for name in DEVICES:
             await self.register(name)
-        for worker in self.workers:
-            await worker.reconciler.recover_on_start()
 
     async def close(self) -> None:
         for process in {self.api, *self.workers}:
@@ -224,7 +234,13 @@ class World:
         await pipeline.cancellations.refresh(worker.sender.held_notification_ids)
         await reconciler.detect_queue_reset()
         await reconciler.requeue_stuck()
-        while await pipeline.outbox_relay.relay() or await pipeline.batch_due() or await worker.has_waiting_tasks():
+        while (
+            await pipeline.outbox_relay.relay()
+            or await pipeline.batch_due()
+            or await pipeline.close_due_digests()
+            or await pipeline.step_runner.start_due()
+            or await worker.has_waiting_tasks()
+        ):
             await worker.work(5)
             await worker.outcome_buffer.flush()
 
@@ -233,6 +249,8 @@ class World:
             "to plan": select(func.count()).select_from(notifications).where(_n.state.in_(_OPEN_STATES)),
             "to send": select(func.count()).select_from(deliveries).where(_d.state.in_(("pending", "sending"))),
             "to relay": select(func.count()).select_from(outbox),
+            "to close": select(func.count()).select_from(digests).where(_g.state == "open"),
+            "to start": select(func.count()).select_from(waiting_steps).where(*IS_WAITING),
         }
         async with self.store.read_snapshot() as tx:
             counts = {what: await connection_of(tx).scalar(query) for what, query in queries.items()}
@@ -240,13 +258,14 @@ class World:
 
     async def _next_due_at(self) -> datetime | None:
         now = self.clock.now()
+        queries = (
+            select(func.min(_o.due_at)).where(_o.due_at > now),
+            select(func.min(_d.due_at)).where(_d.state == "pending", _d.due_at > now),
+            select(func.min(_g.closes_at)).where(_g.state == "open", _g.closes_at > now),
+            select(func.min(_w.due_at)).where(*IS_WAITING, _w.due_at > now),
+        )
         async with self.store.read_snapshot() as tx:
-            times = [
-                await connection_of(tx).scalar(select(func.min(_o.due_at)).where(_o.due_at > now)),
-                await connection_of(tx).scalar(
-                    select(func.min(_d.due_at)).where(_d.state == "pending", _d.due_at > now)
-                ),
-            ]
+            times = [await connection_of(tx).scalar(query) for query in queries]
         return min((time for time in times if time is not None), default=None)
 
     def _create_store(self) -> FaultyStore:

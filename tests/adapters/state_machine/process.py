@@ -1,29 +1,36 @@
 """A simulated process: the real pipeline, store and queue, driven step by step, able to crash at any moment."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from enum import Enum, auto
 from typing import NamedTuple
 
 from sqlalchemy import select
-from tests.adapters.state_machine.fake_channel import FakeChannel, ProviderLog
+from tests.adapters.state_machine.fake_channel import FakeChannel, FeedChannel, ProviderLog
 from tests.adapters.state_machine.faulty_store import FaultyStore
 
+from tidings.channels.inapp import InAppChannel
 from tidings.errors import BackendError
 from tidings.flow.accept.external_jobs import ExternalJobAcceptor
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.concurrency_limiter import SendLimiter
+from tidings.flow.deliver.preflight import DeliveryJob
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.deliver.sender import DeliverySender
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
+from tidings.flow.deliver.step_check import StepCheck
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.pipeline import Pipeline, PipelineConfig
 from tidings.flow.record.outcome_buffer import OutcomeBuffer
 from tidings.flow.recover.reconciler import Reconciler
-from tidings.model.delivery import AttemptResult, SkipRecord
+from tidings.inbox_service import InboxService
+from tidings.model.delivery import AttemptResult, HoldRecord, SkipRecord
 from tidings.model.priority import LANES, Lane
 from tidings.model.task import Task, TaskKind
 from tidings.ports.queue import Queue
+from tidings.realtime.memory_broadcaster import MemoryBroadcaster
 from tidings.rendering.minijinja_renderer import MinijinjaRenderer
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.schema.tables import deliveries
@@ -49,6 +56,8 @@ class TimerTask(Enum):
     CHECK_QUEUE = auto()
     REFRESH_CANCELLATIONS = auto()
     ACK_OUTBOX = auto()
+    CLOSE_DIGESTS = auto()
+    START_STEPS = auto()
 
 
 class DeliveryRow(NamedTuple):
@@ -84,26 +93,30 @@ class SimulatedProcess:
             catalog,
             renderer,
             clock,
-            config=CONFIG,
-            rate_limits=RateLimitPolicy(user_limit),
-            is_exclusive=is_exclusive,
+            config=replace(CONFIG, rate_limits=RateLimitPolicy(user_limit), is_exclusive=is_exclusive),
         )
         self.acceptor = ExternalJobAcceptor(store, clock, self.pipeline)
         self.reconciler = Reconciler(store, queue, clock, is_exclusive=is_exclusive)
         self.channel = FakeChannel(provider_log, clock)
+        self.inbox = InboxService(store, clock, MemoryBroadcaster())
         self.outcome_buffer = OutcomeBuffer(self._write_outcomes, max_rows=10_000, max_delay=0)
         #: outcomes that a crash of this process would lose
         self.unwritten: list[AttemptResult] = []
         #: (delivery, lease token) of the recorded outcomes
         self.applied_outcomes: set[tuple[str, str]] = set()
         self._flush_requested = asyncio.Event()
+        self._step_check = StepCheck(store, clock)
+        #: deliveries of later steps that are being checked for the last time before they are sent
+        self.in_last_check: Counter[str] = Counter()
+        feed = FeedChannel(self.channel, InAppChannel(self.inbox.deliver, clock))
         self.sender = DeliverySender(
-            {"webpush": self.channel},
+            {name: feed if name == "inapp" else self.channel for name in catalog.channels},
             RenderCache(renderer, catalog),
             SendLimiter(SLOTS),
             clock,
             self._on_outcome,
             self._flush_requested.set,
+            update_step=self._update_step,
         )
         self.pipeline.cancellations.on_stopped(self.sender.mark_stopped)
         self.pipeline.has_local_consumer = has_local_consumer
@@ -156,6 +169,11 @@ class SimulatedProcess:
                 await self.pipeline.cancellations.refresh(self.sender.held_notification_ids)
             case TimerTask.ACK_OUTBOX:
                 await self.pipeline.outbox_relay.ack()
+            case TimerTask.CLOSE_DIGESTS:
+                await self.pipeline.close_due_digests()
+            case TimerTask.START_STEPS:
+                while await self.pipeline.step_runner.start_due():
+                    pass
 
     async def reap_expired_leases(self) -> None:
         """Flush own outcomes, then release expired leases, as the worker's timer does."""
@@ -241,6 +259,13 @@ class SimulatedProcess:
             running.cancel()
             await asyncio.wait([running])
 
+    async def _update_step(self, job: DeliveryJob) -> DeliveryJob:
+        self.in_last_check[job.delivery.id] += 1
+        try:
+            return await self._step_check.update(job)
+        finally:
+            self.in_last_check[job.delivery.id] -= 1
+
     async def _on_outcome(self, result: AttemptResult) -> None:
         self.unwritten.append(result)
         await self.outcome_buffer.add(result)
@@ -268,7 +293,7 @@ class SimulatedProcess:
         for result in results:
             self.unwritten.remove(result)
             if (result.delivery_id, result.lease_token) not in self.applied_outcomes and not isinstance(
-                result.outcome, SkipRecord
+                result.outcome, SkipRecord | HoldRecord
             ):
                 self.provider_log.unknown_outcomes[result.delivery_id] += 1
 

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.limit_stage import LimitStage
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.fanout.page_plan import PagePlan
 from tidings.flow.fanout.planner import Plan
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.model.delivery import PlannedDelivery, Recipient
 from tidings.model.frequency_cap import parse_frequency_caps
 from tidings.model.ids import new_id
@@ -72,13 +72,15 @@ def _plan(notification: Notification, user_id: str) -> PlannedDelivery:
     )
 
 
-@pytest.mark.parametrize("kind", ["throttle", "caps", "installation"])
+@pytest.mark.parametrize("kind", ["throttle", "caps", "installation", "steps"])
 async def test_no_limit_is_exceeded_and_none_is_wasted(many: SqlStore, kind: str) -> None:
     throttle = PlanOptions(throttle=ThrottleOptions(5, 3600, key="orderId", key_value="7"))
     policy = {
         "throttle": RateLimitPolicy(per_user=9),
         "caps": RateLimitPolicy(frequency_caps=parse_frequency_caps(["7/day", "5/week"])),
         "installation": RateLimitPolicy(installation_cap=50),
+        # half of the plans are of later steps, which count for the installation alone
+        "steps": RateLimitPolicy(installation_cap=50, frequency_caps=parse_frequency_caps(["12/day"])),
     }[kind]
     stage = LimitStage(many, CATALOG, policy, NoAlerts())
     sent: Counter[str] = Counter()
@@ -88,7 +90,9 @@ async def test_no_limit_is_exceeded_and_none_is_wasted(many: SqlStore, kind: str
 
         async def store_page() -> PagePlan:
             async with many.transaction() as tx:
-                [limited] = await stage.apply(tx, [page], NOW + timedelta(milliseconds=number % 3))
+                is_later_step = kind == "steps" and number % 2 == 0
+                now = NOW + timedelta(milliseconds=number % 3)
+                [limited] = await stage.apply(tx, [page], now, is_later_step=is_later_step)
                 return limited
 
         limited = await retry_on_conflict(store_page)
@@ -96,7 +100,7 @@ async def test_no_limit_is_exceeded_and_none_is_wasted(many: SqlStore, kind: str
         sent.update(delivery.user_id for delivery in limited.plan.planned)
 
     await asyncio.gather(*map(fan_out, range(FAN_OUTS)))
-    if kind == "installation":
+    if kind in ("installation", "steps"):
         assert sum(sent.values()) == 50
     else:
         assert sent == dict.fromkeys(USERS, 5)

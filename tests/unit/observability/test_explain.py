@@ -223,5 +223,9 @@ def test_a_contact_point_is_called_a_device_only_on_web_push() -> None:
     headline, *rest = explain(_facts(phone, mail)).sentences
     assert headline.startswith("ana received it on 2 contact points. ")
     assert rest[1].startswith("on email: accepted by the email service at ")
+    item = replace(mail, channel="inapp")
+    headline, *rest = explain(_facts(phone, item)).sentences
+    assert headline.startswith("ana received it on 1 device and the feed. ")
+    assert rest[1].startswith("on inapp: stored in the feed at ")
     ended = replace(mail, state=DeliveryState.GONE)
     assert explain(_facts(ended)).sentences[1].startswith("on email: the address is not usable any more: 250 OK")

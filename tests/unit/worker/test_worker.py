@@ -76,3 +76,25 @@ async def test_retries_are_rescheduled_when_the_clock_is_set_back(
             rescheduled.clear()
             clock.advance(timedelta(hours=-25).total_seconds())
             await asyncio.wait_for(rescheduled.wait(), 20)
+
+
+async def test_c31_a_release_of_many_messages_delays_no_other_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancellation by another process takes effect while thousands of held messages become due."""
+    releasing, refreshed = asyncio.Event(), asyncio.Event()
+
+    async def batch_due() -> int:
+        releasing.set()
+        await asyncio.Event().wait()
+        return 1
+
+    async def refresh(_held: object) -> None:
+        if releasing.is_set():
+            refreshed.set()
+
+    async with AppContainer.open(Settings(data_dir=tmp_path), role=Role.SERVE) as runtime:
+        monkeypatch.setattr(runtime.pipeline, "batch_due", batch_due)
+        monkeypatch.setattr(runtime.pipeline.cancellations, "refresh", refresh)
+        async with start_worker(runtime):
+            await asyncio.wait_for(refreshed.wait(), 10)

@@ -22,7 +22,7 @@ class InAppSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     #: write notifications to the feeds of users; each user has a feed
-    enabled: bool = False
+    enabled: bool = True
 
 
 class InAppPlugin:

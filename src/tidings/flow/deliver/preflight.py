@@ -77,6 +77,7 @@ def preflight(
         step_ended_by=delivery.step_ended_by,
         suppressions=delivery.suppressions,
         held_by=delivery.held_by,
+        is_seen=delivery.is_seen,
     )
     context = PlanContext(
         notification,

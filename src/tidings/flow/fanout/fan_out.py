@@ -19,9 +19,9 @@ from tidings.errors import BackendError
 from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.collected_items import resolve_collected
 from tidings.flow.fanout.limit_stage import LimitStage
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.fanout.page_plan import PagePlan
 from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.tasks import deliver_tasks, next_page_task
 from tidings.model.audience import explicit_users_or_none
@@ -203,6 +203,12 @@ class FanOut:
         }
         page_plans = self._apply_events(self._build_page_plans(notifications, resolved, informed, now), happened, now)
         return await self._limits.apply(tx, await self._collect(tx, page_plans, now), now)
+
+    async def limit_later_steps(
+        self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime
+    ) -> Sequence[PagePlan]:
+        """Apply the limits to the plans of later steps. Their notifications must be locked."""
+        return await self._limits.apply(tx, page_plans, now, is_later_step=True)
 
     async def add_deliveries(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> None:
         """Store the deliveries, skips and collected items of page plans."""
@@ -407,7 +413,7 @@ class FanOut:
             corrections = [
                 (first.after, limited.after)
                 for first, limited in zip(unlimited, stored, strict=True)
-                if limited is not first
+                if limited.plan is not first.plan
             ]
             await self._store.notifications.compare_and_set_progress_many(tx, corrections)
             await self.add_deliveries(tx, stored, now)

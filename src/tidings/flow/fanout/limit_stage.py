@@ -1,4 +1,4 @@
-"""Applies limits to planned pages: counts each notification for its users, and skips what is over a limit.
+"""Applies limits to planned pages: counts each notification, and skips what is over a limit.
 
 Everything is counted in the transaction that stores the pages, so that no number of concurrent fan-outs exceeds a
 limit. What a later limit refuses is taken back from the earlier ones.
@@ -11,41 +11,41 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from tidings.flow.catalog import Catalog
-from tidings.flow.fanout.page_plan import PagePlan
-from tidings.flow.fanout.user_rate_limit import (
+from tidings.flow.fanout.limit_counters import LimitCounter, MessageCounter, UserCounter
+from tidings.flow.fanout.limits import (
+    Limit,
     RateLimitPolicy,
-    UserLimit,
     apply_limit,
     build_throttle,
-    describe_limit,
+    count_messages,
     is_exempt,
-    list_user_limits,
-    recipients_of,
+    list_limits,
     send_collected,
 )
+from tidings.flow.fanout.page_plan import PagePlan
 from tidings.model.alert import AlertName
-from tidings.model.delivery import SkipReason
 from tidings.model.notification import Notification
 from tidings.ports.alerts import AlertSink
 from tidings.ports.store import Store, Transaction
 
 #: how long the alert of the installation's cap is kept. While it is kept, it is not logged again
 CAP_ALERT_LASTS = timedelta(days=1)
-_HOUR = timedelta(hours=1)
 
 
 class LimitStage:
     """Applies throttles, hourly limits, frequency caps and the cap of the installation."""
 
     def __init__(self, store: Store, catalog: Catalog, policy: RateLimitPolicy, alerts: AlertSink) -> None:
-        self._store = store
         self._catalog = catalog
         self._policy = policy
         self._alerts = alerts
+        self._user_counter = UserCounter(store)
+        self._message_counter = MessageCounter(store)
 
     def is_limited(self, notification: Notification) -> bool:
         """Return whether a limit of a user can stop a notification."""
-        return any(limit is not None and limit.is_enforced for limit in self._list_limits(notification))
+        limits = self._list_limits(notification)
+        return any(limit is not None and limit.is_enforced and not limit.counts_messages for limit in limits)
 
     async def send_allowed(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
         """Send what a throttle permits instead of collecting it, where a digest is to collect the excess.
@@ -53,8 +53,8 @@ class LimitStage:
         Call it before the collected items are assigned to digests. Keeps the order. As for `apply`, only plans that won
         the compare-and-set may be passed.
         """
-        result = {page_plan.before.id: page_plan for page_plan in page_plans}
-        throttled: defaultdict[UserLimit, list[PagePlan]] = defaultdict(list)
+        current = {page_plan.before.id: page_plan for page_plan in page_plans}
+        throttled: defaultdict[Limit, list[PagePlan]] = defaultdict(list)
         for page_plan in page_plans:
             notification = page_plan.before
             if page_plan.plan.collected and notification.plan.has_overflow_digest:
@@ -64,188 +64,89 @@ class LimitStage:
                     throttled[limit].append(page_plan)
         # in the same order in all processes, which lock the counters
         for limit, group in sorted(throttled.items(), key=lambda pair: pair[0]):
-            recipients = {one.before.id: sorted(item.key.user_id for item in one.plan.collected) for one in group}
-            allowed = await self._consume(tx, limit, recipients, now)
+            demands = {
+                one.before.id: dict.fromkeys(sorted(item.key.user_id for item in one.plan.collected), 1)
+                for one in group
+            }
+            allowed = await self._user_counter.consume(tx, limit, demands, now)
             for one in group:
-                result[one.before.id] = replace(one, plan=send_collected(one.plan, allowed[one.before.id]))
-        return list(result.values())
+                of_page = allowed[one.before.id]
+                plan = send_collected(one.plan, of_page)
+                current[one.before.id] = replace(one, plan=plan).with_count(limit, of_page)
+        return list(current.values())
 
-    async def apply(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
+    async def apply(
+        self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime, *, is_later_step: bool = False
+    ) -> list[PagePlan]:
         """Count each notification for its recipients, and skip those over a limit. Keeps the order.
 
         Plans that lost the compare-and-set must not be passed: the worker that stored their page counts the users.
+        is_later_step: the plans are of later steps, whose notifications were counted for their users before.
         """
         current = {page_plan.before.id: page_plan for page_plan in page_plans}
-        limits = {one.before.id: self._list_limits(one.before) for one in page_plans if one.plan.planned}
-        counted: defaultdict[str, list[UserLimit]] = defaultdict(list)
+        limits = {
+            one.before.id: self._list_limits(one.before, is_later_step=is_later_step)
+            for one in page_plans
+            if one.plan.planned
+        }
         for position in range(max(map(len, limits.values()), default=0)):
-            groups: defaultdict[UserLimit, list[str]] = defaultdict(list)
+            groups: defaultdict[Limit, list[str]] = defaultdict(list)
             for notification_id, of_notification in limits.items():
                 limit = of_notification[position]
                 if limit is not None and current[notification_id].plan.planned:
                     groups[limit].append(notification_id)
             # in the same order in all processes, which lock the counters
             for limit, notification_ids in sorted(groups.items()):
-                current |= await self._apply_one(
-                    tx, limit, [current[notification_id] for notification_id in notification_ids], counted, now
-                )
-                for notification_id in notification_ids:
-                    counted[notification_id].append(limit)
-        if self._policy.installation_cap and limits:
-            current = await self._apply_installation_cap(tx, current, counted, now)
+                for limited in await self._apply_one(tx, limit, [current[one] for one in notification_ids], now):
+                    current[limited.before.id] = limited
         return list(current.values())
 
-    def _list_limits(self, notification: Notification) -> Sequence[UserLimit | None]:
-        return list_user_limits(notification, self._catalog.get_category(notification.category), self._policy)
+    def _list_limits(self, notification: Notification, *, is_later_step: bool = False) -> Sequence[Limit | None]:
+        category = self._catalog.get_category(notification.category)
+        return list_limits(notification, category, self._policy, is_later_step=is_later_step)
+
+    def _select_counter(self, limit: Limit) -> LimitCounter:
+        return self._message_counter if limit.counts_messages else self._user_counter
 
     async def _apply_one(
-        self,
-        tx: Transaction,
-        limit: UserLimit,
-        page_plans: Sequence[PagePlan],
-        counted: Mapping[str, Sequence[UserLimit]],
-        now: datetime,
-    ) -> dict[str, PagePlan]:
-        """Return the page plans that changed, by notification. counted: the earlier limits of each notification."""
-        recipients = {one.before.id: recipients_of(one.plan, one.before.id) for one in page_plans}
-        allowed = await self._consume(tx, limit, recipients, now)
-        if not limit.is_enforced:
-            return {}
-        refused = {
-            notification_id: [user_id for user_id in user_ids if user_id not in allowed[notification_id]]
-            for notification_id, user_ids in recipients.items()
-        }
-        users = sorted({user_id for user_ids in refused.values() for user_id in user_ids})
-        if not users:
-            return {}
-        window_ends = await self._find_window_ends(tx, limit, users, now)
-        changed = {}
+        self, tx: Transaction, limit: Limit, page_plans: Sequence[PagePlan], now: datetime
+    ) -> Sequence[PagePlan]:
+        counter = self._select_counter(limit)
+        demands = {one.before.id: self._count_messages(one) for one in page_plans}
+        allowed = await counter.consume(tx, limit, demands, now)
+        refused = {one: demands[one].keys() - allowed[one] for one in demands}
+        users = sorted({user_id for of_page in refused.values() for user_id in of_page})
+        details = await counter.describe(tx, limit, users, now) if users else {}
+        if users and limit.counts_messages:
+            tx.on_commit(partial(self._raise_cap_alert, limit.amount))
+        limited = []
         for page_plan in page_plans:
             notification = page_plan.before
-            if not refused[notification.id]:
-                continue
-            plan = apply_limit(
-                page_plan.plan,
-                notification.id,
-                allowed[notification.id],
-                limit.reason,
-                describe_limit(limit, notification.category),
-                window_ends,
-            )
-            changed[notification.id] = replace(page_plan, plan=plan)
-            await self._take_back(tx, counted[notification.id], refused[notification.id])
-        return changed
+            await self._take_back(tx, page_plan, demands[notification.id], refused[notification.id], now)
+            of_page = allowed[notification.id]
+            plan = apply_limit(page_plan.plan, notification.id, of_page, limit, notification.category, details)
+            limited.append(replace(page_plan, plan=plan).with_count(limit, of_page))
+        return limited
 
-    async def _consume(
-        self, tx: Transaction, limit: UserLimit, recipients: Mapping[str, Collection[str]], now: datetime
-    ) -> dict[str, set[str]]:
-        """Return notification id → users within the limit. recipients: notification id → users, in counting order.
-
-        Each round counts one notification per user, so a user of several notifications takes several rounds.
-        """
-        pending: dict[str, list[str]] = {}
-        for notification_id, user_ids in recipients.items():
-            for user_id in user_ids:
-                pending.setdefault(user_id, []).append(notification_id)
-        allowed: dict[str, set[str]] = {notification_id: set() for notification_id in recipients}
-        counters = self._store.user_rate_limits
-        while pending:
-            within_limit = await counters.consume(
-                tx,
-                limit.scope,
-                list(pending),
-                limit=limit.limit,
-                window=limit.window,
-                now=now,
-                is_enforced=limit.is_enforced,
-            )
-            for user_id in within_limit:
-                allowed[pending[user_id].pop(0)].add(user_id)
-            # a user over the limit receives none of the later notifications either
-            pending = {user_id: pending[user_id] for user_id in within_limit if pending[user_id]}
-        return allowed
-
-    async def _find_window_ends(
-        self, tx: Transaction, limit: UserLimit, user_ids: Sequence[str], now: datetime
-    ) -> Mapping[str, Mapping[str, object]]:
-        """Return user id → what the detail says of the user's window: the count, and when it falls below the limit."""
-        stamps = await self._store.user_rate_limits.list_times(tx, limit.scope, user_ids, window=limit.window, now=now)
-        return {
-            user_id: {
-                "count": len(counted),
-                "windowEnd": (counted[-limit.limit] + limit.window).isoformat(timespec="seconds"),
-            }
-            for user_id, counted in stamps.items()
-            if len(counted) >= limit.limit
-        }
-
-    async def _take_back(self, tx: Transaction, counted: Sequence[UserLimit], user_ids: Sequence[str]) -> None:
-        for limit in counted:
-            await self._store.user_rate_limits.release(tx, limit.scope, user_ids)
-
-    async def _apply_installation_cap(
+    async def _take_back(
         self,
         tx: Transaction,
-        page_plans: Mapping[str, PagePlan],
-        counted: Mapping[str, Sequence[UserLimit]],
+        page_plan: PagePlan,
+        demand: Mapping[str, int],
+        refused: Collection[str],
         now: datetime,
-    ) -> dict[str, PagePlan]:
-        """Count the messages of this hour, and skip those over the cap. Messages on in-app channels do not count."""
-        cap, quotas = self._policy.installation_cap, self._store.quotas
-        key, day = f"installation:{now:%H}", now.date()
-        sizes = {notification_id: self._count_messages(one) for notification_id, one in page_plans.items()}
-        if not any(sizes.values()):
-            return dict(page_plans)
-        used = await quotas.lock_sum(tx, key, day, maximum=cap)
-        first_used, is_reached = used, False
-        result = dict(page_plans)
-        for notification_id, page_plan in page_plans.items():
-            notification = page_plan.before
-            if is_exempt(notification, self._catalog.get_category(notification.category)):
-                used += sum(sizes[notification_id].values())
-                continue
-            allowed = set()
-            for user_id, size in sizes[notification_id].items():
-                if used + size <= cap:
-                    allowed.add(user_id)
-                    used += size
-            # users of in-app alone are not counted
-            uncounted = set(recipients_of(page_plan.plan, notification_id)) - set(sizes[notification_id])
-            refused = sorted(set(sizes[notification_id]) - allowed)
-            if not refused:
-                continue
-            is_reached = True
-            hour = now.replace(minute=0, second=0, microsecond=0)
-            detail = {
-                "category": notification.category,
-                "scope": "installation",
-                "limit": cap,
-                "windowSeconds": int(_HOUR.total_seconds()),
-                "count": used,
-                "windowEnd": (hour + _HOUR).isoformat(timespec="seconds"),
-            }
-            plan = apply_limit(
-                page_plan.plan,
-                notification_id,
-                allowed | uncounted,
-                SkipReason.RATE_LIMITED,
-                detail,
-            )
-            result[notification_id] = replace(page_plan, plan=plan)
-            await self._take_back(tx, counted[notification_id], refused)
-        if used > first_used:
-            await quotas.add_to_sum(tx, key, day, used - first_used)
-        if is_reached:
-            tx.on_commit(partial(self._raise_cap_alert, cap))
-        return result
+    ) -> None:
+        """Take back what earlier limits counted for users whom a later one refused."""
+        for limit, user_ids in page_plan.counted:
+            if counted := {user_id: demand[user_id] for user_id in sorted(user_ids & set(refused))}:
+                await self._select_counter(limit).take_back(tx, limit, counted, now)
 
     def _count_messages(self, page_plan: PagePlan) -> Mapping[str, int]:
-        """Return user id → planned messages that leave this installation."""
-        sizes: defaultdict[str, int] = defaultdict(int)
-        for delivery in page_plan.plan.planned:
-            if self._catalog.get_traits(delivery.channel).needs_contact_point:
-                sizes[delivery.user_id] += 1
-        return sizes
+        return count_messages(
+            page_plan.plan,
+            page_plan.before.id,
+            lambda channel: self._catalog.get_traits(channel).needs_contact_point,
+        )
 
     async def _raise_cap_alert(self, cap: int) -> None:
         self._alerts.raise_alert(

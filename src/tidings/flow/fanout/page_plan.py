@@ -1,8 +1,10 @@
 """The plan of one page of one notification."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
+from tidings.flow.fanout.limits import Limit
 from tidings.flow.fanout.planner import Plan
 from tidings.model.awaited_event import NO_EVENTS, AwaitedEvent, OccurredEvents, build_awaited_of_item
 from tidings.model.delivery import Recipient
@@ -23,6 +25,12 @@ class PagePlan:
     informed: Collection[str] = ()
     #: user id → domain events that came before the page was planned
     happened: Mapping[str, OccurredEvents] = field(default_factory=dict)
+    #: the limits that counted this page in the present transaction, each with the users for whom it did
+    counted: tuple[tuple[Limit, frozenset[str]], ...] = ()
+
+    def with_count(self, limit: Limit, user_ids: Collection[str]) -> Self:
+        """Return the page plan after a limit counted it for users."""
+        return replace(self, counted=(*self.counted, (limit, frozenset(user_ids))))
 
     @property
     def after(self) -> Notification:

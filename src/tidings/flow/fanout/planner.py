@@ -88,10 +88,10 @@ def plan_page(
     for recipient in page:
         is_informed = recipient.user_id in informed
         events = happened.get(recipient.user_id, NO_EVENTS)
+        #: on the channels that are collected, in all stages
+        at_once = plan if collection is None else Plan()
         for position, stage in enumerate(stages):
             is_ended = bool(position and stage and notification.plan.steps[position].event in events)
-            #: on the channels that are collected
-            at_once = plan if collection is None else Plan()
             if not is_ended and not _plan_recipient(
                 plan, recipient, stage, context, batch_ids, is_informed=is_informed, collected=(collection, at_once)
             ):
@@ -102,6 +102,8 @@ def plan_page(
                     notification, recipient.user_id, events, now, last=last, is_reached=not is_ended
                 )
             break
+        if collection is not None and not at_once.planned:
+            plan.skipped += at_once.skipped
     return plan
 
 
@@ -160,8 +162,6 @@ def _plan_recipient(
             digest_at=recipient.schedule.digest_at,
         )
         plan.collected.append(item)
-    elif collection is not None:
-        plan.skipped.extend(at_once.skipped)
     return is_planned
 
 

@@ -11,10 +11,11 @@ from functools import partial
 
 from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.fan_out import FanOut
+from tidings.flow.fanout.page_plan import PagePlan
 from tidings.flow.fanout.planner import Plan, batch_id_allocator
 from tidings.flow.membership import find_former_members
 from tidings.flow.tasks import deliver_tasks
-from tidings.model.delivery import Recipient
+from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.priority import Lane
 from tidings.model.task import Task
@@ -75,7 +76,8 @@ class StepRunner:
         fulfilled = await self._store.steps.find_fulfilled(tx, conditional, now) if conditional else {}
         left = await find_former_members(self._store, self._catalog, tx, due, notifications)
         batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
-        plan = Plan()
+        plans: defaultdict[str, Plan] = defaultdict(Plan)
+        starting: dict[Pair, WaitingStep] = {}
         changed: list[WaitingStep] = []
         results: Counter[StepResult] = Counter()
         for pair, steps in due.items():
@@ -95,16 +97,38 @@ class StepRunner:
             of_step = self._fan_out.build_plan(
                 notification, [recipient], now, batches[notification.priority], step_channels=step.channels
             )
-            plan.planned += of_step.planned
-            plan.skipped += of_step.skipped
-            changed += start_step(steps, step, now, is_planned=bool(of_step.planned))
-            results[StepResult.STARTED if of_step.planned else StepResult.PASSED] += 1
-        await self._store.deliveries.add(tx, plan.planned, plan.skipped, now)
-        await self._store.notifications.add_counts(tx, _count(plan))
+            starting[pair] = step
+            plans[notification.id].planned += of_step.planned
+            plans[notification.id].skipped += of_step.skipped
+        page_plans = [PagePlan(notifications[key], plan, (), None, is_last=True) for key, plan in plans.items()]
+        planned, skipped = await self._limit(tx, page_plans, now)
+        reached = {(delivery.notification_id, delivery.user_id) for delivery in planned}
+        for pair, step in starting.items():
+            changed += start_step(due[pair], step, now, is_planned=pair in reached)
+            results[StepResult.STARTED if pair in reached else StepResult.PASSED] += 1
+        await self._store.deliveries.add(tx, planned, skipped, now)
         await self._store.steps.save(tx, changed)
         tx.on_commit(partial(self._report, results))
-        lanes = {one.batch_id: one.lane for one in plan.planned if one.batch_id is not None}
+        lanes = {one.batch_id: one.lane for one in planned if one.batch_id is not None}
         return [task for batch_id, lane in lanes.items() for task in deliver_tasks([batch_id], lane, now)]
+
+    async def _limit(
+        self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime
+    ) -> tuple[Sequence[PlannedDelivery], Sequence[SkipRecord]]:
+        """Return the deliveries and skips within the limits, and add them to the counts of the notifications."""
+        # before the limits: a page of a fan-out, too, locks its notification before it counts
+        planned = _count(page_plans)
+        await self._store.notifications.add_counts(tx, planned)
+        limited = await self._fan_out.limit_later_steps(tx, page_plans, now)
+        corrections = {
+            key: (deliveries - planned[key][0], skips - planned[key][1])
+            for key, (deliveries, skips) in _count(limited).items()
+            if (deliveries, skips) != planned[key]
+        }
+        await self._store.notifications.add_counts(tx, corrections)
+        return [one for page in limited for one in page.plan.planned], [
+            one for page in limited for one in page.plan.skipped
+        ]
 
     async def _report(self, results: Mapping[StepResult, int]) -> None:
         self._on_steps(results)
@@ -130,8 +154,6 @@ def _find_end(notification: Notification, recipient: Recipient | None, *, has_le
     return StepEnd.LEFT_AUDIENCE if has_left else None
 
 
-def _count(plan: Plan) -> Mapping[str, tuple[int, int]]:
+def _count(page_plans: Sequence[PagePlan]) -> Mapping[str, tuple[int, int]]:
     """Return notification id → (deliveries, skips)."""
-    deliveries = Counter(delivery.notification_id for delivery in plan.planned)
-    skips = Counter(skip.notification_id for skip in plan.skipped)
-    return {one: (deliveries[one], skips[one]) for one in deliveries.keys() | skips.keys()}
+    return {one.before.id: (len(one.plan.planned), len(one.plan.skipped)) for one in page_plans}

@@ -53,6 +53,8 @@ class Candidate(msgspec.Struct, frozen=True):
     suppressions: Sequence[Suppression] = ()
     #: the rule that has held it until now
     held_by: str | None = None
+    #: the user has seen or read the notification in the feed; known of held deliveries only
+    is_seen: bool = False
 
 
 class PlanContext(msgspec.Struct, frozen=True):

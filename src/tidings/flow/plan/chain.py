@@ -13,6 +13,7 @@ from tidings.flow.plan.rules.erasure import check_erasure
 from tidings.flow.plan.rules.expiry import check_expiry
 from tidings.flow.plan.rules.quiet_hours import check_quiet_hours
 from tidings.flow.plan.rules.repetition import check_repetition
+from tidings.flow.plan.rules.seen import check_seen
 from tidings.flow.plan.rules.step_success import check_step_success
 from tidings.flow.plan.rules.supersession import check_supersession
 from tidings.flow.plan.rules.suppression import check_suppression
@@ -23,6 +24,7 @@ RULES: tuple[Rule, ...] = (
     check_cancellation,
     check_supersession,
     check_step_success,
+    check_seen,
     check_expiry,
     check_erasure,
     check_audience_membership,

@@ -1,9 +1,10 @@
 """Batches: groups due deliveries into tasks, and lists the batches of tasks that a queue lost."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import bindparam, column, func, select, update
+from sqlalchemy import Row, bindparam, column, func, select, update
 
 from tidings.model.ids import new_id
 from tidings.model.priority import Lane
@@ -31,26 +32,30 @@ class DeliveryBatches:
             await connection_of(tx).scalar(select(_d.id).where(WHERE_UNBATCHED, _d.due_at <= now).limit(1)) is not None
         )
 
-    async def batch_due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[Task]:
+    async def batch_due(
+        self, tx: Transaction, now: datetime, batch_size: int, *, max_batches: int = 1
+    ) -> Sequence[Task]:
         query = (
             select(_d.notification_id, _d.id, _d.lane, _d.crashes)
             .where(WHERE_UNBATCHED, _d.due_at <= now)
             .order_by(_d.due_at)
-            .limit(limit)
+            .limit(batch_size * max_batches)
             # skips rows that another worker is batching
             .with_for_update(skip_locked=True)
         )
-        tasks: dict[str, Task] = {}
-        assignments = []
-        for notification_id, delivery_id, lane, crashes in await connection_of(tx).execute(query):
+        groups: defaultdict[str, list[Row[tuple[str, str, str, int]]]] = defaultdict(list)
+        for row in await connection_of(tx).execute(query):
             # a delivery that may have crashed a worker gets its own batch
-            group_key = delivery_id if crashes else lane
-            if group_key not in tasks:
-                tasks[group_key] = _to_task(new_id(now), lane, crashes, now)
-            assignments.append((notification_id, delivery_id, tasks[group_key].ref))
+            groups[row.id if row.crashes else row.lane].append(row)
+        tasks, assignments = [], []
+        for group in groups.values():
+            for start in range(0, len(group), batch_size):
+                task = _to_task(new_id(now), group[0].lane, group[0].crashes, now)
+                tasks.append(task)
+                assignments += [(row.notification_id, row.id, task.ref) for row in group[start : start + batch_size]]
         if assignments:
             await connection_of(tx).execute(_ASSIGN_BATCHES, {"rows": encode_rows(assignments), "now": now})
-        return list(tasks.values())
+        return tasks
 
     async def advance_retries(self, tx: Transaction, now: datetime) -> int:
         written_by_clock_ahead = _d.updated_at > now + MAX_CLOCK_DIFFERENCE

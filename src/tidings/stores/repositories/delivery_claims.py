@@ -15,6 +15,7 @@ from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_mapping import SELECT_CLAIMED, to_claimed
 from tidings.stores.repositories.ended_deliveries import EndedDeliveries, EndedDelivery
+from tidings.stores.repositories.step_conditions import find_seen
 from tidings.stores.repositories.suppressions import load_of_targets
 from tidings.stores.schema.tables import WHERE_PENDING, WHERE_SENDING, deliveries
 from tidings.stores.sql.json_params import encode_rows, id_array
@@ -51,7 +52,7 @@ class DeliveryClaims:
         details = await connection_of(tx).execute(
             SELECT_CLAIMED[dialect], {"rows": encode_rows([tuple(row) for row in rows])}
         )
-        return await _with_suppressions(tx, to_claimed(details, lambda _id: (token, lease_until), self._cipher))
+        return await _complete(tx, to_claimed(details, lambda _id: (token, lease_until), self._cipher))
 
     async def reload(self, tx: Transaction, claimed: Sequence[ClaimedDelivery]) -> Sequence[ClaimedDelivery]:
         connection = connection_of(tx)
@@ -60,7 +61,7 @@ class DeliveryClaims:
             {"rows": encode_rows([(delivery.id, delivery.notification_id) for delivery in claimed])},
         )
         leases = {delivery.id: (delivery.lease_token, delivery.lease_until) for delivery in claimed}
-        return await _with_suppressions(tx, to_claimed(details, leases.__getitem__, self._cipher))
+        return await _complete(tx, to_claimed(details, leases.__getitem__, self._cipher))
 
     async def has_leased(self, tx: Transaction, notification_id: str) -> bool:
         # uses the partial index of rows being sent, which are few; a notification may have many deliveries
@@ -117,6 +118,20 @@ class DeliveryClaims:
             await self._ended_deliveries.record(tx, quarantined, refused, reason=QUARANTINE_REASON, now=now)
             has_more = len(rows) == _REAP_BATCH_SIZE
         return LeaseRelease(counts[DeliveryState.PENDING.value], counts[DeliveryState.REFUSED.value])
+
+
+async def _complete(tx: Transaction, claimed: Sequence[ClaimedDelivery]) -> Sequence[ClaimedDelivery]:
+    """Return deliveries with what few of them have, and what costs the others no query."""
+    return await _with_marks(tx, await _with_suppressions(tx, claimed))
+
+
+async def _with_marks(tx: Transaction, claimed: Sequence[ClaimedDelivery]) -> Sequence[ClaimedDelivery]:
+    """Return deliveries with whether their users have seen the notification, of those that were held."""
+    held = {(one.notification_id, one.user_id) for one in claimed if one.held_by is not None}
+    seen = await find_seen(tx, held) if held else set()
+    if not seen:
+        return claimed
+    return [structs.replace(one, is_seen=(one.notification_id, one.user_id) in seen) for one in claimed]
 
 
 async def _with_suppressions(tx: Transaction, claimed: Sequence[ClaimedDelivery]) -> Sequence[ClaimedDelivery]:

@@ -24,6 +24,12 @@ _SELECT_SENT = SELECT_TRACES.where(_d.notification_id == _pairs.c.notification_i
 _ARRIVED = frozenset({ReceiptStatus.DELIVERED, ReceiptStatus.COMPLAINED})
 
 
+async def find_seen(tx: Transaction, pairs: Collection[Pair]) -> set[Pair]:
+    """Return the pairs whose user has seen or read the notification in the feed."""
+    marks = await connection_of(tx).execute(_SELECT_MARKS, {"rows": encode_rows(sorted(set(pairs)))})
+    return {(mark.notification_id, mark.user_id) for mark in marks}
+
+
 async def load_fulfilled(tx: Transaction, pairs: Collection[Pair], now: datetime) -> Mapping[Pair, list[Fulfilment]]:
     """Return what happened, for each pair for which something did."""
     rows = encode_rows(sorted(set(pairs)))

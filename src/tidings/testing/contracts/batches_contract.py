@@ -78,6 +78,20 @@ class BatchesContract:
                 woken.append(len(due))
         assert woken == [2, 2, 1]
 
+    async def test_waking_fills_several_batches_of_one_lane_each(self, store: Store) -> None:
+        for lane, count in ((Lane.NORMAL, 5), (Lane.LOW, 2)):
+            people = [f"{lane}-{number}" for number in range(count)]
+            await self._claim_and_release(store, await create_planned_notification(store, *people, lane=lane))
+        async with store.transaction() as tx:
+            woken = await store.deliveries.batch_due(tx, NOW, 2, max_batches=4)
+            sizes = []
+            for task in woken:
+                due = await store.deliveries.claim(tx, [task.ref], token=new_id(NOW), now=NOW, lease_until=SOON)
+                assert {one.user_id.partition("-")[0] for one in due} == {task.lane}
+                sizes.append((task.lane, len(due)))
+            assert sorted(sizes) == [(Lane.LOW, 2), (Lane.NORMAL, 1), (Lane.NORMAL, 2), (Lane.NORMAL, 2)]
+            assert await store.deliveries.batch_due(tx, NOW, 2) == []
+
     async def test_of_workers_that_wake_at_once_each_row_goes_to_one(self, store: Store) -> None:
         scene = await create_planned_notification(store, "ana")
         people = [f"user-{i:03}" for i in range(200)]

@@ -11,7 +11,7 @@ import pytest
 
 from tidings.errors import ValidationFailed
 from tidings.flow.fanout.fan_out import MAX_INLINE_RECIPIENTS, MAX_SMALL_AUDIENCE
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.model.audience import everyone, users
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.priority import Priority

@@ -211,3 +211,15 @@ async def test_urgent_separate_deliveries_do_not_wait_for_bulk_work(process: Pro
         await process.pipeline.delivery_runner.deliver_separately(
             new_id(process.clock.now()), process.sender, urgent=True
         )
+
+
+async def test_c31_due_deliveries_are_batched_in_turn_with_other_bulk_work(process: Process) -> None:
+    notification = await _after_a_crash(process, *USERS[:2])
+    async with asyncio.timeout(10), process.pipeline._bulk_lock:
+        batching = asyncio.create_task(process.pipeline.batch_due())
+        await asyncio.wait([batching], timeout=0.1)
+        assert not batching.done()
+        # urgent work does not wait for its turn
+        await process.submit("user-01")
+    assert await batching == 2
+    assert await process.count_by_state(notification) == {"pending": 2}

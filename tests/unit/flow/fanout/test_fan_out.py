@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tidings.flow.fanout.fan_out import MAX_SMALL_AUDIENCE
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.pipeline import PipelineConfig
 from tidings.model.audience import Audience, city, everyone, explicit_users_or_none, users
 from tidings.model.delivery import SkipReason

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
+import pytest
 from tests.unit.conftest import Process
 
-from tidings.flow.fanout.user_rate_limit import RateLimitPolicy
+from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.model.alert import AlertName
 from tidings.model.audience import users
 from tidings.model.delivery import SkipReason
 from tidings.model.frequency_cap import parse_frequency_caps
 from tidings.model.notification import Notification
+from tidings.model.outcome import Accepted, RetryLater
 from tidings.model.plan_options import DigestOptions, ThrottleOptions
 from tidings.model.priority import Priority
 
@@ -120,6 +123,42 @@ async def test_c34_what_another_limit_stops_does_not_count_for_a_throttle(start:
         assert (await list_skips(process, stopped))["ana"][0] is SkipReason.RATE_LIMITED
     process.clock.advance(60 * MINUTE)
     assert await is_sent(process, await submit(process, "ana", throttle=twice_in_two_hours))
+
+
+@pytest.mark.parametrize("stopped_by", [RateLimitPolicy(per_user=1), RateLimitPolicy(installation_cap=1)])
+async def test_c34_a_throttle_that_collects_the_excess_does_not_count_what_another_limit_stops(
+    start: Start, stopped_by: RateLimitPolicy
+) -> None:
+    process = start(limits=stopped_by)
+    await process.add_users("ana")
+    twice = partial(
+        submit,
+        process,
+        "ana",
+        throttle=ThrottleOptions(2, 7200, instead="digest"),
+        digest=DigestOptions(window_seconds=600),
+    )
+    assert await is_sent(process, await submit(process, "ana"))
+    for _ in range(3):
+        stopped = await twice()
+        assert (await list_skips(process, stopped))["ana"][0] is SkipReason.RATE_LIMITED
+    process.clock.advance(60 * MINUTE)
+    assert await is_sent(process, await twice()), "the throttle counted nothing"
+
+
+async def test_c34_a_message_counts_once_however_often_it_is_tried(start: Start) -> None:
+    process = start()
+    await process.add_users("ana")
+    busy = [RetryLater(process.clock.now(), "busy") for _ in range(3)]
+    process.channel.respond = lambda _message: busy.pop() if busy else Accepted(status=201)
+    first = await submit(process, "ana", throttle=TWICE)
+    for _ in range(4):
+        await process.process_queue()
+        process.clock.advance(MINUTE)
+        await process.pipeline.batch_due()
+    assert len(process.channel.sent) == 4
+    assert await process.count_by_state(first) == {"delivered": 1}
+    assert [await is_sent(process, await submit(process, "ana", throttle=TWICE)) for _ in range(2)] == [True, False]
 
 
 async def test_c35_urgent_and_mandatory_messages_pass_a_throttle_and_count(start: Start) -> None:

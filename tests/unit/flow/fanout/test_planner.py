@@ -11,6 +11,7 @@ from msgspec import structs
 from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.notification import Notification
+from tidings.model.plan_options import DigestOptions, PlanOptions, Step
 from tidings.model.preference import Preference
 from tidings.model.template import Category
 from tidings.testing.clock import START as NOW
@@ -117,3 +118,15 @@ def test_planning_ignores_the_send_time() -> None:
     later = replace(NOTIFICATION, send_at=NOW + timedelta(hours=1))
     made = planned(make_recipient("ana"), devices={"ana": ["a1"]}, notification=later)
     assert [one.due_at for one in made.planned] == [NOW]
+
+
+@pytest.mark.parametrize("has_address", [True, False])
+def test_c3_a_user_of_whom_a_digest_collects_a_later_step_has_no_skip_of_the_first_one(has_address: bool) -> None:
+    steps = (Step(("sms",)), Step(("webpush",), 60))
+    notification = replace(NOTIFICATION, plan=PlanOptions(steps, DigestOptions(window_seconds=600, key_value="")))
+    made = planned(make_recipient("ana"), devices={"ana": ["a1"] if has_address else []}, notification=notification)
+    # the digest decides on all channels again when it closes
+    assert [one.key.user_id for one in made.collected] == (["ana"] if has_address else [])
+    assert [(one.channel, one.reason) for one in made.skipped] == (
+        [] if has_address else [("sms", SkipReason.CHANNEL_NOT_SET_UP), ("webpush", SkipReason.NO_CONTACT_POINT)]
+    )

@@ -48,6 +48,7 @@ OBSTACLES = (
     Obstacle("cancellation", SkipReason.CANCELLED, {"is_cancelled": True}),
     Obstacle("supersession", SkipReason.SUPERSEDED, {"superseded_by": "n2"}),
     Obstacle("step_success", SkipReason.STEP_CANCELLED, {"step_ended_by": "seen"}),
+    Obstacle("seen", SkipReason.SEEN, {"held_by": "quiet_hours", "is_seen": True}),
     Obstacle("expiry", SkipReason.EXPIRED, context=lambda of: structs.replace(of, now=NOW + timedelta(days=2))),
     Obstacle("erasure", SkipReason.USER_ERASED, {"user_exists": False}),
     Obstacle("audience_membership", SkipReason.LEFT_AUDIENCE, {"is_in_audience": False}),

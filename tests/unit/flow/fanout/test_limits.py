@@ -7,17 +7,18 @@ import pytest
 
 from tidings.errors import ConfigError
 from tidings.flow.catalog import Catalog
-from tidings.flow.fanout.planner import Plan
-from tidings.flow.fanout.user_rate_limit import (
+from tidings.flow.fanout.limits import (
     WINDOW,
+    Limit,
     RateLimitPolicy,
-    UserLimit,
     apply_limit,
+    count_messages,
     describe_limit,
     limit_scope,
-    list_user_limits,
-    recipients_of,
+    list_limits,
+    select_allowed,
 )
+from tidings.flow.fanout.planner import Plan
 from tidings.model.delivery import PlannedDelivery, SkipReason, SkipRecord
 from tidings.model.frequency_cap import FrequencyCap, parse_frequency_caps
 from tidings.model.notification import Notification
@@ -31,6 +32,7 @@ from tidings.testing.contracts.samples import make_notification
 
 NEWS = Category("NEWS", "News")
 OFFERS = Category("OFFERS", "Offers", hourly_limit=2)
+HOURLY = Limit("", 20, WINDOW, True, SkipReason.RATE_LIMITED)
 NOTIFICATION = replace(make_notification(), priority=Priority.NORMAL)
 
 
@@ -89,9 +91,9 @@ def throttled(key_value: str | None = "7") -> Notification:
 
 
 def test_c33_a_throttle_counts_per_template_and_key() -> None:
-    [limit, *_] = list_user_limits(throttled(), NEWS, RateLimitPolicy())
+    [limit, *_] = list_limits(throttled(), NEWS, RateLimitPolicy())
     assert limit is not None
-    assert (limit.limit, limit.window.total_seconds(), limit.reason) == (2, 60, SkipReason.THROTTLED)
+    assert (limit.amount, limit.window.total_seconds(), limit.reason) == (2, 60, SkipReason.THROTTLED)
     assert describe_limit(limit, "NEWS") == {
         "category": "NEWS",
         "scope": "throttle",
@@ -102,7 +104,7 @@ def test_c33_a_throttle_counts_per_template_and_key() -> None:
     }
     scopes = set()
     for notification in (throttled(), throttled("8"), throttled(None), replace(throttled(), template_code="OTHER")):
-        [limit, *_] = list_user_limits(notification, NEWS, RateLimitPolicy())
+        [limit, *_] = list_limits(notification, NEWS, RateLimitPolicy())
         assert limit is not None
         assert len(limit.scope) <= 64, "the length of the column"
         scopes.add(limit.scope)
@@ -119,13 +121,29 @@ def test_c33_a_throttle_counts_per_template_and_key() -> None:
 def test_c35_urgent_and_mandatory_messages_count_and_are_never_stopped(
     notification: Notification, category: Category
 ) -> None:
-    policy = RateLimitPolicy(20, frequency_caps=parse_frequency_caps(["3/day", "10/week"]))
-    throttle, hourly, *caps = list_user_limits(notification, category, policy)
+    policy = RateLimitPolicy(20, frequency_caps=parse_frequency_caps(["3/day", "10/week"]), installation_cap=1_000)
+    throttle, hourly, *others = list_limits(notification, category, policy)
     assert throttle is not None
     assert hourly is None
-    assert [limit.is_enforced for limit in (throttle, *caps) if limit is not None] == [False] * 3
-    enforced = [limit.is_enforced for limit in list_user_limits(throttled(), NEWS, policy) if limit is not None]
-    assert enforced == [True] * 4
+    assert [limit.is_enforced for limit in (throttle, *others) if limit is not None] == [False] * 4
+    enforced = [limit.is_enforced for limit in list_limits(throttled(), NEWS, policy) if limit is not None]
+    assert enforced == [True] * 5
+
+
+def test_c34_a_later_step_counts_for_the_installation_alone() -> None:
+    policy = RateLimitPolicy(20, {"NEWS": 5}, parse_frequency_caps(["3/day"]), installation_cap=1_000)
+    [limit] = list_limits(throttled(), NEWS, policy, is_later_step=True)
+    assert limit is not None
+    assert (limit.scope, limit.amount, limit.counts_messages) == ("installation", 1_000, True)
+    assert list_limits(throttled(), NEWS, replace(policy, installation_cap=0), is_later_step=True) == (None,)
+
+
+def test_a_user_receives_all_messages_of_a_notification_or_none_under_a_limit_of_messages() -> None:
+    limit = Limit("installation", 10, WINDOW, True, SkipReason.RATE_LIMITED, counts_messages=True)
+    demands = {"one": {"ana": 3, "ben": 2, "cem": 0}, "two": {"ben": 1}}
+    assert select_allowed(demands, limit, 6) == ({"one": {"ana", "cem"}, "two": {"ben"}}, 10)
+    unlimited = replace(limit, is_enforced=False)
+    assert select_allowed(demands, unlimited, 10) == ({"one": {"ana", "ben", "cem"}, "two": {"ben"}}, 16)
 
 
 def test_frequency_caps_are_parsed_the_shortest_window_first() -> None:
@@ -143,7 +161,9 @@ def test_only_users_with_deliveries_are_counted() -> None:
         [SkipRecord(NOTIFICATION.id, "cleo", "webpush", SkipReason.NO_DEVICE)],
     )
     made.planned.append(delivery("dora", "webpush", "d1", of="another"))
-    assert recipients_of(made, NOTIFICATION.id) == ["ana", "ben"]
+    made.planned.append(delivery("cem", "inapp", "c1"))
+    counted = count_messages(made, NOTIFICATION.id, lambda channel: channel != "inapp")
+    assert list(counted.items()) == [("ana", 2), ("ben", 1), ("cem", 0)]
 
 
 def test_a_user_over_the_limit_gets_one_skip_per_channel() -> None:
@@ -156,9 +176,7 @@ def test_a_user_over_the_limit_gets_one_skip_per_channel() -> None:
         ],
         [SkipRecord(NOTIFICATION.id, "cleo", "webpush", SkipReason.NO_DEVICE)],
     )
-    hourly = UserLimit("", 20, WINDOW, True, SkipReason.RATE_LIMITED)
-    described = describe_limit(hourly, "NEWS")
-    left = apply_limit(made, NOTIFICATION.id, {"ana"}, SkipReason.RATE_LIMITED, described, {"ben": {"count": 20}})
+    left = apply_limit(made, NOTIFICATION.id, {"ana"}, HOURLY, "NEWS", {"ben": {"count": 20}})
     assert left.planned == made.planned[:1]
     detail: Mapping[str, object] = {"category": "NEWS", "scope": "", "limit": 20, "windowSeconds": 3600, "count": 20}
     assert left.skipped == [
@@ -170,12 +188,12 @@ def test_a_user_over_the_limit_gets_one_skip_per_channel() -> None:
 
 def test_a_plan_within_the_limits_is_unchanged() -> None:
     made = Plan([delivery("ana", "webpush", "a1")], [])
-    assert apply_limit(made, NOTIFICATION.id, {"ana", "ben"}, SkipReason.RATE_LIMITED, {}) is made
+    assert apply_limit(made, NOTIFICATION.id, {"ana", "ben"}, HOURLY, "NEWS") is made
 
 
 def test_other_notifications_of_the_page_are_unchanged() -> None:
     made = Plan([delivery("ana", "webpush", "a1"), delivery("ana", "webpush", "a1", of="another")], [])
-    left = apply_limit(made, NOTIFICATION.id, (), SkipReason.RATE_LIMITED, {})
+    left = apply_limit(made, NOTIFICATION.id, (), HOURLY, "NEWS")
     assert [one.notification_id for one in left.planned] == ["another"]
     assert [one.notification_id for one in left.skipped] == [NOTIFICATION.id]
 

@@ -1,7 +1,8 @@
-"""Limits per user: which ones count a notification, and how a plan changes for users over a limit. Pure."""
+"""Limits: which ones count a notification, and how a plan changes for users over a limit. Pure."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
@@ -57,40 +58,52 @@ class RateLimitPolicy:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class UserLimit:
-    """One limit that counts a notification for each of its users."""
+class Limit:
+    """One limit: what it counts together, and how much of it is allowed in a window."""
 
     #: what is counted together; also the order in which counters are locked
     scope: str
-    limit: int
+    amount: int
     window: timedelta
     #: False: the notification is counted, and sent also over the limit
     is_enforced: bool
     reason: SkipReason
+    #: False: a notification counts once for each of its users, in a sliding window of the user. True: each message
+    #: that leaves this installation counts, to all users together, in a window that begins with the clock hour
+    counts_messages: bool = False
     #: what the detail of a skip says of the scope, name → value
     described: tuple[tuple[str, str], ...] = ()
 
 
-def list_user_limits(
-    notification: Notification, category: Category, policy: RateLimitPolicy
-) -> Sequence[UserLimit | None]:
+def list_limits(
+    notification: Notification, category: Category, policy: RateLimitPolicy, *, is_later_step: bool = False
+) -> Sequence[Limit | None]:
     """Return the limits that count a notification, in the order in which they are asked; None = one does not apply.
 
-    The positions are those of all notifications: throttle, hourly limit, and one for each frequency cap. Urgent
-    notifications and mandatory categories are never limited. The throttle and the caps count them, the hourly limit
-    does not.
+    The positions are those of all notifications: throttle, hourly limit, one for each frequency cap, and the cap of the
+    installation. Urgent notifications and mandatory categories are never limited. The hourly limit does not count them,
+    the others do. A later step counts for the cap of the installation alone: the notification was counted for its users
+    when its first step was planned.
     """
     is_enforced = not is_exempt(notification, category)
+    installation = None
+    if policy.installation_cap:
+        installation = Limit(
+            "installation", policy.installation_cap, WINDOW, is_enforced, SkipReason.RATE_LIMITED, counts_messages=True
+        )
+    if is_later_step:
+        return (installation,)
     # with a digest of the excess, the throttle was asked before the digest collected the excess
     has_throttle = not notification.plan.has_overflow_digest or notification.priority is Priority.URGENT
     hourly = limit_scope(notification, category, policy)
     return (
         build_throttle(notification, is_enforced=is_enforced) if has_throttle else None,
-        None if hourly is None else UserLimit(*hourly, WINDOW, True, SkipReason.RATE_LIMITED),
+        None if hourly is None else Limit(*hourly, WINDOW, True, SkipReason.RATE_LIMITED),
         *(
-            UserLimit(f"cap:{cap.period}", cap.limit, cap.window, is_enforced, SkipReason.RATE_LIMITED)
+            Limit(f"cap:{cap.period}", cap.limit, cap.window, is_enforced, SkipReason.RATE_LIMITED)
             for cap in policy.frequency_caps
         ),
+        installation,
     )
 
 
@@ -99,7 +112,7 @@ def is_exempt(notification: Notification, category: Category) -> bool:
     return notification.priority is Priority.URGENT or bool(category.mandatory)
 
 
-def build_throttle(notification: Notification, *, is_enforced: bool) -> UserLimit | None:
+def build_throttle(notification: Notification, *, is_enforced: bool) -> Limit | None:
     """Return the limit of a notification's own throttle: per template and value of the key."""
     throttle = notification.plan.throttle
     if throttle is None:
@@ -107,13 +120,13 @@ def build_throttle(notification: Notification, *, is_enforced: bool) -> UserLimi
     key = throttle.key_value or ""
     # hashed: the value of the key may be long, and is data of the host product
     digest = hashlib.blake2b(f"{notification.template_code}\0{key}".encode(), digest_size=16).hexdigest()
-    return UserLimit(
+    return Limit(
         f"throttle:{digest}",
         throttle.limit,
         timedelta(seconds=throttle.window_seconds),
         is_enforced,
         SkipReason.THROTTLED,
-        (("template", notification.template_code), ("key", key)),
+        described=(("template", notification.template_code), ("key", key)),
     )
 
 
@@ -130,17 +143,42 @@ def limit_scope(notification: Notification, category: Category, policy: RateLimi
     return (scope, limit) if limit else None
 
 
-def recipients_of(plan: Plan, notification_id: str) -> list[str]:
-    """Return the users with a planned delivery of the notification, in id order. It is counted for these."""
-    return sorted({delivery.user_id for delivery in plan.planned if delivery.notification_id == notification_id})
+def count_messages(plan: Plan, notification_id: str, leaves_installation: Callable[[str], bool]) -> Mapping[str, int]:
+    """Return the users with a planned delivery of the notification, in id order → messages that leave the installation.
+
+    leaves_installation: by channel.
+    """
+    counts = Counter[str]()
+    for delivery in plan.planned:
+        if delivery.notification_id == notification_id:
+            counts[delivery.user_id] += leaves_installation(delivery.channel)
+    return dict(sorted(counts.items()))
 
 
-def describe_limit(limit: UserLimit, category: str) -> dict[str, object]:
+def select_allowed(
+    demands: Mapping[str, Mapping[str, int]], limit: Limit, used: int
+) -> tuple[Mapping[str, set[str]], int]:
+    """Select the users whom a limit of messages permits: all of a user's messages of a notification, or none of them.
+
+    demands: notification id → user id → messages. used: what was counted before. Returns notification id → users within
+    the limit, and what is counted then.
+    """
+    allowed: dict[str, set[str]] = {}
+    for notification_id, of_users in demands.items():
+        allowed[notification_id] = set()
+        for user_id, amount in of_users.items():
+            if not amount or not limit.is_enforced or used + amount <= limit.amount:
+                allowed[notification_id].add(user_id)
+                used += amount
+    return allowed, used
+
+
+def describe_limit(limit: Limit, category: str) -> dict[str, object]:
     """Return the detail of a skip for a limit, without what differs between users."""
     return {
         "category": category,
         "scope": limit.scope.partition(":")[0],
-        "limit": limit.limit,
+        "limit": limit.amount,
         "windowSeconds": int(limit.window.total_seconds()),
         **dict(limit.described),
     }
@@ -150,14 +188,14 @@ def apply_limit(
     plan: Plan,
     notification_id: str,
     allowed: Collection[str],
-    reason: SkipReason,
-    detail: Mapping[str, object],
+    limit: Limit,
+    category: str,
     detail_of_users: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> Plan:
     """Return the plan with skips instead of the notification's deliveries to users who are not in `allowed`.
 
-    detail: of the skips. detail_of_users: user id → what is added to it. All deliveries to one user on one channel
-    become one skip. Other notifications in the plan, and the batch ids, remain unchanged.
+    detail_of_users: user id → what is added to the detail. All deliveries to one user on one channel become one skip.
+    Other notifications in the plan, and the batch ids, remain unchanged.
     """
     allowed_ids = set(allowed)
     kept: list[PlannedDelivery] = []
@@ -167,8 +205,9 @@ def apply_limit(
         (kept if is_kept else over_limit).append(delivery)
     if not over_limit:
         return plan
+    detail = describe_limit(limit, category)
     skipped = [
-        SkipRecord(notification_id, user_id, channel, reason, {**detail, **detail_of_users.get(user_id, {})})
+        SkipRecord(notification_id, user_id, channel, limit.reason, {**detail, **detail_of_users.get(user_id, {})})
         for user_id, channel in dict.fromkeys((delivery.user_id, delivery.channel) for delivery in over_limit)
     ]
     return replace(plan, planned=kept, skipped=[*plan.skipped, *skipped])
