@@ -23,7 +23,7 @@ from tidings.flow.digest.composer import (
     find_step_source,
     render_item,
 )
-from tidings.flow.digest.item_check import ItemChecker, ItemContext, list_item_channels
+from tidings.flow.digest.item_check import ItemChecks, ItemContext, list_item_channels
 from tidings.flow.membership import find_former_members
 from tidings.flow.plan.candidate import PlanContext
 from tidings.flow.plan.digest_content import MAX_SHOWN_ITEMS
@@ -110,14 +110,14 @@ class DigestCloser:
         ids = {item.notification_id for digest in due.digests for item in due.items[digest.id]}
         triggers = {one.id: one for one in await self._store.notifications.get_many(tx, ids)}
         facts = await self._load_facts(tx, due, triggers)
-        checker = ItemChecker({one.id: self._build_context(one, now) for one in triggers.values()})
+        checks = ItemChecks({one.id: self._build_context(one, now) for one in triggers.values()})
         closed: list[ClosedDigest] = []
         notifications: list[Notification] = []
         recipients: dict[str, Recipient] = {}
         of_items = await self._take_occurred(tx, facts)
         happened: dict[Pair, OccurredEvents] = {}
         for digest in due.digests:
-            made = self._decide(digest, facts[digest.id], checker, now)
+            made = self._decide(digest, facts[digest.id], checks, now)
             closed.append(made.outcome)
             if (notification_id := made.outcome.notification_id) is None or made.recipient is None:
                 continue
@@ -130,9 +130,7 @@ class DigestCloser:
         await self._store.digests.close(tx, closed, now)
         return closed
 
-    def _decide(
-        self, digest: Digest, of_digest: Sequence[ItemContext], checker: ItemChecker, now: datetime
-    ) -> _Decision:
+    def _decide(self, digest: Digest, of_digest: Sequence[ItemContext], checks: ItemChecks, now: datetime) -> _Decision:
         """Return what becomes of a digest and its items."""
         shown: list[RenderedItem] = []
         kept: list[RemainingItem] = []
@@ -145,7 +143,7 @@ class DigestCloser:
             if notification is None:
                 items.append(_leave_out(facts.item, Skip(SkipReason.EXPIRED)))
                 continue
-            found = checker.check(facts, notification.id)
+            found = checks.check(facts, notification.id)
             if not isinstance(found, Skip) and digest.is_overdue(facts.item, now):
                 found = _describe_delay(digest)
             if not isinstance(found, Skip) and recipient is not None:

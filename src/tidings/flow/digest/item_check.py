@@ -36,7 +36,7 @@ def list_item_channels(notification: Notification, channels: Collection[str]) ->
     return list_collected_channels(notification) or channels
 
 
-def is_same_for_many(recipient: Recipient, context: PlanContext) -> bool:
+def is_decision_shared(recipient: Recipient, context: PlanContext) -> bool:
     """Return whether an item is decided alike for all users who can be reached on the same channels.
 
     If so, it is also shown on all channels of the digest or on none.
@@ -55,7 +55,7 @@ def check_item(facts: ItemContext, context: PlanContext) -> Skip | Mapping[str, 
         return Skip(SkipReason.SEEN)
     if recipient is None:
         return Skip(SkipReason.USER_ERASED)
-    may_differ = not is_same_for_many(recipient, context)
+    may_differ = not is_decision_shared(recipient, context)
     is_permitted = False
     skips: dict[str, Skip] = {}
     for channel in facts.channels:
@@ -73,7 +73,7 @@ def check_item(facts: ItemContext, context: PlanContext) -> Skip | Mapping[str, 
     return Skip(SkipReason.CHANNEL_NOT_SET_UP)
 
 
-class ItemChecker:
+class ItemChecks:
     """Checks the items of many digests. Users who are decided alike on the same notification share a decision."""
 
     def __init__(self, contexts: Mapping[str, PlanContext]) -> None:
@@ -84,7 +84,7 @@ class ItemChecker:
     def check(self, facts: ItemContext, notification_id: str) -> Skip | Mapping[str, Skip]:
         """Return what `check_item` returns."""
         context, recipient = self._contexts[notification_id], facts.recipient
-        if recipient is None or facts.item.is_seen or not is_same_for_many(recipient, context):
+        if recipient is None or facts.item.is_seen or not is_decision_shared(recipient, context):
             return check_item(facts, context)
         key = (notification_id, facts.is_in_audience, tuple(recipient.targets))
         if (found := self._shared.get(key)) is None:
