@@ -27,13 +27,12 @@ from tidings.flow.digest.item_check import ItemChecks, ItemContext, list_item_ch
 from tidings.flow.membership import find_former_members
 from tidings.flow.plan.candidate import PlanContext
 from tidings.flow.plan.digest_content import MAX_SHOWN_ITEMS
-from tidings.model.awaited_event import NO_EVENTS, OccurredEvents
+from tidings.model.awaited_event import OccurredEvents
 from tidings.model.decision import Skip
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.digest import LEFT_OUT_ON, ClosedDigest, Digest, DigestItem, DigestItemState, DueDigests
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
-from tidings.model.plan_options import list_events
 from tidings.model.preference import ALL_SUBJECTS
 from tidings.model.template import RenderedMessage
 from tidings.ports.clock import Clock
@@ -124,7 +123,7 @@ class DigestCloser:
             notification, events = self._build_notification(digest, made, of_items, notification_id, now)
             notifications.append(notification)
             recipients[notification.id] = made.recipient
-            if events:
+            if events is not None:
                 happened[notification.id, digest.key.user_id] = events
         await self._accept(tx, notifications, recipients, now, happened)
         await self._store.digests.close(tx, closed, now)
@@ -173,7 +172,7 @@ class DigestCloser:
         of_items: Mapping[Pair, OccurredEvents],
         notification_id: str,
         now: datetime,
-    ) -> tuple[Notification, OccurredEvents]:
+    ) -> tuple[Notification, OccurredEvents | None]:
         """Return what a digest becomes, and the domain events that came for its steps while it collected.
 
         of_items: the events that came for items.
@@ -191,7 +190,7 @@ class DigestCloser:
             notification_id=notification_id,
             now=now,
         )
-        return notification, of_user.get(source.id, NO_EVENTS)
+        return notification, of_user.get(source.id)
 
     async def _take_occurred(
         self, tx: Transaction, facts: Mapping[str, Sequence[ItemContext]]
@@ -201,7 +200,7 @@ class DigestCloser:
             (one.notification.id, one.item.user_id)
             for of_digest in facts.values()
             for one in of_digest
-            if one.notification is not None and list_events(one.notification.plan.steps)
+            if one.notification is not None and one.notification.plan.events
         ]
         if not pairs:
             return {}
