@@ -167,7 +167,11 @@ class DigestsContract:
             due = await store.digests.lock_due(tx, LATER, 10)
             [digest] = due.digests
             states = (DigestItemState.DIGESTED, DigestItemState.LEFT_OUT, DigestItemState.DIGESTED)
-            details = ({}, {}, {LEFT_OUT_ON: {"email": {"reason": SkipReason.PREFERENCE_OFF}}})
+            details: Sequence[dict[str, object]] = (
+                {},
+                {},
+                {LEFT_OUT_ON: {"email": {"reason": SkipReason.PREFERENCE_OFF}}},
+            )
             items = [
                 structs.replace(item, state=state, detail=detail)
                 for item, state, detail in zip(due.items[digest.id], states, details, strict=True)
