@@ -119,6 +119,17 @@ async def test_c39_a_domain_event_ends_the_wait(site: Installation) -> None:
     assert (step["state"], step["endedBy"]) == ("cancelled", "event")
 
 
+async def test_c39_a_domain_event_before_the_planning_ends_the_wait(site: Installation) -> None:
+    await site.register_users("dan")
+    notification = await site.send_message("dan", steps=escalate(600, {"event": "invoice.paid"}), delay=1_500)
+    event = {"specversion": "1.0", "id": notification, "source": "/billing", "type": "invoice.paid"}
+    caused = (await site.api.expect(202, "POST", "/api/domain-events", event | {"data": {"userId": "dan"}})).read(Json)
+    assert caused["cancelledSteps"] == 0, "nothing is planned yet"
+    assert (await site.api.wait_until_finished(notification)).by_state == {"delivered": 1}
+    [step] = (await get_steps(site, "dan", notification))["steps"]
+    assert (step["state"], step["endedBy"]) == ("cancelled", "event")
+
+
 async def test_a_cancelled_notification_starts_no_later_step(site: Installation) -> None:
     await site.register_users("eli")
     notification = await site.send_message("eli", steps=escalate(600))

@@ -124,8 +124,8 @@ async def test_c20_a_preference_default_decides_for_who_has_not_chosen(tmp_path:
             await runtime.store.users.set_preferences(tx, "ben", [Preference("", "webpush", True)])
         request = NotifyRequest("MESSAGE", users("ana", "ben"), {"title": "Hi", "body": "There"}, channels=("webpush",))
         async with runtime.store.read_snapshot() as tx:
-            decisions = (await runtime.pipeline.dry_run(tx, request)).decisions
-        reasons = {user_id: [one.reason for one in channels] for user_id, channels in decisions.items()}
+            shown = (await runtime.pipeline.dry_run(tx, request)).shown
+        reasons = {user_id: [one.reason for one in recipient.decisions] for user_id, recipient in shown.items()}
         assert reasons == {"ana": [SkipReason.NOT_OPTED_IN], "ben": [SkipReason.NO_DEVICE]}
 
 
@@ -192,8 +192,8 @@ async def test_on_sqlite_a_cancellation_waits_for_no_other_process(tmp_path: Pat
         assert len(in_flight) == 1
         before = store.statement_count
         await pipeline.cancel(notification.id)
-        # the notification, its two counts, the cancellation, its tasks; no query is repeated
-        assert store.statement_count - before == 5
+        # the notification, its two counts, the cancellation, what it awaits, its tasks; no query is repeated
+        assert store.statement_count - before == 6
         async with store.read_snapshot() as tx:
             assert await store.deliveries.has_leased(tx, notification.id)
             cancelled = await store.notifications.get(tx, notification.id)

@@ -52,6 +52,7 @@ from tidings.flow.dispatch.outbox_relay import OutboxRelay
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
 from tidings.flow.fanout.limits import RateLimitPolicy
+from tidings.flow.fanout.planner import Plan
 from tidings.flow.fanout.step_runner import OnSteps, StepRunner
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.record.outcome_recorder import OutcomeRecorder
@@ -170,9 +171,7 @@ class Pipeline:
             bulk_lock=self._bulk_lock,
         )
         self.fan_out = self._create_fan_out()
-        self.step_runner = StepRunner(
-            store, catalog, clock, self.fan_out, config.page_size, config.batch_size, metrics.on_steps
-        )
+        self.step_runner = self._create_step_runner()
         self.digest_closer = DigestCloser(
             store,
             catalog,
@@ -200,6 +199,18 @@ class Pipeline:
             alerts=self._alerts,
             schedule_defaults=self.config.schedule_defaults,
             notification_cache=self._notification_cache,
+            bulk_lock=self._bulk_lock,
+        )
+
+    def _create_step_runner(self) -> StepRunner:
+        return StepRunner(
+            self.store,
+            self.catalog,
+            self.clock,
+            self.fan_out,
+            self.config.page_size,
+            self.config.batch_size,
+            self._metrics.on_steps,
             bulk_lock=self._bulk_lock,
         )
 
@@ -377,7 +388,8 @@ class Pipeline:
     async def dry_run(self, tx: Transaction, request: NotifyRequest) -> DryRunResult:
         """Estimate the effect of a notification without storing anything. Raises as `accept`.
 
-        The rules are asked as of when it is due, with the users as they are now.
+        The rules are asked as of when it is due, and those of later steps as of when they start at the earliest, with
+        the users as they are now.
         """
         now = self.clock.now()
         audience = await expand_audience(self.store, tx, request.audience)
@@ -391,7 +403,11 @@ class Pipeline:
             raise result
         total = await self.store.audiences.estimate_size(tx, notification.audience)
         planned_at = max(now, notification.send_at)
-        estimate = DryRunEstimate(total, planned_at)
+
+        def plan_step(recipient: Recipient, channels: Sequence[str], at: datetime) -> Plan:
+            return self.fan_out.build_plan(notification, [recipient], at, step_channels=channels)
+
+        estimate = DryRunEstimate(total, planned_at, plan_step)
         cursor = None
         while not estimate.is_complete:
             page, has_more = await self.fan_out.load_page(tx, notification, cursor)

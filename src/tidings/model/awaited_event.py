@@ -10,7 +10,6 @@ from datetime import datetime
 import msgspec
 
 from tidings.model.notification import Notification
-from tidings.model.plan_options import list_events
 from tidings.model.waiting_step import build_event_key
 
 #: type of an event → when it happened
@@ -38,7 +37,7 @@ class AwaitedEvent(msgspec.Struct, frozen=True):
 
 def list_awaited_events(notification: Notification, user_ids: Sequence[str] | None) -> list[AwaitedEvent]:
     """Return what a notification awaits that is not planned at once. user_ids: None = they are not known yet."""
-    events = list_events(notification.plan.steps)
+    events = notification.plan.events
     if notification.subject is not None:
         key = build_event_key(notification.subject, "")
         return [AwaitedEvent(notification.id, event, None, key) for event in events]
@@ -55,6 +54,5 @@ def build_awaited_of_item(notification: Notification, user_id: str, happened: Oc
     """Return what a notification awaits while a digest collects it for a user. happened: what came before."""
     key = build_event_key(notification.subject, user_id)
     return [
-        AwaitedEvent(notification.id, event, user_id, key, happened.get(event))
-        for event in list_events(notification.plan.steps)
+        AwaitedEvent(notification.id, event, user_id, key, happened.get(event)) for event in notification.plan.events
     ]

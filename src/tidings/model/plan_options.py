@@ -32,11 +32,6 @@ class Step(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
         return self.unless.event if isinstance(self.unless, DomainEvent) else None
 
 
-def list_events(steps: Sequence[Step]) -> Sequence[str]:
-    """Return the types of the domain events that cancel steps, each once."""
-    return list(dict.fromkeys(step.event for step in steps if step.event is not None))
-
-
 class DigestOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """How notifications of one key are collected for a user and closed into one message."""
 
@@ -93,6 +88,11 @@ class PlanOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     steps: tuple[Step, ...] = ()
     digest: DigestOptions | None = None
     throttle: ThrottleOptions | None = None
+
+    @property
+    def events(self) -> Sequence[str]:
+        """The types of the domain events that cancel steps, each once."""
+        return list(dict.fromkeys(step.event for step in self.steps if step.event is not None))
 
     @property
     def has_overflow_digest(self) -> bool:

@@ -174,10 +174,19 @@ def start_clock(
         for state in of_channel
     }
     if not HANDED_OVER_STATES.isdisjoint(current):
-        return [_schedule(steps, following, started[-1].step if started else 0, now, StepCause.HANDED_OVER)]
+        return start_next(steps, now)
     if current <= FINAL_STATES:
         return [structs.replace(following, due_at=now, cause=StepCause.NOT_HANDED_OVER)]
     return []
+
+
+def start_next(steps: Sequence[WaitingStep], now: datetime) -> list[WaitingStep]:
+    """Start the clock of the next step, because the one before was handed over."""
+    following = next((step for step in steps if step.is_waiting), None)
+    if following is None or following.due_at is not None:
+        return []
+    last = max((step.step for step in steps if step.started_at is not None), default=0)
+    return [_schedule(steps, following, last, now, StepCause.HANDED_OVER)]
 
 
 def start_step(

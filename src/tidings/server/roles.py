@@ -32,8 +32,6 @@ from tidings.worker.worker import Worker
 if TYPE_CHECKING:
     from tidings.server.uvicorn_server import HttpServer
 
-#: garbage collection threshold of the youngest generation; Python's default of 700 is reached every few messages
-GENERATION_0_THRESHOLD = 10_000
 #: called once the process is ready, with the settings, which then contain the port that was bound
 OnReady = Callable[[Settings], None]
 
@@ -201,7 +199,6 @@ def _freeze_startup_heap() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GENERATION_0_THRESHOLD, *gc.get_threshold()[1:])
 
 
 def _warn_about_settings(settings: Settings) -> None:

@@ -130,9 +130,14 @@ async def test_an_erasure_removes_what_was_recorded_for_the_user(world: StepWorl
     assert await list_awaited(world) == [("ben", False)]
 
 
-async def test_a_cancelled_notification_awaits_nothing(world: StepWorld) -> None:
+@pytest.mark.parametrize("is_withdrawn", [False, True])
+async def test_a_cancelled_notification_awaits_nothing(world: StepWorld, is_withdrawn: bool) -> None:
     notification = await accept_for_later(world, subject="invoice:1")
-    await world.pipeline.cancel(notification.id)
+    if is_withdrawn:
+        async with world.store.transaction() as tx:
+            await world.pipeline.withdraw(tx, "invoice:1")
+    else:
+        await world.pipeline.cancel(notification.id)
     assert await list_awaited(world) == []
     assert await publish(world, subject="invoice:1") == 0
 

@@ -1,5 +1,6 @@
 """Steps: what is sent when, and what cancels it."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -28,6 +29,16 @@ async def test_a_later_step_is_sent_after_its_wait(world: StepWorld) -> None:
     assert (step.started_at, step.cause, step.ended_at) == (world.clock.now(), StepCause.HANDED_OVER, None)
     await world.work(10_000)
     assert world.count_sent() == {"inapp": 1, "email": 1}, "once"
+
+
+async def test_c31_steps_start_in_turn_with_other_bulk_work(world: StepWorld) -> None:
+    await world.notify(*UNLESS_SEEN)
+    world.clock.advance(600)
+    async with asyncio.timeout(10), world.pipeline._bulk_lock:
+        starting = asyncio.create_task(world.pipeline.step_runner.start_due())
+        await asyncio.wait([starting], timeout=0.1)
+        assert not starting.done()
+    assert await starting == 1
 
 
 async def test_the_steps_of_the_template_apply_unless_the_request_has_its_own(world: StepWorld) -> None:

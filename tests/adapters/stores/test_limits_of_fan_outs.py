@@ -11,11 +11,12 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tidings.flow.catalog import Catalog
+from tidings.flow.fanout.limit_counters import MessageCounter
 from tidings.flow.fanout.limit_stage import LimitStage
-from tidings.flow.fanout.limits import RateLimitPolicy
+from tidings.flow.fanout.limits import Limit, RateLimitPolicy
 from tidings.flow.fanout.page_plan import PagePlan
 from tidings.flow.fanout.planner import Plan
-from tidings.model.delivery import PlannedDelivery, Recipient
+from tidings.model.delivery import PlannedDelivery, Recipient, SkipReason
 from tidings.model.frequency_cap import parse_frequency_caps
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
@@ -119,3 +120,15 @@ async def _apply_and_fail(store: SqlStore, stage: LimitStage) -> None:
     async with store.transaction() as tx:
         await stage.apply(tx, [make_page(0, PlanOptions())], NOW)
         raise RuntimeError("after the limits")
+
+
+async def test_messages_that_are_taken_back_do_not_count(many: SqlStore) -> None:
+    counter = MessageCounter(many)
+    limit = Limit("installation", 10, timedelta(hours=1), True, SkipReason.RATE_LIMITED, counts_messages=True)
+    async with many.transaction() as tx:
+        first = {"one": {"user-00": 4, "user-01": 5}}
+        assert await counter.consume(tx, limit, first, NOW) == {"one": {"user-00", "user-01"}}
+        await counter.take_back(tx, limit, {"user-00": 4}, NOW)
+        assert await counter.consume(tx, limit, {"two": {"user-00": 6, "user-02": 5}}, NOW) == {"two": {"user-02"}}
+        described = await counter.describe(tx, limit, ["user-00"], NOW)
+    assert described["user-00"]["count"] == 10

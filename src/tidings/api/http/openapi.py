@@ -1,8 +1,10 @@
 """Completes `/openapi.json`: problem responses, summaries, and the bodies of routes that parse their own."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TypeAlias, cast
 
 from fastapi import FastAPI
@@ -109,13 +111,19 @@ def describe_body(model: type[BaseModel] | None = None, *, lines: str = "") -> J
     """
     content: Json = {}
     if model is not None:
-        schema = model.model_json_schema(by_alias=True, ref_template=_REF)
+        schema = cast(Json, json.loads(_generate_schema(model)))
         # with its name among the components, of which generated clients make a class
-        definitions = {**schema.pop("$defs", {}), model.__name__: schema}
+        definitions = {**cast(Json, schema.pop("$defs", {})), model.__name__: schema}
         content["application/json"] = {"schema": {"$ref": _REF.format(model=model.__name__), "$defs": definitions}}
     if lines:
         content["application/x-ndjson"] = {"schema": {"type": "string", "description": lines}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+@cache
+def _generate_schema(model: type[BaseModel]) -> str:
+    """Return the schema of a model as JSON, of which each document takes a copy that it completes."""
+    return json.dumps(model.model_json_schema(by_alias=True, ref_template=_REF))
 
 
 def install(app: FastAPI) -> None:

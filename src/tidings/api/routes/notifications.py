@@ -28,7 +28,7 @@ from tidings.api.schemas.notifications import (
 )
 from tidings.api.schemas.steps import StepResponse
 from tidings.errors import Conflict, FieldError, ValidationFailed
-from tidings.flow.fanout.dry_run import DryRunResult
+from tidings.flow.fanout.dry_run import DryRunResult, DryRunStep
 from tidings.flow.notifications import get_notification
 from tidings.model.delivery import SkipReason
 from tidings.model.ids import is_id
@@ -56,7 +56,7 @@ class DryRunDecisionResponse(ResponseModel):
 
     #: null: all channels that the digest collects
     channel: str | None
-    #: send, hold, digest, step or skip
+    #: send, hold, digest or skip
     decision: str
     #: when it is sent or released, or the digest closes; null: never
     at: datetime | None
@@ -70,11 +70,31 @@ class DryRunDecisionResponse(ResponseModel):
     contact_points: int
 
 
+class DryRunStepResponse(ResponseModel):
+    """A later step of one user, if nothing cancels it."""
+
+    #: position in the notification's steps
+    step: int
+    after_seconds: int
+    #: what cancels it: `delivered`, `seen`, `read`, `clicked` or `event`; null: nothing
+    unless: str | None
+    #: type of the domain event
+    event: str | None
+    #: at the earliest: the step before is handed over as soon as the rules permit
+    starts_at: datetime
+    #: why its clock starts: the step before was `handed_over`, or was `not_handed_over`
+    cause: str
+    #: what would happen at that time
+    channels: list[DryRunDecisionResponse]
+
+
 class DryRunRecipientResponse(ResponseModel):
     """What would happen to one user."""
 
     user_id: str
     channels: list[DryRunDecisionResponse]
+    #: the steps after the first one that reaches the user
+    steps: list[DryRunStepResponse]
 
 
 class DryRunResponse(ResponseModel):
@@ -370,11 +390,29 @@ def _dry_run_response(estimate: DryRunResult, previews: Mapping[str, Mapping[str
             "sample": list(estimate.sample),
             "plannedAt": estimate.planned_at,
             "decisions": [
-                {"userId": user_id, "channels": decisions} for user_id, decisions in estimate.decisions.items()
+                {
+                    "userId": user_id,
+                    "channels": recipient.decisions,
+                    "steps": [_describe_step(step) for step in recipient.steps],
+                }
+                for user_id, recipient in estimate.shown.items()
             ],
             "previews": {name: dict(preview) for name, preview in previews.items()},
         }
     )
+
+
+def _describe_step(later: DryRunStep) -> Mapping[str, object]:
+    step = later.step
+    return {
+        "step": step.step,
+        "afterSeconds": step.after_seconds,
+        "unless": step.unless,
+        "event": step.event,
+        "startsAt": later.starts_at,
+        "cause": step.cause,
+        "channels": later.decisions,
+    }
 
 
 def _count_by_reason(counts: Mapping[SkipReason, int]) -> dict[str, int]:

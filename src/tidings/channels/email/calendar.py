@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-import icalendar
 import msgspec
 
 from tidings.channels.email.mime import Part, clean_text
@@ -44,6 +43,9 @@ def parse_calendar_event(text: str) -> CalendarEvent:
 
 def build_calendar(event: CalendarEvent, stamp: datetime, organizer: str) -> Part:
     """Return the attachment. organizer: e-mail address of the sender. stamp: when the message is made, in UTC."""
+    # imported here: few messages have a calendar, and loading the library slows the start of every process
+    import icalendar
+
     method = "CANCEL" if event.status == "CANCELLED" else "PUBLISH"
     calendar, entry = icalendar.Calendar(), icalendar.Event()
     calendar.add("prodid", "-//Tidings//EN")

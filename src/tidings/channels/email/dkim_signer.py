@@ -1,9 +1,9 @@
 """DKIM signatures (RFC 6376), for installations whose relay does not sign."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import dkim
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -40,12 +40,16 @@ class DkimSigner:
             raise ConfigError(SETTING, f"cannot read an RSA key from {key_file}: {error}") from error
         if not isinstance(key, RSAPrivateKey) or key.key_size < 1024:
             raise ConfigError(SETTING, f"{key_file} must contain an RSA key of at least 1024 bits, better 2048")
+        # imported here: most installations let their relay sign, and `dkim` loads a DNS library
+        import dkim
+
+        self._sign: Callable[..., bytes] = dkim.sign
         self._selector = selector.encode("ascii")
         self._domain = domain.encode("ascii")
 
     def sign(self, message: bytes) -> bytes:
         """Return the message with a signature as its first header. Takes some milliseconds."""
-        signature: bytes = dkim.sign(
+        signature = self._sign(
             message,
             self._selector,
             self._domain,

@@ -27,13 +27,12 @@ from tidings.flow.digest.item_check import ItemContext, check_item, list_item_ch
 from tidings.flow.membership import find_former_members
 from tidings.flow.plan.candidate import PlanContext
 from tidings.flow.plan.digest_content import MAX_SHOWN_ITEMS
-from tidings.model.awaited_event import NO_EVENTS, OccurredEvents
+from tidings.model.awaited_event import OccurredEvents
 from tidings.model.decision import Skip
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.digest import LEFT_OUT_ON, ClosedDigest, Digest, DigestItem, DigestItemState, DueDigests
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
-from tidings.model.plan_options import list_events
 from tidings.model.preference import ALL_SUBJECTS
 from tidings.model.template import RenderedMessage
 from tidings.ports.clock import Clock
@@ -136,7 +135,8 @@ class DigestCloser:
             )
             notifications.append(notification)
             recipients[notification.id] = made.recipient
-            happened[notification.id, user_id] = of_user.get(source.id, NO_EVENTS)
+            if source.id in of_user:
+                happened[notification.id, user_id] = of_user[source.id]
         await self._accept(tx, notifications, recipients, now, happened)
         await self._store.digests.close(tx, closed, now)
         return closed
@@ -187,7 +187,7 @@ class DigestCloser:
             (one.notification.id, one.item.user_id)
             for of_digest in facts.values()
             for one in of_digest
-            if one.notification is not None and list_events(one.notification.plan.steps)
+            if one.notification is not None and one.notification.plan.events
         ]
         if not pairs:
             return {}

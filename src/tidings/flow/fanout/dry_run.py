@@ -1,11 +1,13 @@
 """Dry run: a notification's effect at its time, summed up over planned pages, and per channel of some users. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 
+from tidings.flow.fanout.dry_run_steps import iter_later_steps
 from tidings.flow.fanout.planner import Plan
 from tidings.model.decision import find_rule
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipReason, SkipRecord
@@ -15,6 +17,8 @@ from tidings.model.waiting_step import WaitingStep
 #: users planned for a dry run at most; the counts of a larger audience cover only these
 MAX_EXAMINED_USERS = 20_000
 _SAMPLE_SIZE = 10
+#: (recipient, channels of a later step, its time) → what would be planned then
+PlanStepOf = Callable[[Recipient, Sequence[str], datetime], Plan]
 #: users whose decisions are shown
 MAX_SHOWN_USERS = 100
 
@@ -27,8 +31,6 @@ class DryRunOutcome(StrEnum):
     HOLD = "hold"
     #: a digest collects it
     DIGEST = "digest"
-    #: it waits for an earlier step
-    STEP = "step"
     SKIP = "skip"
 
 
@@ -52,6 +54,28 @@ class DryRunDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class DryRunStep:
+    """A later step of one user, if nothing cancels it."""
+
+    #: what it waits for, and why its clock starts
+    step: WaitingStep
+    #: at the earliest
+    starts_at: datetime
+    #: what would happen on its channels then
+    decisions: Sequence[DryRunDecision]
+
+
+@dataclass(frozen=True, slots=True)
+class DryRunRecipient:
+    """What would happen to one user."""
+
+    #: on the channels of the first step that reaches the user, and those of the steps before
+    decisions: Sequence[DryRunDecision]
+    #: the steps after it
+    steps: Sequence[DryRunStep]
+
+
+@dataclass(frozen=True, slots=True)
 class DryRunResult:
     """The result of a dry run."""
 
@@ -67,23 +91,24 @@ class DryRunResult:
     sample: Sequence[str]
     #: the time for which it was planned: now, or when the notification is due
     planned_at: datetime
-    #: user id → decisions of the first recipients, at most `MAX_SHOWN_USERS`
-    decisions: Mapping[str, Sequence[DryRunDecision]]
+    #: user id → what would happen, of the first recipients, at most `MAX_SHOWN_USERS`
+    shown: Mapping[str, DryRunRecipient]
     #: recipients for whom a digest would collect it
     collected: int = 0
 
 
 class DryRunEstimate:
-    """Accumulates planned pages."""
+    """Accumulates planned pages. plan_step: plans a later step of a recipient at its time."""
 
-    def __init__(self, total: int, planned_at: datetime) -> None:
+    def __init__(self, total: int, planned_at: datetime, plan_step: PlanStepOf) -> None:
         self._total = total
+        self._plan_step = plan_step
         self._planned_at = planned_at
         self._examined = 0
         self._by_channel: Counter[str] = Counter()
         self._skipped: Counter[SkipReason] = Counter()
         self._sample: list[str] = []
-        self._decisions: dict[str, list[DryRunDecision]] = {}
+        self._shown: dict[str, DryRunRecipient] = {}
         self._collected = 0
 
     @property
@@ -97,8 +122,11 @@ class DryRunEstimate:
         self._by_channel.update(delivery.channel for delivery in plan.planned)
         self._skipped.update(skip.reason for skip in plan.skipped)
         self._sample.extend(recipient.user_id for recipient in page[: _SAMPLE_SIZE - len(self._sample)])
-        if shown := page[: MAX_SHOWN_USERS - len(self._decisions)]:
-            self._add_decisions(shown, plan)
+        shown = page[: MAX_SHOWN_USERS - len(self._shown)]
+        decisions = describe_plan(plan, [recipient.user_id for recipient in shown]) if shown else {}
+        for recipient in shown:
+            steps = self._describe_steps(recipient, plan) if plan.waiting else ()
+            self._shown[recipient.user_id] = DryRunRecipient(decisions[recipient.user_id], steps)
 
     def result(self) -> DryRunResult:
         return DryRunResult(
@@ -108,28 +136,32 @@ class DryRunEstimate:
             self._skipped,
             self._sample,
             self._planned_at,
-            self._decisions,
+            self._shown,
             self._collected,
         )
 
-    def _add_decisions(self, shown: Sequence[Recipient], plan: Plan) -> None:
-        decisions: dict[str, list[DryRunDecision]] = {recipient.user_id: [] for recipient in shown}
-        by_channel: dict[tuple[str, str], list[PlannedDelivery]] = {}
-        for delivery in plan.planned:
-            if delivery.user_id in decisions:
-                by_channel.setdefault((delivery.user_id, delivery.channel), []).append(delivery)
-        for (user_id, _), deliveries in by_channel.items():
-            decisions[user_id].append(_describe_delivery(deliveries))
-        for item in plan.collected:
-            if item.key.user_id in decisions:
-                decisions[item.key.user_id].append(_describe_collection(item))
-        for step in plan.waiting:
-            if step.user_id in decisions:
-                decisions[step.user_id].extend(_describe_step(step))
-        for skip in plan.skipped:
-            if skip.user_id in decisions:
-                decisions[skip.user_id].append(_describe_skip(skip))
-        self._decisions |= decisions
+    def _describe_steps(self, recipient: Recipient, first: Plan) -> Sequence[DryRunStep]:
+        user_id = recipient.user_id
+        later = iter_later_steps(first, user_id, partial(self._plan_step, recipient))
+        return [DryRunStep(step, at, describe_plan(plan, [user_id])[user_id]) for step, at, plan in later]
+
+
+def describe_plan(plan: Plan, user_ids: Sequence[str]) -> Mapping[str, Sequence[DryRunDecision]]:
+    """Return what a plan decides for users, by user."""
+    decisions: dict[str, list[DryRunDecision]] = {user_id: [] for user_id in user_ids}
+    by_channel: dict[tuple[str, str], list[PlannedDelivery]] = {}
+    for delivery in plan.planned:
+        if delivery.user_id in decisions:
+            by_channel.setdefault((delivery.user_id, delivery.channel), []).append(delivery)
+    for (user_id, _), deliveries in by_channel.items():
+        decisions[user_id].append(_describe_delivery(deliveries))
+    for item in plan.collected:
+        if item.key.user_id in decisions:
+            decisions[item.key.user_id].append(_describe_collection(item))
+    for skip in plan.skipped:
+        if skip.user_id in decisions:
+            decisions[skip.user_id].append(_describe_skip(skip))
+    return decisions
 
 
 def _describe_delivery(deliveries: Sequence[PlannedDelivery]) -> DryRunDecision:
@@ -145,12 +177,6 @@ def _describe_delivery(deliveries: Sequence[PlannedDelivery]) -> DryRunDecision:
 def _describe_collection(item: CollectedItem) -> DryRunDecision:
     inputs = {"key": item.key.key, "firstAtOnce": item.first_at_once}
     return DryRunDecision(None, DryRunOutcome.DIGEST, item.window.closes_at, "digest", inputs=inputs)
-
-
-def _describe_step(step: WaitingStep) -> Iterator[DryRunDecision]:
-    inputs = {"step": step.step, "afterSeconds": step.after_seconds, "unless": step.event or step.unless}
-    for channel in step.channels:
-        yield DryRunDecision(channel, DryRunOutcome.STEP, None, "step", inputs=inputs)
 
 
 def _describe_skip(skip: SkipRecord) -> DryRunDecision:

@@ -28,7 +28,6 @@ from tidings.model.audience import explicit_users_or_none
 from tidings.model.awaited_event import NO_OCCURRED, AwaitedEvent, OccurredEvents, list_awaited_events
 from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification, NotificationState
-from tidings.model.plan_options import list_events
 from tidings.model.priority import Lane, Priority
 from tidings.model.subject import find_informed_users
 from tidings.model.task import Task
@@ -230,7 +229,7 @@ class FanOut:
         """Store which domain events notifications await that are accepted and planned later."""
         awaited: list[AwaitedEvent] = []
         for notification in notifications:
-            if list_events(notification.plan.steps):
+            if notification.plan.events:
                 awaited += list_awaited_events(notification, self._small_audience(notification))
         await self._store.awaited_events.add(tx, awaited)
 
@@ -417,7 +416,7 @@ class FanOut:
             ]
             await self._store.notifications.compare_and_set_progress_many(tx, corrections)
             await self.add_deliveries(tx, stored, now)
-            if planned := {one.before.id for one in stored if one.is_last and list_events(one.before.plan.steps)}:
+            if planned := {one.before.id for one in stored if one.is_last and one.before.plan.events}:
                 await self._store.awaited_events.remove_planned(tx, planned)
         following = []
         for page_plan in page_plans:
@@ -439,10 +438,7 @@ class FanOut:
     ) -> Sequence[PagePlan]:
         """Return page plans without the later steps that domain events ended before. The notifications are locked."""
         pairs = [
-            (one.before.id, recipient.user_id)
-            for one in page_plans
-            if list_events(one.before.plan.steps)
-            for recipient in one.page
+            (one.before.id, recipient.user_id) for one in page_plans if one.before.plan.events for recipient in one.page
         ]
         if not pairs:
             return page_plans

@@ -86,25 +86,51 @@ def plan_page(
     # a later step is sent alone, as the digest of its notification was closed or never opened
     collection = None if step_channels is not None else DigestCollection.for_notification(notification)
     for recipient in page:
-        is_informed = recipient.user_id in informed
-        events = happened.get(recipient.user_id, NO_EVENTS)
-        #: on the channels that are collected, in all stages
-        at_once = plan if collection is None else Plan()
-        for position, stage in enumerate(stages):
-            is_ended = bool(position and stage and notification.plan.steps[position].event in events)
-            if not is_ended and not _plan_recipient(
-                plan, recipient, stage, context, batch_ids, is_informed=is_informed, collected=(collection, at_once)
-            ):
-                continue
-            if len(stages) > 1:
-                last = position - 1 if is_ended else position
-                plan.waiting += plan_waiting_steps(
-                    notification, recipient.user_id, events, now, last=last, is_reached=not is_ended
-                )
-            break
-        if collection is not None and not at_once.planned:
-            plan.skipped += at_once.skipped
+        _plan_stages(
+            plan,
+            recipient,
+            stages,
+            context,
+            batch_ids,
+            collection,
+            is_informed=recipient.user_id in informed,
+            happened=happened.get(recipient.user_id, NO_EVENTS),
+        )
     return plan
+
+
+def _plan_stages(
+    plan: Plan,
+    recipient: Recipient,
+    stages: Sequence[Sequence[str]],
+    context: PlanContext,
+    batch_ids: Iterator[str],
+    collection: DigestCollection | None,
+    *,
+    is_informed: bool,
+    happened: OccurredEvents,
+) -> None:
+    """Plan the first of some groups of channels that reaches a recipient. Those after it wait.
+
+    A later step whose event came before is not planned either, and the step after it keeps its time.
+    """
+    notification, now = context.notification, context.now
+    #: on the channels that are collected, in all stages
+    at_once = plan if collection is None else Plan()
+    for position, stage in enumerate(stages):
+        is_ended = bool(position and stage and notification.plan.steps[position].event in happened)
+        if not is_ended and not _plan_recipient(
+            plan, recipient, stage, context, batch_ids, is_informed=is_informed, collected=(collection, at_once)
+        ):
+            continue
+        if len(stages) > 1:
+            last = position - 1 if is_ended else position
+            plan.waiting += plan_waiting_steps(
+                notification, recipient.user_id, happened, now, last=last, is_reached=not is_ended
+            )
+        break
+    if collection is not None and not at_once.planned:
+        plan.skipped += at_once.skipped
 
 
 def _plan_recipient(

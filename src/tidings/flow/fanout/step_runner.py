@@ -4,6 +4,7 @@ A step, its deliveries and the time of the step after it are stored in one trans
 each step starts once, whichever process takes it, and a crash leaves it due.
 """
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -41,8 +42,15 @@ class StepRunner:
         page_size: int,
         batch_size: int,
         on_steps: OnSteps,
+        *,
+        bulk_lock: asyncio.Lock,
     ) -> None:
-        """page_size: steps per transaction. batch_size: deliveries per batch. on_steps: called after the commit."""
+        """Create the runner.
+
+        page_size: steps per transaction. batch_size: deliveries per batch. on_steps: called after the commit.
+        bulk_lock: held for each transaction.
+        """
+        self._bulk_lock = bulk_lock
         self._on_steps = on_steps
         self._store = store
         self._catalog = catalog
@@ -58,7 +66,8 @@ class StepRunner:
             if not await self._store.steps.has_due(tx, now):
                 return 0
         # an erasure of a user locks notifications before their steps
-        count, tasks = await retry_on_conflict(lambda: self._start_page(now))
+        async with self._bulk_lock:
+            count, tasks = await retry_on_conflict(lambda: self._start_page(now))
         await self._fan_out.publish_batches(tasks)
         return count
 

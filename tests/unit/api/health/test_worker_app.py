@@ -21,7 +21,7 @@ from tidings.server.uvicorn_server import HttpServer
 for group in ("tidings.packs", "tidings.channels"):
     [entry.load() for entry in entry_points(group=group)]
 HttpServer(None, socket.socket(), print, deadline=1, websockets={websockets}).config.load()
-print(sorted({{"fastapi", "websockets"}} & {{*sys.modules}}))
+print(sorted({{"fastapi", "websockets", "icalendar", "dkim", "dns"}} & {{*sys.modules}}))
 """
 
 

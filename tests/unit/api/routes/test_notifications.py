@@ -106,6 +106,7 @@ async def test_a_dry_run_counts_and_stores_nothing(call: Any, browser: Browser) 
                         "contactPoints": 1,
                     }
                 ],
+                "steps": [],
             },
             {
                 "userId": "u2",
@@ -120,6 +121,7 @@ async def test_a_dry_run_counts_and_stores_nothing(call: Any, browser: Browser) 
                         "contactPoints": 0,
                     }
                 ],
+                "steps": [],
             },
         ],
     }

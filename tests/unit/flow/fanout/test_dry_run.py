@@ -1,9 +1,10 @@
 """A dry run sums up planned pages, and says for the first recipients what would happen on each channel, and when."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from tidings.flow.fanout.dry_run import MAX_EXAMINED_USERS, MAX_SHOWN_USERS, DryRunDecision, DryRunEstimate
+from tidings.flow.fanout.dry_run import MAX_EXAMINED_USERS, MAX_SHOWN_USERS, DryRunDecision, DryRunEstimate, DryRunStep
 from tidings.flow.fanout.dry_run import DryRunOutcome as Outcome
 from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
 from tidings.model.decision import Defer
@@ -11,6 +12,7 @@ from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.plan_options import NO_PLAN_OPTIONS, DigestOptions, PlanOptions, Step
 from tidings.model.preference import ANY, Preference
 from tidings.model.template import Category
+from tidings.model.waiting_step import StepCause
 from tidings.ports.pack import PackRule, RuleInput
 from tidings.testing.clock import START as NOW
 from tidings.testing.contracts.samples import make_notification
@@ -29,6 +31,7 @@ def make_plan(
     options: PlanOptions = NO_PLAN_OPTIONS,
     rules: dict[str, PackRule] | None = None,
     at: datetime = NOW,
+    step_channels: Sequence[str] | None = None,
 ) -> Plan:
     return plan_page(
         page,
@@ -38,19 +41,37 @@ def make_plan(
         batch_ids=batch_id_allocator(10, at),
         now=at,
         pack_rules=rules or {},
+        step_channels=step_channels,
     )
 
 
+def plan_nothing(_recipient: Recipient, _channels: Sequence[str], _at: datetime) -> Plan:
+    return Plan()
+
+
 def decide(recipient: Recipient, plan: Plan) -> list[DryRunDecision]:
-    estimate = DryRunEstimate(1, NOW)
+    estimate = DryRunEstimate(1, NOW, plan_nothing)
     estimate.add_page([recipient], plan)
-    return list(estimate.result().decisions[recipient.user_id])
+    return list(estimate.result().shown[recipient.user_id].decisions)
+
+
+def show_steps(
+    recipient: Recipient, *steps: Step, digest: DigestOptions | None = None, rules: dict[str, PackRule] | None = None
+) -> Sequence[DryRunStep]:
+    options = PlanOptions(steps, digest)
+
+    def plan_step(one: Recipient, channels: Sequence[str], at: datetime) -> Plan:
+        return make_plan(one, options=options, rules=rules, at=at, step_channels=channels)
+
+    estimate = DryRunEstimate(1, NOW, plan_step)
+    estimate.add_page([recipient], make_plan(recipient, options=options, rules=rules))
+    return estimate.result().shown[recipient.user_id].steps
 
 
 def test_pages_are_summed_up() -> None:
     people = [make_recipient("user-00", webpush=("1", "2")), make_recipient("user-01", webpush=("3",))]
     people += [make_recipient(f"user-{number:02}") for number in range(2, 12)]
-    estimate = DryRunEstimate(500, LATER)
+    estimate = DryRunEstimate(500, LATER, plan_nothing)
     estimate.add_page(people, make_plan(*people))
     found = estimate.result()
     assert (found.recipients, found.examined, found.planned_at) == (500, 12, LATER)
@@ -60,10 +81,10 @@ def test_pages_are_summed_up() -> None:
 
 
 def test_a_bounded_number_of_people_is_examined_and_shown() -> None:
-    estimate = DryRunEstimate(10**6, NOW)
+    estimate = DryRunEstimate(10**6, NOW, plan_nothing)
     page = [make_recipient(f"user-{number:05}") for number in range(MAX_EXAMINED_USERS - 1)]
     estimate.add_page(page, Plan())
-    assert list(estimate.result().decisions) == [one.user_id for one in page[:MAX_SHOWN_USERS]]
+    assert list(estimate.result().shown) == [one.user_id for one in page[:MAX_SHOWN_USERS]]
     assert not estimate.is_complete
     estimate.add_page([make_recipient("zoe")], Plan())
     assert estimate.is_complete
@@ -102,13 +123,53 @@ def test_a_collected_message_shows_when_its_digest_closes() -> None:
     assert digest.inputs == {"key": "Jazz", "firstAtOnce": False}
 
 
-def test_a_later_step_shows_what_it_waits_for() -> None:
-    steps = (Step(("webpush",)), Step(("email",), 600, "seen"))
+def test_a_later_step_shows_when_it_starts_and_what_it_waits_for() -> None:
     recipient = make_recipient("ana", webpush=("1",), email=("2",))
-    push, mail = decide(recipient, make_plan(recipient, options=PlanOptions(steps)))
-    assert (push.channel, push.decision) == ("webpush", Outcome.SEND)
-    inputs = {"step": 1, "afterSeconds": 600, "unless": "seen"}
-    assert mail == DryRunDecision("email", Outcome.STEP, None, "step", inputs=inputs)
+    [later] = show_steps(recipient, Step(("webpush",)), Step(("email",), 600, "seen"))
+    assert (later.step.step, later.step.unless, later.step.cause) == (1, "seen", StepCause.HANDED_OVER)
+    assert later.starts_at == NOW + timedelta(seconds=600)
+    expected = DryRunDecision("email", Outcome.SEND, later.starts_at, "on by default", contact_points=1)
+    assert later.decisions == [expected]
+
+
+def test_the_rules_of_a_later_step_are_asked_at_its_time() -> None:
+    def close_at_night(given: RuleInput) -> Defer | None:
+        return None if given.now < NOW + timedelta(hours=1) else given.defer(LATER)
+
+    recipient = make_recipient("ana", webpush=("1",), email=("2",))
+    steps = (Step(("webpush",)), Step(("email",), 3600), Step(("sms",), 60), Step(("inapp",), 60))
+    mail, sms, inapp = show_steps(recipient, *steps, rules={"opening_hours": close_at_night})
+    assert [(one.decision, one.at) for one in mail.decisions] == [(Outcome.HOLD, LATER)]
+    # what is held is handed over when it is released, and starts the next clock then
+    assert (sms.starts_at, sms.step.cause) == (LATER + timedelta(seconds=60), StepCause.HANDED_OVER)
+    assert [one.reason for one in sms.decisions] == [SkipReason.CHANNEL_NOT_SET_UP]
+    assert (inapp.starts_at, inapp.step.cause) == (sms.starts_at, StepCause.NOT_HANDED_OVER)
+
+
+def test_the_steps_of_a_digest_start_after_it_closes() -> None:
+    recipient = make_recipient("ana", webpush=("1",), email=("2",))
+    steps = (Step(("webpush",)), Step(("email",), 600))
+    [later] = show_steps(recipient, *steps, digest=DigestOptions("title", 300, key_value="Jazz"))
+    assert later.starts_at == NOW + timedelta(seconds=900)
+    assert [one.decision for one in later.decisions] == [Outcome.SEND]
+
+
+def test_a_step_that_reaches_nobody_is_among_the_first_decisions() -> None:
+    recipient = make_recipient("ana", email=("2",))
+    steps = (Step(("webpush",)), Step(("email",), 600))
+    plan = make_plan(recipient, options=PlanOptions(steps))
+    assert {one.channel: one.decision for one in decide(recipient, plan)} == {
+        "webpush": Outcome.SKIP,
+        "email": Outcome.SEND,
+    }
+    assert not show_steps(recipient, *steps)
+
+
+def test_a_step_after_the_end_of_the_notification_is_skipped() -> None:
+    recipient = make_recipient("ana", webpush=("1",), email=("2",))
+    wait = int((NOTIFICATION.expires_at - NOW).total_seconds())
+    [later] = show_steps(recipient, Step(("webpush",)), Step(("email",), wait))
+    assert [one.reason for one in later.decisions] == [SkipReason.EXPIRED]
 
 
 def test_it_is_planned_for_its_time() -> None:
