@@ -82,6 +82,13 @@ class AudienceService:
         if not await self._store.saved_audiences.delete(tx, name):
             raise NotFound(f"No saved audience {name!r}. GET /api/audiences lists them.", code="unknown_audience")
 
+    async def check(self, tx: Transaction, audience: Audience) -> None:
+        """Raise ValidationFailed, naming the part, if no notification to an audience would be accepted now.
+
+        It may have no users.
+        """
+        await self._check(tx, await expand_audience(self._store, tx, audience), "audience", self._clock.now())
+
     async def estimate(
         self,
         tx: Transaction,

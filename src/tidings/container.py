@@ -24,13 +24,20 @@ from tidings.channels.plugin import (
     HasPreparation,
     load_channel_plugins,
 )
-from tidings.channels.webhook import StatusEventSender, create_status_event_sender, load_webhook_settings
+from tidings.channels.webhook import (
+    StatusEventSender,
+    create_status_event_sender,
+    create_variables_endpoints,
+    load_webhook_settings,
+)
 from tidings.config.settings import Role, Settings
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.render_cache import RenderCache
 from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.pipeline import Pipeline, PipelineConfig, PipelineMetrics
 from tidings.flow.recover.reconciler import Reconciler
+from tidings.flow.recurring.runner import RecurringRunner
+from tidings.flow.recurring.variables import VariableResolver
 from tidings.inbox_service import InboxService
 from tidings.model.ids import new_id
 from tidings.model.preference import parse_default
@@ -62,12 +69,14 @@ from tidings.ports.pack_context import PackServices
 from tidings.ports.plugin import BackgroundTask
 from tidings.ports.queue import Queue
 from tidings.ports.rate_limits import RateLimiter
+from tidings.ports.recurring import VariablesEndpoints
 from tidings.ports.renderer import Evaluator
 from tidings.preferences import CACHE_NAME, PreferenceService
 from tidings.presence.factory import create_presence
 from tidings.queues.memory_queue import MemoryQueue
 from tidings.rate_limits.factory import create_rate_limiter
 from tidings.realtime.memory_broadcaster import MemoryBroadcaster
+from tidings.recurring_service import RecurringService
 from tidings.rendering.minijinja_renderer import MinijinjaRenderer
 from tidings.stores.factory import create_store, describe_schema_mismatch, ensure_schema
 from tidings.stores.schema import retention
@@ -207,6 +216,12 @@ class AppContainer:
     preferences: PreferenceService
     #: saved audiences, and estimates of audiences
     audiences: AudienceService
+    #: recurring notifications as callers change them
+    recurring: RecurringService
+    #: schedules and makes their runs
+    recurring_runner: RecurringRunner
+    #: the endpoints that are asked for their variables
+    variables_endpoints: VariablesEndpoints
     #: the changes of feeds, for the browsers connected to this process
     broadcaster: Broadcaster
     inbox: InboxService
@@ -255,6 +270,7 @@ class AppContainer:
             if runtime is not None:
                 await runtime.rate_limiter.close()
                 await runtime.rooms.presence.close()
+                await runtime.variables_endpoints.close()
                 if runtime.status_event_sender is not None:
                     await runtime.status_event_sender.close()
             if cache is not None:
@@ -269,6 +285,9 @@ class AppContainer:
         context = ChannelContext(settings, core.clock, core.store, core.alerts, broadcaster, channels)
         channels |= {name: core.plugins[name].create(context) for name in core.catalog.channels}
         database_health = BackendHealth("database", stable_for=DATABASE_STABLE_FOR)
+        audiences = AudienceService(core.store, core.clock, core.catalog, core.pipeline.fan_out, channels)
+        endpoints = create_variables_endpoints(load_webhook_settings(settings), core.clock)
+        runner = _create_recurring_runner(core, endpoints)
         return cls(
             settings=settings,
             role=role,
@@ -286,7 +305,12 @@ class AppContainer:
             evaluator=core.renderer,
             render_cache=RenderCache(core.renderer, core.catalog),
             preferences=PreferenceService(core.store, cache),
-            audiences=AudienceService(core.store, core.clock, core.catalog, core.pipeline.fan_out, channels),
+            audiences=audiences,
+            recurring=RecurringService(
+                core.store, core.clock, core.catalog, core.renderer, audiences, endpoints, runner
+            ),
+            recurring_runner=runner,
+            variables_endpoints=endpoints,
             broadcaster=broadcaster,
             inbox=InboxService(core.store, core.clock, broadcaster),
             rooms=_create_rooms(core, broadcaster, database_health),
@@ -360,6 +384,7 @@ class AppContainer:
             async with self.store.transaction() as tx:
                 await self.store.receipts.purge(tx, now - keep_for)
                 await self.store.digests.purge(tx, now - keep_for)
+                await self.store.recurring.purge_runs(tx, now - keep_for)
         result = await retention.run_retention(self.store, now, keep_for)
         if result.notifications_deleted:
             log.info(
@@ -425,6 +450,19 @@ def _create_queue(settings: Settings, role: Role, clock: Clock) -> Queue:
     from tidings.queues.factory import create_queue
 
     return create_queue(settings.redis, settings.queue_prefix, clock, is_consumer=role.has_worker)
+
+
+def _create_recurring_runner(core: Core, endpoints: VariablesEndpoints) -> RecurringRunner:
+    services = PackServices(core.store, core.pipeline, core.clock)
+    return RecurringRunner(
+        core.store,
+        core.clock,
+        core.pipeline.accept,
+        VariableResolver(core.catalog, services, endpoints),
+        core.alerts,
+        default_timezone=core.settings.schedule_defaults.timezone,
+        on_finished=metrics.count_recurring_run,
+    )
 
 
 def _create_rooms(core: Core, broadcaster: Broadcaster, database_health: BackendHealth) -> RoomNode:

@@ -55,7 +55,7 @@ EXCEPTIONS = {
         settings_customise_sources startup""",
     "the language in which a pack describes audiences": """attribute becomes being_informed city country engaged
         everyone favourited favourited_host informed informed_before near not_engaged opted_in saved targets_only
-        ticket_holders topic users""",
+        ticket_holders timezones topic users""",
     "the names that library users and the documentation know": "trace",
     "names a default that stands for a field left out": "omitted",
     "reads as the condition that it waits for": "eventually",

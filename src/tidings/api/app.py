@@ -29,6 +29,7 @@ from tidings.api.routes import (
     process_due,
     providers,
     queues,
+    recurring,
     static_pages,
     streams,
     suppressions,
@@ -73,6 +74,7 @@ _ROUTERS = (
     streams.router,
     suppressions.router,
     audiences.router,
+    recurring.router,
 )
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "rooms": ("tidings.cli.rooms:app", "List the live rooms of streams."),
     "dead-letters": ("tidings.cli.dead_letters:app", "List, replay and discard dead letters."),
     "audiences": ("tidings.cli.audiences:app", "List, show and estimate saved audiences."),
+    "recurring": ("tidings.cli.recurring:app", "List and run recurring notifications."),
     "digests": ("tidings.cli.digests:app", "List digests."),
     "suppressions": ("tidings.cli.suppressions:app", "List, add and lift suppressed addresses."),
     "providers": ("tidings.cli.providers:providers", "Show the state of each provider."),

@@ -24,7 +24,7 @@ from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
 from tidings.model.preference import Preference
 from tidings.model.template import DIGEST_CODE, DIGEST_SUFFIX, MAX_HOURLY_LIMIT, Category, Template
 from tidings.model.trigger import Trigger
-from tidings.ports.pack import AudienceKind, Pack, PackRule, TemplateFilter
+from tidings.ports.pack import AudienceKind, Pack, PackRule, TemplateFilter, VariablesFunction
 
 _T = TypeVar("_T")
 #: maximum number of explicit user ids in one audience; larger sets need an audience kind of their own
@@ -55,6 +55,8 @@ class Catalog:
     preference_defaults: Sequence[Preference] = ()
     #: name → rule of the plan
     rules: Mapping[str, PackRule] = field(default_factory=dict)
+    #: name → function that recurring notifications pull variables from
+    variable_functions: Mapping[str, VariablesFunction] = field(default_factory=dict)
 
     @classmethod
     def from_packs(
@@ -87,6 +89,9 @@ class Catalog:
             triggers=_group_by_event_type([*(one for pack in packs for one in pack.triggers), *triggers]),
             preference_defaults=tuple(preference_defaults),
             rules=_index_by_name("rule", (item for pack in packs for item in pack.rules.items())),
+            variable_functions=_index_by_name(
+                "function of variables", (item for pack in packs for item in pack.variable_functions.items())
+            ),
         )
         for category in catalog.categories.values():
             if category.hourly_limit is not None and not 0 <= category.hourly_limit <= MAX_HOURLY_LIMIT:
@@ -150,6 +155,12 @@ class Catalog:
             if entry.channel and entry.channel not in self.known_channels:
                 hint = _suggest_nearest(entry.channel, self.known_channels)
                 raise ConfigError(_DEFAULTS_SETTING, f"no channel {entry.channel!r}{hint}")
+
+    def check_variables_function(self, name: str, field: str) -> None:
+        """Raise ValidationFailed for `field` if no pack has a function of variables with this name."""
+        if name not in self.variable_functions:
+            hint = _suggest_nearest(name, self.variable_functions)
+            raise ValidationFailed.for_field(field, f"no function of variables {name!r}{hint}")
 
     def has_audience(self, audience: Audience) -> bool:
         """Return whether all kinds of an audience are installed."""

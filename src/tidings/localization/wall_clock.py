@@ -1,8 +1,9 @@
 """Instants of local times, also of those that a clock change skips or repeats."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
-from zoneinfo import ZoneInfo
+from functools import cache, lru_cache
+from zoneinfo import ZoneInfo, available_timezones
 
 from tidings.localization.locale_and_zone import MAX_NAME_LENGTH
 
@@ -16,6 +17,12 @@ def lookup_zone(name: str) -> ZoneInfo | None:
         return ZoneInfo(name)
     except (ValueError, KeyError, OSError):  # malformed, unknown, or the name of a directory
         return None
+
+
+@cache
+def list_zones() -> Sequence[ZoneInfo]:
+    """Return every time zone of this machine's data. The first call reads six hundred files."""
+    return [zone for name in sorted(available_timezones()) if (zone := lookup_zone(name)) is not None]
 
 
 def resolve_wall_time(day: date, minutes: int, zone: ZoneInfo, *, last: bool = False) -> datetime:

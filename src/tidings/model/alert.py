@@ -21,6 +21,8 @@ class AlertName(StrEnum):
     PROVIDER_OUT = "provider_out"
     #: status events for the host product were given up; the subject is the host of their endpoint
     STATUS_EVENTS_LOST = "status_events_lost"
+    #: a run of a recurring notification failed or was missed; the subject is its name
+    RECURRING_RUN_LOST = "recurring_run_lost"
     #: messages were refused because a daily cap is used up; the subject is channel and cap
     SPENDING_CAP_REACHED = "spending_cap_reached"
     #: messages were skipped because the installation reached its cap; the subject is the cap

@@ -288,6 +288,14 @@ def attribute(name: str, operator: str = "exists", value: object = None) -> Audi
     return NamedSet("attribute", {"name": name, "operator": operator} | ({} if value is None else {"value": value}))
 
 
+def timezones(*names: str) -> Audience:
+    """Users whose time zone is one of these: that of their schedule, or else that of their profile.
+
+    names: IANA names; an empty text stands for users who have set none.
+    """
+    return NamedSet("timezone", {"timezones": list(dict.fromkeys(names))})
+
+
 def topic(name: str) -> Audience:
     """Users who subscribed to a topic."""
     return NamedSet("topic", {"topic": name})

@@ -11,6 +11,7 @@ from tidings.model.digest import DigestItem, DigestItemState
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.preference import Preference
 from tidings.model.receipt import FAILED_STATUSES, ReceiptStatus, select_receipt
+from tidings.model.recurring import SOURCE_PREFIX
 from tidings.model.subscription import PushSubscription, SubscriptionState
 from tidings.model.suppression import SuppressionReason
 from tidings.model.template import Category
@@ -235,6 +236,9 @@ def _build_sentences(facts: ExplainInput, verdict: Verdict) -> Iterator[str]:
             yield from facts.membership.iter_sentences(user)
     if facts.notification.state is NotificationState.CANCELLED and verdict is not Verdict.CANCELLED:
         yield "The notification was cancelled later."
+    source = facts.notification.source or ""
+    if source.startswith(SOURCE_PREFIX):
+        yield f"It is of the recurring notification {source.removeprefix(SOURCE_PREFIX)}."
     if any(skip.reason is SkipReason.NO_DEVICE for skip in facts.skips):
         yield _format_current_devices(facts)
 

@@ -12,6 +12,7 @@ from tidings.model.delivery import AttemptResult, HoldRecord, SkipRecord
 from tidings.model.digest import ClosedDigest, DigestItemState, DigestState
 from tidings.model.outcome import Accepted, InvalidTarget, PermanentFailure, RetryLater
 from tidings.model.provider import ProviderStatus
+from tidings.model.recurring import RunState
 from tidings.model.waiting_step import StepResult
 from tidings.observability.provider_status import list_providers
 from tidings.ports.cache import CacheStats
@@ -53,6 +54,7 @@ CACHE_LOOKUPS = Counter("tidings_cache_lookups", "Look-ups in caches", ("cache",
 
 DIGESTS = Counter("tidings_digests", "Digests that were closed", ("state",))
 DIGEST_ITEMS = Counter("tidings_digest_items", "Items of closed digests", ("state",))
+RECURRING_RUNS = Counter("tidings_recurring_runs", "Runs of recurring notifications that ended", ("state",))
 #: the values of the labels `state`
 DIGEST_STATES = (DigestState.CLOSED.value, DigestState.EMPTY.value)
 DIGEST_ITEM_STATES = (DigestItemState.DIGESTED.value, DigestItemState.LEFT_OUT.value)
@@ -83,6 +85,9 @@ def create_series(channels: Sequence[str], caches: Sequence[str]) -> None:
         DIGESTS.labels(state)
     for state in DIGEST_ITEM_STATES:
         DIGEST_ITEMS.labels(state)
+    for run_state in RunState:
+        if run_state is not RunState.PENDING:
+            RECURRING_RUNS.labels(run_state.value)
     for cache in caches:
         for result in ("hit", "miss"):
             CACHE_LOOKUPS.labels(cache, result)
@@ -108,6 +113,11 @@ def count_digests(closed: Sequence[ClosedDigest]) -> None:
         DIGESTS.labels((DigestState.EMPTY if digest.notification_id is None else DigestState.CLOSED).value).inc()
     for state, count in Tally(item.state for digest in closed for item in digest.items).items():
         DIGEST_ITEMS.labels(state.value).inc(count)
+
+
+def count_recurring_run(state: RunState) -> None:
+    """Count a run of a recurring notification that ended."""
+    RECURRING_RUNS.labels(state.value).inc()
 
 
 def register_gauge(gauge: Gauge, read_value: Callable[[], float]) -> None:

@@ -50,6 +50,8 @@ class Profile:
     topics: Sequence[TopicSubscription]
     #: names of the saved audiences that name the user explicitly
     saved_audiences: Sequence[str]
+    #: names of the recurring notifications whose audience names the user explicitly
+    recurring_notifications: Sequence[str]
     #: of the user's addresses, ended ones included
     suppressions: Sequence[Suppression]
     #: what providers reported of the user's addresses
@@ -76,6 +78,7 @@ async def load_profile(
         inbox_counts=await store.inbox.get_counts(tx, user.id),
         topics=await store.topics.list_by_user(tx, user.id, limit=MAX_TOPICS_PER_USER),
         saved_audiences=await store.personal_data.list_saved_audiences(tx, user.id),
+        recurring_notifications=await store.personal_data.list_recurring(tx, user.id),
         suppressions=await store.suppressions.list_of_user(tx, user.id),
         provider_events=await store.receipts.list_of_user(tx, user.id),
         packs={pack.name: await pack.export(tx, user.id) for pack in packs if pack.export is not None},

@@ -1,4 +1,4 @@
-"""The audience kinds by what is known of users: attributes, place, topics, and what they opened, clicked or read."""
+"""The audience kinds by what is known of users: attributes, place, time zone, topics, and what they opened or read."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Select, between, false, func, not_, or_, select
 
+from tidings.localization.locale_and_zone import MAX_NAME_LENGTH
 from tidings.model.audience import ATTRIBUTE_NAME, AttributeOperator, EngagementAction
 from tidings.model.channel_engagement import ENGAGEMENT_CAUSES, FEED_CHANNEL
 from tidings.model.geography import MAX_RADIUS_KM, compute_bounding_box, compute_haversine
@@ -15,12 +16,15 @@ from tidings.model.topic import TOPIC_NAME
 from tidings.ports.pack import AudienceKind
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
+from tidings.stores.repositories.user_schedules import STORED_ZONE
 from tidings.stores.schema.provider_tables import receipts
-from tidings.stores.schema.tables import contact_points, inbox_items, user_topics, users
+from tidings.stores.schema.tables import contact_points, inbox_items, user_schedules, user_topics, users
 from tidings.stores.sql.attribute_conditions import match_attribute
 
 MAX_DAYS: Final = 365
 MAX_VALUES: Final = 100
+#: more than the time zones that there are
+MAX_ZONES: Final = 1000
 #: characters of an attribute's value
 MAX_VALUE_LENGTH: Final = 200
 #: larger numbers are not exact in JSON (RFC 8259 §6)
@@ -139,6 +143,29 @@ def _validate_near(arguments: Mapping[str, object]) -> Mapping[str, str]:
 def _to_float(value: object) -> float:
     assert isinstance(value, int | float), "validated on acceptance"
     return float(value)
+
+
+# time zones -----------------------------------------------------------------------------------------------------------
+
+
+def _select_timezone(arguments: Mapping[str, object]) -> Select[str]:
+    names = arguments["timezones"]
+    assert isinstance(names, list), "validated on acceptance"
+    query = select(users.c.id).outerjoin(user_schedules, user_schedules.c.user_id == users.c.id)
+    # for the plan of PostgreSQL, as above
+    return query.where(func.coalesce(STORED_ZONE.in_(names), false()))
+
+
+def _validate_timezone(arguments: Mapping[str, object]) -> Mapping[str, str]:
+    names = arguments.get("timezones")
+    if isinstance(names, list) and 1 <= len(names) <= MAX_ZONES and all(map(_is_zone, names)):
+        return {}
+    return {"timezones": f"must be a list of 1 to {MAX_ZONES} IANA names such as Europe/Zurich; empty = none was set"}
+
+
+def _is_zone(name: object) -> bool:
+    # also names that this machine does not know: users may have them
+    return isinstance(name, str) and len(name) <= MAX_NAME_LENGTH and name.isprintable()
 
 
 # topics ---------------------------------------------------------------------------------------------------------------
@@ -271,6 +298,14 @@ AUDIENCES = (
         "is within {radiusKm} km of {latitude}, {longitude}",
         validate=_validate_near,
         breadth=3,
+    ),
+    AudienceKind(
+        "timezone",
+        {"timezones": "Europe/Zurich"},
+        _select_timezone,
+        "has one of the time zones {timezones}",
+        validate=_validate_timezone,
+        breadth=6,
     ),
     AudienceKind(
         "topic",

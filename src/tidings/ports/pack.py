@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import SkipReason
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tidings.model.check import CheckResult
     from tidings.model.notification import Notification
+    from tidings.model.recurring import SourceRequest
     from tidings.ports.pack_context import PackContext, PackServices
     from tidings.ports.plugin import BackgroundTask, CheckContext
     from tidings.ports.transaction import Transaction
@@ -79,6 +80,11 @@ class RuleInput:
 PackRule = Callable[[RuleInput], Skip | Defer | None]
 
 
+#: Returns the variables of a run of a recurring notification, None = nothing to send this time. It must end within 30
+#: seconds; what it raises is recorded, and the run is tried again with the same `run_id`
+VariablesFunction: TypeAlias = "Callable[[SourceRequest, PackServices], Awaitable[Mapping[str, object] | None]]"
+
+
 @dataclass(frozen=True, slots=True)
 class Pack:
     """The declarations of a product domain. Discovered through the entry-point group `tidings.packs`."""
@@ -93,6 +99,8 @@ class Pack:
     filters: Mapping[str, TemplateFilter] = field(default_factory=dict)
     #: name → rule of the plan, asked after those of the engine; explain shows the name and the inputs that it records
     rules: Mapping[str, PackRule] = field(default_factory=dict)
+    #: name → function that recurring notifications pull variables from
+    variable_functions: Mapping[str, VariablesFunction] = field(default_factory=dict)
     #: loads data in advance that the first use would load (such as locale data); called once when a worker starts
     warm_up: Callable[[], object] | None = None
     #: context → routes mounted under `/api`

@@ -40,6 +40,10 @@ class PersonalData(Protocol):
         """Return the names of the saved audiences that name the user's id."""
         ...
 
+    async def list_recurring(self, tx: Transaction, user_id: str) -> Sequence[str]:
+        """Return the names of the recurring notifications whose audience names the user's id."""
+        ...
+
     async def list_deliveries(
         self, tx: Transaction, user_id: str, *, after: str | None, limit: int
     ) -> Sequence[DeliveryTrace]:

@@ -33,6 +33,7 @@ from tidings.ports.operations import DeadLetters, Processes, Schedules, UserRate
 from tidings.ports.personal_data import PersonalData
 from tidings.ports.provider_events import Receipts, Suppressions
 from tidings.ports.quotas import Quotas
+from tidings.ports.recurring import RecurringNotifications
 from tidings.ports.status_events import StatusEvents
 from tidings.ports.steps import Steps
 from tidings.ports.transaction import Transaction as Transaction  # part of this protocol
@@ -454,6 +455,8 @@ class Store(Protocol):
     def inbox(self) -> Inbox: ...
     @property
     def digests(self) -> Digests: ...
+    @property
+    def recurring(self) -> RecurringNotifications: ...
     @property
     def status_events(self) -> StatusEvents: ...
     @property

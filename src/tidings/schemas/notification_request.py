@@ -32,13 +32,10 @@ class SubjectBody(RequestModel):
     previous_state: SmallObject | None = Field(None, description="what held before")
 
 
-class NotifyOptions(PlanOptionsBody):
-    """Priority, times, channels, action and plan of a notification. Defaults come from the template."""
+class ContentOptions(PlanOptionsBody):
+    """Priority, channels, action, subject and plan of a notification. Defaults come from the template."""
 
     priority: Literal["urgent", "high", "normal", "low"] | None = None
-    delay: int | None = Field(None, ge=0, description="milliseconds from now")
-    send_at: Instant | None = Field(None, description="earliest time to send; excludes delay")
-    expires_at: Instant | None = Field(None, description="latest time to send")
     channels: list[str] = Field(default_factory=list, max_length=20, description="only these channels; empty = all")
     action_url: ActionUrl | None = Field(
         None, description="target of a click: an http(s) URL, or a path with one leading /"
@@ -49,6 +46,14 @@ class NotifyOptions(PlanOptionsBody):
         description="what it is about, such as order:7; it supersedes what is unsent of older notifications, and "
         "replaces what was sent where it is shown",
     )
+
+
+class NotifyOptions(ContentOptions):
+    """Times of a notification, and its other options."""
+
+    delay: int | None = Field(None, ge=0, description="milliseconds from now")
+    send_at: Instant | None = Field(None, description="earliest time to send; excludes delay")
+    expires_at: Instant | None = Field(None, description="latest time to send")
     dry_run: bool = Field(False, description="estimate the effect without storing anything")
 
     @model_validator(mode="after")
@@ -115,13 +120,35 @@ def build_notify_request(
     source: str,
 ) -> NotifyRequest:
     """Return the request of validated parts. Raises ValidationFailed naming the field, such as `options.sendAt`."""
+    return build_content_request(
+        template_code,
+        audience,
+        variables,
+        options,
+        source=source,
+        send_at=_resolve_send_at(options, now),
+        expires_at=_resolve_expires_at(options, now),
+    )
+
+
+def build_content_request(
+    template_code: str,
+    audience: Audience,
+    variables: Mapping[str, object],
+    options: ContentOptions,
+    *,
+    source: str,
+    send_at: datetime | None = None,
+    expires_at: datetime | None = None,
+) -> NotifyRequest:
+    """Return the request of validated parts with resolved times."""
     return NotifyRequest(
         template_code=template_code,
         audience=audience,
         variables=variables,
         priority=None if options.priority is None else Priority(options.priority),
-        send_at=_resolve_send_at(options, now),
-        expires_at=_resolve_expires_at(options, now),
+        send_at=send_at,
+        expires_at=expires_at,
         channels=tuple(dict.fromkeys(options.channels)),
         action_url=options.action_url,
         action_text=options.action_text,

@@ -38,6 +38,7 @@ from tidings.stores.repositories.personal_data import SqlPersonalData
 from tidings.stores.repositories.push_subscriptions import SqlSubscriptions
 from tidings.stores.repositories.quotas import SqlQuotas
 from tidings.stores.repositories.receipts import SqlReceipts
+from tidings.stores.repositories.recurring import SqlRecurringNotifications
 from tidings.stores.repositories.saved_audiences import SqlSavedAudiences
 from tidings.stores.repositories.schedules import SqlSchedules
 from tidings.stores.repositories.status_events import SqlStatusEvents
@@ -118,6 +119,7 @@ class SqlStore:
         self.alerts = SqlAlerts()
         self.inbox = SqlInbox(self.steps)
         self.digests = SqlDigests()
+        self.recurring = SqlRecurringNotifications()
         self._statement_count = 0
         # on PostgreSQL both engines share a pool, and the reader's events reach the writer's listeners
         for engine in (writer,) if writer.pool is reader.pool else (writer, reader):

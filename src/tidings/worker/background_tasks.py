@@ -38,6 +38,8 @@ RETRIES_EVERY = 1.0
 STEPS_EVERY = 1.0
 #: seconds between checks for digests that are due to close
 CLOSE_DIGESTS_EVERY = 1.0
+#: seconds between checks for recurring notifications whose time has come, and for their runs
+RECURRING_EVERY = 1.0
 #: seconds between checks of the feeds for expired items and for the ends of snoozes
 SETTLE_INBOX_EVERY = 1.0
 #: seconds between checks for status events to send
@@ -110,6 +112,9 @@ class BackgroundTasks:
                 group.create_task(run_intervals([wave], self._container.database_health, poll_interval=RELAY_EVERY))
             group.create_task(run_intervals(quick, self._container.database_health, poll_interval=RELAY_EVERY))
             group.create_task(run_intervals(slow, self._container.database_health, poll_interval=1.0))
+            # on its own: it waits for the sources of variables
+            recurring = [IntervalTask(RECURRING_EVERY, self._run_recurring)]
+            group.create_task(run_intervals(recurring, self._container.database_health, poll_interval=0.5))
             if (sender := self._container.status_event_sender) is not None:
                 # on its own: it waits for the endpoint of the host product
                 events = [IntervalTask(STATUS_EVENTS_EVERY, sender.send_events)]
@@ -178,6 +183,10 @@ class BackgroundTasks:
 
     async def _close_digests(self) -> None:
         while not self.is_draining and await self._pipeline.digest_closer.close_due():
+            pass
+
+    async def _run_recurring(self) -> None:
+        while not self.is_draining and await self._container.recurring_runner.run_due():
             pass
 
     async def _run_schedules(self) -> None:

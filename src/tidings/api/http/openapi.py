@@ -25,6 +25,7 @@ _LAST_TAGS = (
     "domain events",
     "templates",
     "audiences",
+    "recurring notifications",
     "explain",
     "digests",
     "channels",

@@ -28,6 +28,7 @@ PROBLEM_CODES: Mapping[str, tuple[int, str]] = {
     "unknown_hook": (404, "there is no such webhook of a provider"),
     "unknown_item": (404, "there is no such item in the feed"),
     "unknown_notification": (404, "there is no such notification"),
+    "unknown_recurring": (404, "there is no such recurring notification"),
     "unknown_suppression": (404, "there is no such suppression"),
     "unknown_topic": (404, "the user has not subscribed to the topic"),
     "unknown_user": (404, "there is no such user; 422 if the body names it"),

@@ -146,6 +146,8 @@ class ProfileExport(UserResponse):
     topics: list[TopicResponse]
     #: names of the saved audiences that name the user explicitly
     saved_audiences: list[str]
+    #: names of the recurring notifications whose audience names the user explicitly
+    recurring_notifications: list[str]
     #: of the user's addresses, ended ones included
     suppressions: list[SuppressionResponse]
     #: what providers reported of the user's addresses
@@ -302,6 +304,7 @@ def _profile_export(profile: personal_data.Profile, plugins: Mapping[str, Channe
         inbox_counts=InboxCountsResponse.from_counts(profile.inbox_counts),
         topics=[TopicResponse.model_validate(topic) for topic in profile.topics],
         saved_audiences=list(profile.saved_audiences),
+        recurring_notifications=list(profile.recurring_notifications),
         suppressions=[SuppressionResponse.model_validate(one) for one in profile.suppressions],
         provider_events=[ProviderEventResponse.model_validate(event) for event in profile.provider_events],
         packs=msgspec.to_builtins(profile.packs),

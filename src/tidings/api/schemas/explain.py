@@ -55,6 +55,8 @@ class ExplanationResponse(ResponseModel):
 
     user_id: str
     notification_id: str
+    #: the cause of the notification: `recurring:` and a name, `event:`, `api` …
+    source: str | None
     verdict: str
     sentences: list[str]
     channels: list[ChannelDecisionResponse]
@@ -78,6 +80,7 @@ def explanation_response(explanation: Explanation) -> ExplanationResponse:
         {
             "userId": facts.user_id,
             "notificationId": facts.notification.id,
+            "source": facts.notification.source,
             "verdict": str(explanation.verdict),
             "sentences": list(explanation.sentences),
             "channels": [_describe_channel(decision) for decision in explanation.decisions],

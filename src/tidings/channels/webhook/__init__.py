@@ -10,6 +10,7 @@ from tidings.channels.webhook.plugin import WebhookPlugin, load_webhook_settings
 from tidings.channels.webhook.settings import (
     WebhookSettings,
     create_status_event_sender,
+    create_variables_endpoints,
     create_webhook_channel,
 )
 from tidings.channels.webhook.signing import generate_secret, parse_secret
@@ -23,6 +24,7 @@ __all__ = [
     "WebhookPlugin",
     "WebhookSettings",
     "create_status_event_sender",
+    "create_variables_endpoints",
     "create_webhook_channel",
     "generate_secret",
     "load_webhook_settings",

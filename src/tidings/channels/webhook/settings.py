@@ -1,7 +1,7 @@
 """The settings of the webhook channel (`TIDINGS_WEBHOOK__…`), and the channel that they describe."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,7 @@ from tidings.channels.webhook.channel import SecretSource, WebhookChannel
 from tidings.channels.webhook.response_policy import DEFAULT_RETRY_POLICY
 from tidings.channels.webhook.signing import generate_secret, parse_secret
 from tidings.channels.webhook.status_events import StatusEventSender
+from tidings.channels.webhook.variables_endpoint import SignedVariablesEndpoints
 from tidings.errors import ConfigError, ValidationFailed
 from tidings.model.secret_rotation import list_active_secrets
 from tidings.ports.alerts import AlertSink
@@ -37,7 +38,7 @@ class WebhookSettings(BaseModel):
     timeout: float = Field(15.0, gt=0, le=60)
     #: endpoint of the host product for status events of notifications and deliveries; None = no events
     events_url: str | None = None
-    #: secrets that sign them; several during a rotation
+    #: secrets that sign them, and requests for variables; several during a rotation
     events_secret: tuple[str, ...] = ()
 
 
@@ -69,10 +70,7 @@ def create_status_event_sender(
     if url is None:
         return None
     origin = _check_events_url(settings, url)
-    try:
-        keys = [parse_secret(secret) for secret in settings.events_secret]
-    except ValidationFailed as error:
-        raise ConfigError(f"{PREFIX}EVENTS_SECRET", error.field_errors[0].message) from error
+    keys = _parse_events_secret(settings)
     if not keys:
         raise ConfigError(f"{PREFIX}EVENTS_SECRET", f"is required with {PREFIX}EVENTS_URL; e.g. {generate_secret()}")
     return StatusEventSender(
@@ -86,6 +84,25 @@ def create_status_event_sender(
         retry_policy=DEFAULT_RETRY_POLICY,
         jitter=jitter,
     )
+
+
+def create_variables_endpoints(settings: WebhookSettings, clock: Clock) -> SignedVariablesEndpoints:
+    """Return what asks endpoints for variables of recurring notifications. Raises ConfigError naming the setting."""
+    keys = _parse_events_secret(settings)
+    return SignedVariablesEndpoints(
+        _create_transport(settings) if keys else None,
+        clock,
+        trusted_hosts=parse_trusted_hosts(settings.trusted_hosts, f"{PREFIX}TRUSTED_HOSTS"),
+        keys=keys,
+        secret_setting=f"{PREFIX}EVENTS_SECRET",
+    )
+
+
+def _parse_events_secret(settings: WebhookSettings) -> Sequence[bytes]:
+    try:
+        return [parse_secret(secret) for secret in settings.events_secret]
+    except ValidationFailed as error:
+        raise ConfigError(f"{PREFIX}EVENTS_SECRET", error.field_errors[0].message) from error
 
 
 async def probe_events_endpoint(settings: WebhookSettings) -> Exchange | None:

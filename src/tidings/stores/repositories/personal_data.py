@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, TextClause, delete, select, update
+from sqlalchemy import Column, ColumnElement, TextClause, delete, select, update
 
 from tidings.model.audience import (
     Audience,
@@ -23,6 +24,7 @@ from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_history import SELECT_TRACES, load_deliveries, load_skips
 from tidings.stores.repositories.notifications import SqlNotifications
 from tidings.stores.schema.digest_tables import digest_items, digests
+from tidings.stores.schema.recurring_tables import recurring_notifications
 from tidings.stores.schema.tables import (
     WHERE_UNPLANNED,
     audiences,
@@ -35,6 +37,17 @@ from tidings.stores.schema.tables import (
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _n = notifications.c
+
+
+class _StoredAudiences(NamedTuple):
+    """Columns of a table with an audience under a name."""
+
+    name: Column[str]
+    audience: Column[Any]
+
+
+_SAVED = _StoredAudiences(audiences.c.name, audiences.c.definition)
+_RECURRING = _StoredAudiences(recurring_notifications.c.name, recurring_notifications.c.audience)
 
 
 class SqlPersonalData:
@@ -64,7 +77,10 @@ class SqlPersonalData:
         return sorted(await self._notifications.get_many(tx, ids), key=lambda notification: notification.id)
 
     async def list_saved_audiences(self, tx: Transaction, user_id: str) -> Sequence[str]:
-        return await _list_saved_audiences(tx, user_id)
+        return await _list_naming(tx, user_id, _SAVED)
+
+    async def list_recurring(self, tx: Transaction, user_id: str) -> Sequence[str]:
+        return await _list_naming(tx, user_id, _RECURRING)
 
     async def list_deliveries(
         self, tx: Transaction, user_id: str, *, after: str | None, limit: int
@@ -78,7 +94,7 @@ class SqlPersonalData:
 
 
 async def remove_from_audiences(tx: Transaction, user_id: str) -> None:
-    """Delete notifications to this user alone, and remove the user's id from other audiences, saved ones included.
+    """Delete notifications to this user alone, and remove the user's id from other audiences, stored ones included.
 
     Call it before the user's deliveries and skips are deleted: they determine which notifications are searched.
     """
@@ -93,7 +109,8 @@ async def remove_from_audiences(tx: Transaction, user_id: str) -> None:
             select(_n.id).where(WHERE_UNPLANNED),
         )
     )
-    await _remove_from_saved_audiences(tx, user_id)
+    for stored in (_SAVED, _RECURRING):
+        await _remove_from_stored(tx, user_id, stored)
     # in the order of ids, so that two erasures cannot deadlock
     for notification_id, _ in sorted(await _audiences_naming(tx, user_id, _n.id.in_(reached)), key=itemgetter(0)):
         # read again under a lock: another erasure may have removed its user from the same audience meanwhile
@@ -110,21 +127,22 @@ async def remove_from_audiences(tx: Transaction, user_id: str) -> None:
             await connection_of(tx).execute(changed)
 
 
-async def _remove_from_saved_audiences(tx: Transaction, user_id: str) -> None:
-    for name in await _list_saved_audiences(tx, user_id):
+async def _remove_from_stored(tx: Transaction, user_id: str, stored: _StoredAudiences) -> None:
+    for name in await _list_naming(tx, user_id, stored):
         # read again under a lock, as below
-        locked = select(audiences.c.definition).where(audiences.c.name == name).with_for_update()
-        stored = await connection_of(tx).scalar(locked)
-        if stored is not None:
-            rest = to_json(without_empty_exclusions(without_user(from_json(stored), user_id)))
-            changed = update(audiences).where(audiences.c.name == name).values(definition=rest)
+        is_named = stored.name == name
+        locked = select(stored.audience).where(is_named).with_for_update()
+        found = await connection_of(tx).scalar(locked)
+        if found is not None:
+            rest = to_json(without_empty_exclusions(without_user(from_json(found), user_id)))
+            changed = update(stored.audience.table).where(is_named).values({stored.audience: rest})
             await connection_of(tx).execute(changed)
 
 
-async def _list_saved_audiences(tx: Transaction, user_id: str) -> Sequence[str]:
-    """Return the names of the saved audiences that name the user's id, in order. They are few, and all are read."""
-    rows = await connection_of(tx).execute(select(audiences.c.name, audiences.c.definition))
-    found = [(row.name, from_json(row.definition)) for row in rows]
+async def _list_naming(tx: Transaction, user_id: str, stored: _StoredAudiences) -> Sequence[str]:
+    """Return the names under which an audience names the user's id, in order. They are few, and all are read."""
+    rows = await connection_of(tx).execute(select(stored.name, stored.audience))
+    found = [(name, from_json(audience)) for name, audience in rows]
     return sorted(name for name, audience in found if without_user(audience, user_id) != audience)
 
 

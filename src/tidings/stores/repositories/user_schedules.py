@@ -1,10 +1,10 @@
 """Schedules of users, and the release of what they hold."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Column, Select, TextClause, func, select, update
 
 from tidings.model.user_schedule import (
     NO_SCHEDULE,
@@ -14,7 +14,7 @@ from tidings.model.user_schedule import (
 )
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
-from tidings.stores.schema.tables import WHERE_HELD, deliveries, user_schedules, users
+from tidings.stores.schema.tables import WHERE_HAS_TIMEZONE, WHERE_HELD, deliveries, user_schedules, users
 from tidings.stores.sql.json_params import text_array
 from tidings.stores.sql.upsert import upsert
 
@@ -28,6 +28,12 @@ SCHEDULE_COLUMNS = (
     _s.quiet_hours,
     _s.digest_at,
 )
+
+
+#: `timezone` of profiles in which none was set
+_UNSET_ZONE = "UTC"
+#: the time zone of a user who is joined with their schedule, empty = none was set. See `rules.quiet_hours.choose_zone`
+STORED_ZONE = func.coalesce(_s.timezone, func.nullif(users.c.timezone, _UNSET_ZONE), "")
 
 
 class SqlUserSchedules:
@@ -55,6 +61,20 @@ class SqlUserSchedules:
             )
         )
         await release_held(tx, [user_id], now)
+
+    async def list_timezones(self, tx: Transaction) -> Sequence[str]:
+        profiles, schedules = _select_distinct(users.c.timezone), _select_distinct(_s.timezone, WHERE_HAS_TIMEZONE)
+        of_profiles = set(await connection_of(tx).scalars(profiles))
+        zones = {"" if zone == _UNSET_ZONE else zone for zone in of_profiles}
+        return sorted(zones.union(await connection_of(tx).scalars(schedules)))
+
+
+def _select_distinct(column: Column[str], *where: TextClause) -> Select[str]:
+    """Return a SELECT of the distinct values of an indexed column: one look-up per value, instead of all entries."""
+    smallest = select(func.min(column).label("value")).where(*where).cte("found", recursive=True)
+    following = select(func.min(column)).where(column > smallest.c.value, *where).scalar_subquery()
+    found = smallest.union_all(select(following).where(smallest.c.value.is_not(None)))
+    return select(found.c.value).where(found.c.value.is_not(None))
 
 
 async def release_held(tx: Transaction, user_ids: Collection[str], now: datetime) -> int:

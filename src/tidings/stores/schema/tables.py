@@ -54,6 +54,7 @@ WHERE_FAILED = text("state IN ('refused', 'gone', 'uncertain', 'expired')")
 WHERE_HAS_EMAIL = text("email IS NOT NULL")
 WHERE_HAS_PHONE = text("phone IS NOT NULL")
 WHERE_HAS_LOCATION = text("latitude IS NOT NULL")
+WHERE_HAS_TIMEZONE = text("timezone IS NOT NULL")
 WHERE_UNREAD = text("read_at IS NULL")
 WHERE_COLLAPSES = text("collapse_key IS NOT NULL")
 WHERE_HAS_ADDRESS = text("address_digest IS NOT NULL")
@@ -123,6 +124,8 @@ users = Table(
     Column("latitude", Double),
     Column("longitude", Double),
     Index("ix_users_city", "city", "id"),
+    # the distinct time zones of all users
+    Index("ix_users_timezone", "timezone"),
     Index("ix_users_country", "country", "id"),
     # a radius: a range of latitudes, whose rows are filtered within the index
     Index(
@@ -187,6 +190,13 @@ user_schedules = Table(
     Column("quiet_hours", Json),
     Column("digest_at", String(5)),
     Column("updated_at", Instant, nullable=False),
+    # their distinct time zones
+    Index(
+        "ix_user_schedules_timezone",
+        "timezone",
+        sqlite_where=WHERE_HAS_TIMEZONE,
+        postgresql_where=WHERE_HAS_TIMEZONE,
+    ),
     sqlite_with_rowid=False,
 )
 

@@ -97,6 +97,7 @@ def test_sections_and_routes_are_in_the_order_of_their_use(document: Json) -> No
         "domain events",
         "templates",
         "audiences",
+        "recurring notifications",
         "explain",
         "digests",
         "channels",

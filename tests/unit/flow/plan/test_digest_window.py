@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidings.flow.plan.digest_window import find_next_occurrence, open_window
+from tidings.flow.plan.digest_window import open_window
+from tidings.localization.recurrence import find_next_occurrence
 from tidings.model.digest import DigestWindow
 from tidings.model.plan_options import DigestOptions
 
