@@ -21,13 +21,15 @@ from tidings.bench.report import to_camel_case
 from tidings.container import AppContainer
 from tidings.errors import TidingsError
 from tidings.model.audience import everyone
-from tidings.model.digest import CollectedItem, DigestKey, DigestWindow
+from tidings.model.digest import CollectedItem, DigestKey, DigestState, DigestWindow
 from tidings.model.notification import Notification
 from tidings.model.plan_options import DigestOptions
 from tidings.model.request import NotifyRequest
 
 #: digests per transaction while they are opened
 _FILL_BATCH: Final = 1_000
+#: a channel that needs no contact points
+_WITH_FEED: Final = {"TIDINGS_INAPP__ENABLED": "true"}
 _WINDOW: Final = timedelta(hours=1)
 
 
@@ -58,10 +60,9 @@ async def run(*, digests: int, items: int, folder: Path | None = None) -> Digest
     The folder, the database and the errors are those of `bench.push.run`.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="tidings-bench-") as data:
-        variables = {"TIDINGS_INAPP__ENABLED": "true"}
         async with (
-            select_backends(Path(data), variables=variables) as backends,
-            AppContainer.open(backends.settings) as runtime,
+            select_backends(Path(data)) as backends,
+            AppContainer.open(backends.settings.with_channel_values(_WITH_FEED)) as runtime,
         ):
             await require_empty_database(runtime)
             await _open_digests(runtime, await add_users(runtime, digests), items)
@@ -69,8 +70,8 @@ async def run(*, digests: int, items: int, folder: Path | None = None) -> Digest
             queries, cpu, started = runtime.store.statement_count, time.process_time(), time.perf_counter()
             closed = await runtime.pipeline.close_due_digests()
             seconds = time.perf_counter() - started
-            if closed != digests:
-                raise TidingsError(f"{closed} of {digests} digests were closed")
+            if closed != digests or not await _are_notified(runtime):
+                raise TidingsError(f"{closed} of {digests} digests were closed, or some of them without a notification")
             return DigestBenchResult(
                 digests=digests,
                 items=items,
@@ -81,6 +82,13 @@ async def run(*, digests: int, items: int, folder: Path | None = None) -> Digest
                 database=backends.database,
                 cores=os.cpu_count() or 1,
             )
+
+
+async def _are_notified(runtime: AppContainer) -> bool:
+    """Return whether every digest became a notification."""
+    async with runtime.store.read_once() as tx:
+        empty = await runtime.store.digests.list_page(tx, before=None, limit=1, state=DigestState.EMPTY)
+    return not empty
 
 
 async def _open_digests(runtime: AppContainer, user_ids: Sequence[str], items: int) -> None:

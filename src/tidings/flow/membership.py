@@ -3,8 +3,10 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
+import msgspec
+
 from tidings.flow.catalog import Catalog
-from tidings.model.audience import explicit_users_or_none
+from tidings.model.audience import Audience, explicit_users_or_none, to_json
 from tidings.model.notification import Notification
 from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
@@ -27,15 +29,23 @@ async def find_former_members(
     An audience whose pack is no longer installed has no members. A pair is left out if `notifications` lacks its
     notification.
     """
-    users: defaultdict[str, set[str]] = defaultdict(set)
-    for notification_id, user_id in pairs:
-        notification = notifications.get(notification_id)
-        if notification is not None and not has_explicit_users(notification):
-            users[notification_id].add(user_id)
+    #: audience as JSON → pairs whose notification has it
+    of_audience: defaultdict[bytes, set[Pair]] = defaultdict(set)
+    audiences: dict[bytes, Audience] = {}
+    keys = {
+        one.id: msgspec.json.encode(to_json(one.audience))
+        for one in notifications.values()
+        if not has_explicit_users(one)
+    }
+    for pair in pairs:
+        if (key := keys.get(pair[0])) is not None:
+            audiences[key] = notifications[pair[0]].audience
+            of_audience[key].add(pair)
     former: set[Pair] = set()
-    for notification_id, user_ids in users.items():
-        audience, members = notifications[notification_id].audience, set[str]()
-        if catalog.has_audience(audience):
-            members = await store.audiences.filter_members(tx, audience, user_ids)
-        former.update((notification_id, user_id) for user_id in user_ids - members)
+    for key, of_key in of_audience.items():
+        members = set[str]()
+        if catalog.has_audience(audiences[key]):
+            user_ids = {user_id for _, user_id in of_key}
+            members = await store.audiences.filter_members(tx, audiences[key], user_ids)
+        former.update(pair for pair in of_key if pair[1] not in members)
     return former

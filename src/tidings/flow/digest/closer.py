@@ -23,7 +23,7 @@ from tidings.flow.digest.composer import (
     find_step_source,
     render_item,
 )
-from tidings.flow.digest.item_check import ItemContext, check_item, list_item_channels
+from tidings.flow.digest.item_check import ItemChecks, ItemContext, list_item_channels
 from tidings.flow.membership import find_former_members
 from tidings.flow.plan.candidate import PlanContext
 from tidings.flow.plan.digest_content import MAX_SHOWN_ITEMS
@@ -41,7 +41,7 @@ from tidings.ports.steps import Pair
 from tidings.ports.store import Store, Transaction
 
 #: digests closed in one transaction
-DIGESTS_PER_TRANSACTION = 200
+DIGESTS_PER_TRANSACTION = 500
 #: texts of items that are kept
 MAX_RENDERED = 2_000
 
@@ -109,41 +109,27 @@ class DigestCloser:
         ids = {item.notification_id for digest in due.digests for item in due.items[digest.id]}
         triggers = {one.id: one for one in await self._store.notifications.get_many(tx, ids)}
         facts = await self._load_facts(tx, due, triggers)
-        contexts = {one.id: self._build_context(one, now) for one in triggers.values()}
+        checks = ItemChecks({one.id: self._build_context(one, now) for one in triggers.values()})
         closed: list[ClosedDigest] = []
         notifications: list[Notification] = []
         recipients: dict[str, Recipient] = {}
         of_items = await self._take_occurred(tx, facts)
         happened: dict[Pair, OccurredEvents] = {}
         for digest in due.digests:
-            made = self._decide(digest, facts[digest.id], contexts, now)
+            made = self._decide(digest, facts[digest.id], checks, now)
             closed.append(made.outcome)
-            if made.outcome.notification_id is None or made.recipient is None:
+            if (notification_id := made.outcome.notification_id) is None or made.recipient is None:
                 continue
-            user_id = digest.key.user_id
-            kept = [one.notification for one in made.kept]
-            of_user = {one.id: of_items[one.id, user_id] for one in kept if (one.id, user_id) in of_items}
-            source = find_step_source(kept, of_user)
-            notification = build_digest_notification(
-                digest,
-                made.shown,
-                made.kept,
-                self._catalog,
-                steps=source.plan.steps,
-                notification_id=made.outcome.notification_id,
-                now=now,
-            )
+            notification, events = self._build_notification(digest, made, of_items, notification_id, now)
             notifications.append(notification)
             recipients[notification.id] = made.recipient
-            if source.id in of_user:
-                happened[notification.id, user_id] = of_user[source.id]
+            if events is not None:
+                happened[notification.id, digest.key.user_id] = events
         await self._accept(tx, notifications, recipients, now, happened)
         await self._store.digests.close(tx, closed, now)
         return closed
 
-    def _decide(
-        self, digest: Digest, of_digest: Sequence[ItemContext], contexts: Mapping[str, PlanContext], now: datetime
-    ) -> _Decision:
+    def _decide(self, digest: Digest, of_digest: Sequence[ItemContext], checks: ItemChecks, now: datetime) -> _Decision:
         """Return what becomes of a digest and its items."""
         shown: list[RenderedItem] = []
         kept: list[RemainingItem] = []
@@ -156,11 +142,11 @@ class DigestCloser:
             if notification is None:
                 items.append(_leave_out(facts.item, Skip(SkipReason.EXPIRED)))
                 continue
-            found = check_item(facts, contexts[notification.id])
+            found = checks.check(facts, notification.id)
             if not isinstance(found, Skip) and digest.is_overdue(facts.item, now):
                 found = _describe_delay(digest)
             if not isinstance(found, Skip) and recipient is not None:
-                channels = [one for one in list_item_channels(notification, facts.channels) if one not in found]
+                channels = [one for one in facts.channels if one not in found] if found else facts.channels
                 if any(counts[channel] < MAX_SHOWN_ITEMS for channel in channels):
                     try:
                         shown.append(RenderedItem(notification, self._render(notification, recipient)))
@@ -178,6 +164,33 @@ class DigestCloser:
         version = None if current is None else current.version
         outcome = ClosedDigest(digest.id, new_id(now) if kept else None, version, items)
         return _Decision(outcome, kept, shown, of_newest)
+
+    def _build_notification(
+        self,
+        digest: Digest,
+        made: _Decision,
+        of_items: Mapping[Pair, OccurredEvents],
+        notification_id: str,
+        now: datetime,
+    ) -> tuple[Notification, OccurredEvents | None]:
+        """Return what a digest becomes, and the domain events that came for its steps while it collected.
+
+        of_items: the events that came for items.
+        """
+        user_id = digest.key.user_id
+        kept = [one.notification for one in made.kept]
+        of_user = {one.id: of_items[one.id, user_id] for one in kept if (one.id, user_id) in of_items}
+        source = find_step_source(kept, of_user)
+        notification = build_digest_notification(
+            digest,
+            made.shown,
+            made.kept,
+            self._catalog,
+            steps=source.plan.steps,
+            notification_id=notification_id,
+            now=now,
+        )
+        return notification, of_user.get(source.id)
 
     async def _take_occurred(
         self, tx: Transaction, facts: Mapping[str, Sequence[ItemContext]]
@@ -229,6 +242,7 @@ class DigestCloser:
         requests = [(*owner, ALL_SUBJECTS) for owner in owners]
         recipients = dict(zip(owners, await self._store.audiences.load_recipients(tx, requests), strict=True))
         former = await find_former_members(self._store, self._catalog, tx, pairs, notifications)
+        channels = {one.id: list_item_channels(one, self._catalog.channels) for one in notifications.values()}
 
         def build_context(item: DigestItem) -> ItemContext:
             notification = notifications.get(item.notification_id)
@@ -236,7 +250,7 @@ class DigestCloser:
                 item,
                 notification,
                 None if notification is None else recipients[item.user_id, notification.category],
-                self._catalog.channels,
+                channels.get(item.notification_id, ()),
                 is_in_audience=(item.notification_id, item.user_id) not in former,
             )
 

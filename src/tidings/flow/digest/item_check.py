@@ -26,7 +26,7 @@ class ItemContext(msgspec.Struct, frozen=True):
     notification: Notification | None
     #: None = the user was erased; with all preferences for the category
     recipient: Recipient | None
-    #: the configured channels
+    #: those of the digest
     channels: Collection[str]
     is_in_audience: bool = True
 
@@ -34,6 +34,14 @@ class ItemContext(msgspec.Struct, frozen=True):
 def list_item_channels(notification: Notification, channels: Collection[str]) -> Collection[str]:
     """Return the channels of the digest that a notification is collected into. channels: the configured ones."""
     return list_collected_channels(notification) or channels
+
+
+def is_decision_shared(recipient: Recipient, context: PlanContext) -> bool:
+    """Return whether an item is decided alike for all users who can be reached on the same channels.
+
+    If so, it is also shown on all channels of the digest or on none.
+    """
+    return not (recipient.preferences or context.preference_defaults or context.pack_rules)
 
 
 def check_item(facts: ItemContext, context: PlanContext) -> Skip | Mapping[str, Skip]:
@@ -47,10 +55,10 @@ def check_item(facts: ItemContext, context: PlanContext) -> Skip | Mapping[str, 
         return Skip(SkipReason.SEEN)
     if recipient is None:
         return Skip(SkipReason.USER_ERASED)
-    may_differ = bool(recipient.preferences or context.preference_defaults or context.pack_rules)
+    may_differ = not is_decision_shared(recipient, context)
     is_permitted = False
     skips: dict[str, Skip] = {}
-    for channel in list_item_channels(notification, facts.channels):
+    for channel in facts.channels:
         decision = decide(_build_candidate(channel, recipient, notification, facts), context).decision
         if isinstance(decision, Skip):
             skips[channel] = decision
@@ -63,6 +71,25 @@ def check_item(facts: ItemContext, context: PlanContext) -> Skip | Mapping[str, 
     for channel, skip in skips.items():
         return Skip(skip.reason, {"channel": channel, **skip.detail})
     return Skip(SkipReason.CHANNEL_NOT_SET_UP)
+
+
+class ItemChecks:
+    """Checks the items of many digests. Users who are decided alike on the same notification share a decision."""
+
+    def __init__(self, contexts: Mapping[str, PlanContext]) -> None:
+        """contexts: notification id → context."""
+        self._contexts = contexts
+        self._shared: dict[tuple[str, bool, tuple[str, ...]], Skip | Mapping[str, Skip]] = {}
+
+    def check(self, facts: ItemContext, notification_id: str) -> Skip | Mapping[str, Skip]:
+        """Return what `check_item` returns."""
+        context, recipient = self._contexts[notification_id], facts.recipient
+        if recipient is None or facts.item.is_seen or not is_decision_shared(recipient, context):
+            return check_item(facts, context)
+        key = (notification_id, facts.is_in_audience, tuple(recipient.targets))
+        if (found := self._shared.get(key)) is None:
+            found = self._shared[key] = check_item(facts, context)
+        return found
 
 
 def _build_candidate(channel: str, recipient: Recipient, notification: Notification, facts: ItemContext) -> Candidate:

@@ -43,6 +43,7 @@ from tidings.stores.sql.json_params import encode_instant, encode_rows, id_array
 from tidings.stores.sql.upsert import upsert_for_dialect
 
 _g, _i = digests.c, digest_items.c
+_DIGEST_COLUMNS = tuple(_g.keys())
 _KEY_COLUMNS = (_g.user_id, _g.template_code, _g.rule_id, _g.key)
 
 _new_digests = rowset(
@@ -216,9 +217,15 @@ class SqlDigests:
             (item.notification_id, item.user_id, item.state.value, item.reason, dict(item.detail) or None)
             for one in closed
             for item in one.items
+            if item.state is not DigestItemState.DIGESTED or item.detail
         ]
         if item_rows:
             await connection_of(tx).execute(_CLOSE_ITEMS, {"rows": encode_rows(item_rows)})
+        # nothing was added since, because that needs the lock on the digest
+        if notified := [one.digest_id for one in closed if one.notification_id is not None]:
+            rest = (_i.digest_id.in_(id_array(notified)), _i.state == DigestItemState.COLLECTED.value)
+            digested = update(digest_items).where(*rest).values(state=DigestItemState.DIGESTED.value)
+            await connection_of(tx).execute(digested)
 
     async def list_page(
         self,
@@ -307,11 +314,12 @@ def _to_digest_row(digest_id: str, items: Sequence[CollectedItem]) -> Sequence[o
 
 
 def _to_digest(row: Row[*tuple[Any, ...]], prefix: str = "") -> Digest:
-    columns = {one.name: row._mapping[prefix + one.name] for one in _g}
+    found = row._mapping
+    columns = {name: found[prefix + name] for name in _DIGEST_COLUMNS}
     catch_up_seconds = columns["catch_up_seconds"]
     return Digest(
         id=columns["id"],
-        key=DigestKey(*(columns[one.name] for one in _KEY_COLUMNS)),
+        key=DigestKey(columns["user_id"], columns["template_code"], columns["rule_id"], columns["key"]),
         category=columns["category"],
         opened_at=columns["opened_at"],
         closes_at=columns["closes_at"],

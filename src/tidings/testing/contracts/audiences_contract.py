@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tidings.model import audience as described
 from tidings.model.audience import Audience, Complement, Intersection, NamedSet, Union
 from tidings.model.delivery import Recipient
-from tidings.model.preference import ANY, Preference
+from tidings.model.preference import ALL_SUBJECTS, ANY, Preference
 from tidings.model.subscription import SubscriptionState
 from tidings.model.user import User
 from tidings.ports.store import Store, Transaction
@@ -191,6 +191,9 @@ class AudiencesContract:
             named = await store.audiences.load_recipients(tx, [("ana", "NEWS", subject), ("ben", "NEWS", subject)])
             [plain, _] = await store.audiences.page(tx, everyone, category="NEWS", after=None, limit=9)
             [unnamed] = await store.audiences.load_recipients(tx, [("ana", "NEWS", None)])
+            [of_digest] = await store.audiences.load_recipients(tx, [("ana", "NEWS", ALL_SUBJECTS)])
+        assert of_digest is not None
+        assert set(of_digest.preferences) == {*applying, *others}
         assert [one.user_id for one in page if one.preferences] == ["ana"]
         assert [set(one.preferences) for one in named if one] == [set(one.preferences) for one in page]
         assert set(page[0].preferences) == set(applying)

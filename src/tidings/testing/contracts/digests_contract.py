@@ -2,10 +2,14 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec import structs
 
 from tidings.model.delivery import SkipReason
 from tidings.model.digest import (
+    LEFT_OUT_ON,
     ClosedDigest,
     CollectedItem,
     Digest,
@@ -15,7 +19,7 @@ from tidings.model.digest import (
     DigestWindow,
 )
 from tidings.model.ids import new_id
-from tidings.model.notification import Notification
+from tidings.model.notification import DigestPart, Notification
 from tidings.model.user import User
 from tidings.ports.store import Store
 from tidings.testing.contracts.samples import NOW, make_notification, run_concurrently
@@ -155,6 +159,36 @@ class DigestsContract:
         assert counts.collecting == 0
         assert (item.state, digest.state) == (DigestItemState.COLLECTED, DigestState.OPEN)
         assert not none_after
+
+    async def test_the_notification_of_a_digest_is_read_with_its_parts(self, store: Store) -> None:
+        made = await store_notifications(store, 3)
+        await collect(store, *(make_item(one, window=DigestWindow(LATER, catch_up=MINUTE)) for one in made))
+        async with store.transaction() as tx:
+            due = await store.digests.lock_due(tx, LATER, 10)
+            [digest] = due.digests
+            states = (DigestItemState.DIGESTED, DigestItemState.LEFT_OUT, DigestItemState.DIGESTED)
+            details: Sequence[dict[str, object]] = (
+                {},
+                {},
+                {LEFT_OUT_ON: {"email": {"reason": SkipReason.PREFERENCE_OFF}}},
+            )
+            items = [
+                structs.replace(item, state=state, detail=detail)
+                for item, state, detail in zip(due.items[digest.id], states, details, strict=True)
+            ]
+            of_digest = replace(make_notification(), digest_id=digest.id)
+            await store.notifications.add_many(tx, [of_digest])
+            await store.digests.close(tx, [ClosedDigest(digest.id, of_digest.id, 1, items)], LATER)
+        async with store.read_snapshot() as tx:
+            found = await store.notifications.get(tx, of_digest.id)
+            [plain] = await store.notifications.get_many(tx, [made[0].id])
+        parts = [
+            DigestPart(made[0].id, None, made[0].variables),
+            DigestPart(made[2].id, None, made[2].variables, ("email",)),
+        ]
+        assert found == replace(of_digest, parts=parts)
+        assert plain == made[0]
+        assert digest.catch_up == MINUTE
 
     async def test_what_became_of_each_item_is_stored(self, store: Store) -> None:
         [notification] = await store_notifications(store)

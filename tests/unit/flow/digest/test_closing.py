@@ -19,12 +19,13 @@ from tidings.model.plan_options import DigestOptions, Step
 from tidings.model.preference import Preference
 from tidings.model.priority import Priority
 from tidings.model.subject import SubjectRequest
-from tidings.model.template import TemplateText
+from tidings.model.template import RenderedMessage, TemplateText
 from tidings.model.waiting_step import WaitingStep
 from tidings.observability.explain import Explanation, Verdict, explain
 from tidings.observability.explain_query import explain_notification, load_explain_input
 from tidings.packs import core
 from tidings.ports.operations import DeadLetterFilter
+from tidings.rendering.minijinja_renderer import MinijinjaRenderer
 from tidings.stores.store import SqlStore
 from tidings.testing.clock import FrozenClock
 from tidings.testing.contracts.inbox_contract import make_item
@@ -121,6 +122,19 @@ async def test_a_broadcast_is_collected_for_each_recipient(process: Process) -> 
     assert await sent(process) == ["2 updates: One\nTwo"] * 2
 
 
+async def test_an_item_of_a_broadcast_is_decided_for_each_of_its_users(process: Process) -> None:
+    await process.add_users("carl")
+    await trigger(process, "ana", "ben", "carl")
+    await opt_out(process, "carl")
+    async with process.store.transaction() as tx:
+        for subscription in await process.store.subscriptions.list_by_user(tx, "ben"):
+            await process.store.contact_points.remove(tx, "ben", subscription.id)
+    assert await close(process) == 3
+    assert len(await sent(process)) == 1
+    reasons = {user: [item.reason for item in await list_items(process, user)] for user in ("ana", "ben", "carl")}
+    assert reasons == {"ana": [None], "ben": [SkipReason.NO_CONTACT_POINT], "carl": [SkipReason.PREFERENCE_OFF]}
+
+
 async def test_an_urgent_notification_is_not_collected(process: Process) -> None:
     await trigger(process, priority=Priority.URGENT)
     assert await sent(process) == ["Hello: World"]
@@ -214,6 +228,23 @@ async def test_c6_it_closes_early_and_counts_all(process: Process) -> None:
     [message] = await sent(process)
     assert message.startswith("12 updates: U0: World")
     assert message.endswith("U9: World\nand 2 more")
+
+
+async def test_c6_only_the_items_that_are_shown_are_rendered_and_users_share_their_texts(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(25):
+        await trigger(process, "ana", "ben", title=f"U{number}")
+    rendered: list[object] = []
+    render = MinijinjaRenderer.render
+
+    def count(renderer: MinijinjaRenderer, *arguments: Any, **options: Any) -> RenderedMessage:
+        rendered.append(arguments[1].variables["title"])
+        return render(renderer, *arguments, **options)
+
+    monkeypatch.setattr(MinijinjaRenderer, "render", count)
+    assert await close(process) == 2
+    assert rendered == [f"U{number}" for number in range(10)]
 
 
 async def test_c7_a_digest_with_nothing_left_is_not_sent(process: Process) -> None:
