@@ -6,7 +6,7 @@ from sqlalchemy.dialects import postgresql
 
 from tidings.stores.migrations.indexes import create_index
 
-revision = "0026"
+revision = "0025"
 down_revision = "0024"
 branch_labels = None
 depends_on = None
