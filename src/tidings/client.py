@@ -18,6 +18,7 @@ from tidings.errors import ConfigError, ValidationFailed
 from tidings.flow.notifications import get_notification
 from tidings.model.audience import Audience, users
 from tidings.model.notification import Notification, NotificationCounts
+from tidings.model.plan_options import ChannelSelection
 from tidings.model.priority import Priority
 from tidings.model.request import NotifyRequest
 from tidings.model.subject import SubjectRequest
@@ -77,6 +78,8 @@ class NotificationOptions(TypedDict, total=False):
     digest: Mapping[str, object] | Literal[False]
     #: how many a user receives in a window, in the form of the HTTP API; False = no limit
     throttle: Mapping[str, object] | Literal[False]
+    #: of the channels that reach a user, in each step the one on which they were most engaged
+    channel_selection: ChannelSelection
 
 
 _OPTION_TYPES: Mapping[str, type] = {
@@ -314,7 +317,11 @@ def _build_request(
         raise ValidationFailed.for_field("delay", "must not be combined with send_at")
     if priority is not None and priority not in tuple(Priority):
         raise ValidationFailed.for_field("priority", f"must be one of {', '.join(Priority)}")
-    plan = {name: options.get(name) for name in PlanOptionsBody.model_fields if name in options}
+    plan = {
+        field.alias or name: options.get(name)
+        for name, field in PlanOptionsBody.model_fields.items()
+        if name in options
+    }
     return NotifyRequest(
         template_code=template,
         audience=_to_audience(to),

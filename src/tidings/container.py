@@ -19,6 +19,7 @@ from tidings.channels.plugin import (
     ChannelContext,
     ChannelHooks,
     ChannelPlugin,
+    HasArrivalReports,
     HasBackgroundTasks,
     HasCategorySettings,
     HasPreparation,
@@ -144,6 +145,11 @@ class Core:
             rate_limits=rate_limits,
             is_exclusive=settings.is_exclusive,
             channels_with_hooks=[name for name in catalog.channels if name in hooks and hooks[name].providers],
+            receipt_categories={
+                name: plugin.list_receipt_categories(settings)
+                for name, plugin in plugins.items()
+                if isinstance(plugin, HasArrivalReports)
+            },
             soft_bounce_policies={name: one.feedback.soft_bounces for name, one in hooks.items()},
         )
         pipeline = Pipeline(

@@ -108,6 +108,8 @@ class FakeSite:
                     "endpointHash": hash_of(str(body["endpoint"]))
                 }
                 return 200, {"id": "d1", "state": "active", "created": False}
+            case ("POST", "api", "push", "receipts"):
+                return 204, None
             case ("DELETE", "api", "push", "unsubscribe"):
                 if self.devices.get(str(body["endpoint"]), {}).get("user") == caller:
                     del self.devices[str(body["endpoint"])]
@@ -397,6 +399,7 @@ async def tidings_server(autopush: AutopushServer, tmp_path: Path) -> AsyncItera
         "TIDINGS_DATA_DIR": str(tmp_path / "tidings"),
         "TIDINGS_PUSH_EXTRA_HOSTS": autopush.host,
         "TIDINGS_BOOTSTRAP_KEY": key,
+        "TIDINGS_WEBPUSH__TRACK_SHOWN": "EVENT_TIME_CHANGE",
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tidings.cli", "serve", "--demo", "--port", "0", "--json",

@@ -229,6 +229,20 @@ async def test_an_event_moved_over_the_api_reaches_the_subscribed_firefox(
     data = notification["data"]
     assert isinstance(data, dict)
     assert event["id"] in data["navigate"]
+    [receipt] = await wait_for_receipts(tidings_server)
+    assert (receipt["deliveryId"], receipt["status"]) == (data["deliveryId"], "delivered")
+
+
+async def wait_for_receipts(server: "TidingsServer") -> list[Json]:
+    """Poll until the service worker has reported what it showed, at most 10 s, and return what it reported."""
+    async with asyncio.timeout(10):
+        while True:
+            found = await call("GET", f"{server.url}/api/provider-events?channel=webpush", None, server.key)
+            items = found["items"]
+            assert isinstance(items, list)
+            if items:
+                return items
+            await asyncio.sleep(0.1)
 
 
 async def notify(server: "TidingsServer", user_id: str) -> None:

@@ -151,6 +151,49 @@ async def test_an_expired_message_is_replaced_by_a_neutral_text(
     assert (notification["title"], notification["body"]) == (title, body)
 
 
+async def wait_for_receipts(site: "FakeSite", count: int) -> list[tuple[object, object]]:
+    """Return the (event, delivery) of the next calls, once there are `count`."""
+    async with asyncio.timeout(10):
+        while len(bodies := site.bodies("POST", "/api/push/receipts")) < count:
+            await asyncio.sleep(0.02)
+    site.calls.clear()
+    return [(body["event"], body["deliveryId"]) for body in bodies]
+
+
+def tracked(delivery: str, *events: str) -> dict[str, object]:
+    """Return the data of a message that reports events."""
+    data = {"notificationId": "n-1", "deliveryId": delivery, "expiresAt": 4_000_000_000_000}
+    return data | {"receipts": {"token": f"token of {delivery}", "events": events}}
+
+
+async def test_receipts_are_reported_and_repeated_after_an_outage(
+    ready: Page, deliver: Deliver, site: "FakeSite"
+) -> None:
+    def message(delivery: str) -> dict[str, object]:
+        return {"web_push": 8030, "notification": {"title": "News", "data": tracked(delivery, "shown", "clicked")}}
+
+    site.refusals["/api/push/receipts"] = (503, {"detail": "busy"})
+    await deliver(message("d-1"))
+    assert await wait_for_receipts(site, 1) == [("shown", "d-1")]
+    del site.refusals["/api/push/receipts"]
+    await deliver(message("d-2"))
+    assert await wait_for_receipts(site, 2) == [("shown", "d-2"), ("shown", "d-1")]
+    await click(ready, tracked("d-2", "shown", "clicked") | {"navigate": "/demo/"}, "open")
+    [clicked] = site.bodies("POST", "/api/push/receipts")
+    assert clicked == {
+        "notificationId": "n-1",
+        "deliveryId": "d-2",
+        "expiresAt": 4_000_000_000_000,
+        "token": "token of d-2",
+        "event": "clicked",
+        "action": "open",
+        "secondsAgo": 0,
+    }
+    site.calls.clear()
+    await click(ready, tracked("d-3", "shown") | {"navigate": "/demo/"})
+    assert site.bodies("POST", "/api/push/receipts") == [], "clicks of this message are not tracked"
+
+
 # A synthetic event cannot extend its lifetime or open windows, so these two calls are recorded instead.
 CLICK = """async ([data, action]) => {
   const calls = [];

@@ -73,6 +73,7 @@ ROUTES = {
     ("GET", "/api/push/public-key"): "public",
     ("POST", "/api/push/subscribe"): "user",
     ("POST", "/api/push/renew"): "proof",
+    ("POST", "/api/push/receipts"): "proof",
     ("DELETE", "/api/push/unsubscribe"): "user",
     ("GET", "/api/push/subscriptions"): "user",
     ("GET", "/api/inbox"): "user",

@@ -1,6 +1,6 @@
 """Processes that send notifications with steps: the flow over four channels, with a frozen clock and feeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.concurrency_limiter import SendLimiter
@@ -86,6 +86,7 @@ class StepWorld:
         channels: dict[str, RecordingChannel] | None = None,
         *,
         channels_with_hooks: Sequence[str] = (),
+        receipt_categories: Mapping[str, Collection[str]] | None = None,
         rate_limits: RateLimitPolicy | None = None,
     ) -> None:
         self.store = store
@@ -102,7 +103,9 @@ class StepWorld:
             renderer,
             clock,
             config=PipelineConfig(
-                channels_with_hooks=channels_with_hooks, rate_limits=rate_limits or RateLimitPolicy()
+                channels_with_hooks=channels_with_hooks,
+                receipt_categories=receipt_categories or {},
+                rate_limits=rate_limits or RateLimitPolicy(),
             ),
             alerts=self.alerts,
         )

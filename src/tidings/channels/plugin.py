@@ -14,7 +14,7 @@ from tidings.ports.plugin import CheckContext as CheckContext
 from tidings.ports.plugin import TaskScope as TaskScope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -144,6 +144,15 @@ class HasCategorySettings(Protocol):
 
     def list_categories(self, settings: Settings, /) -> Mapping[str, Sequence[str]]:
         """Return the codes of categories by the name of their setting. Each must be declared by a pack."""
+        ...
+
+
+@runtime_checkable
+class HasArrivalReports(Protocol):
+    """A channel whose devices report, in some categories, that a message arrived."""
+
+    def list_receipt_categories(self, settings: Settings, /) -> Collection[str]:
+        """Return the codes of these categories. In the others, what was handed over counts as delivered."""
         ...
 
 

@@ -109,8 +109,14 @@ class PipelineConfig:
     is_exclusive: bool = False
     #: channels whose providers report what became of messages
     channels_with_hooks: Collection[str] = ()
+    #: channel → the categories of which devices report that a message arrived
+    receipt_categories: Mapping[str, Collection[str]] = field(default_factory=dict)
     #: by channel, for refusals during a send
     soft_bounce_policies: Mapping[str, SoftBouncePolicy] = field(default_factory=dict)
+
+    def has_receipts(self, channel: str, category: str) -> bool:
+        """Return whether the arrival of messages is reported. If not, what was handed over counts as delivered."""
+        return channel in self.channels_with_hooks or category in self.receipt_categories.get(channel, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +229,7 @@ class Pipeline:
             self._alerts,
             unanswered=UnansweredMessages(self.store.receipts, channels_with_hooks),
             soft_refusals=SoftRefusalRecorder(self.store, self.config.soft_bounce_policies),
-            channels_without_receipts=frozenset(self.catalog.known_channels) - frozenset(channels_with_hooks),
+            is_delivered_when_sent=lambda channel, category: not self.config.has_receipts(channel, category),
             # not planned inline, as recording must be short
             accept_notices=partial(self._accept, plan_inline=False),
             on_recorded=self._on_recorded,
@@ -411,7 +417,9 @@ class Pipeline:
         cursor = None
         while not estimate.is_complete:
             page, has_more = await self.fan_out.load_page(tx, notification, cursor)
-            estimate.add_page(page, self.fan_out.build_plan(notification, page, planned_at))
+            user_ids = [recipient.user_id for recipient in page]
+            engagement = await self.fan_out.load_engagement(tx, [(notification, user_ids)], planned_at)
+            estimate.add_page(page, self.fan_out.build_plan(notification, page, planned_at, engagement=engagement))
             if not has_more:
                 break
             cursor = page[-1].user_id

@@ -5,7 +5,7 @@ memory does not grow with the audience.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -14,6 +14,8 @@ from tidings.errors import ValidationFailed
 
 MAX_DEPTH = 12
 MAX_NODES = 200
+#: user ids that a request names, also by its saved audiences
+MAX_USER_IDS = 10_000
 #: an attribute, or one within another: `address.floor`
 ATTRIBUTE_NAME: Final = re.compile(r"(?=.{1,100}\Z)[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*){0,4}", re.ASCII)
 #: the name of a saved audience forms one URL path segment
@@ -166,14 +168,17 @@ def explicit_users_or_none(audience: Audience) -> list[str] | None:
             return None
 
 
+def list_user_ids(leaf: NamedSet) -> Sequence[str]:
+    """Return the user ids that a set names, none if it describes its users otherwise."""
+    ids = leaf.arguments.get("userIds") if leaf.kind == "users" else None
+    return ids if isinstance(ids, list) else ()
+
+
 def mentioned_user_ids(audience: Audience) -> list[str]:
     """Return the user ids mentioned anywhere in the tree, except under a complement."""
     match audience:
-        case NamedSet("users", arguments):
-            ids = arguments.get("userIds")
-            return list(ids) if isinstance(ids, list) else []
         case NamedSet():
-            return []
+            return list(list_user_ids(audience))
         case Union(parts) | Intersection(parts):
             return [user_id for part in parts for user_id in mentioned_user_ids(part)]
         case Complement():

@@ -42,6 +42,7 @@ _RULES: Mapping[SkipReason, str] = {
     SkipReason.NO_DEVICE: "contact_point",
     SkipReason.NO_CONTACT_POINT: "contact_point",
     SkipReason.SUPPRESSED: "suppression",
+    SkipReason.NOT_MOST_ENGAGED: "channel_selection",
     SkipReason.RATE_LIMITED: "rate_limit",
     SkipReason.RENDER_FAILED: "rendering",
 }

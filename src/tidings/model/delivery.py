@@ -57,6 +57,8 @@ class SkipReason(StrEnum):
     RATE_LIMITED = "rate_limited"
     #: over the throttle of the notification or its template
     THROTTLED = "throttled"
+    #: the notification uses one channel, and the user was more engaged on another
+    NOT_MOST_ENGAGED = "not_most_engaged"
     #: a newer notification on the same subject was accepted
     SUPERSEDED = "superseded"
     #: the user last heard the same of the subject

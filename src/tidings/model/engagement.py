@@ -107,13 +107,15 @@ def has_human_click(receipts: Iterable[Receipt], now: datetime) -> bool:
     clicks = [receipt for receipt in receipts if receipt.cause is EventCause.CLICK]
     scans = _find_scans(clicks)
     return any(
-        click.id not in scans and (_is_only_link(click.code) or click.occurred_at <= now - BURST_WINDOW)
+        click.id not in scans and (is_only_link(click.code) or click.occurred_at <= now - BURST_WINDOW)
         for click in clicks
     )
 
 
-def _is_only_link(code: str | None) -> bool:
-    return code == format_link_number(1, 1)
+def is_only_link(code: str | None) -> bool:
+    """Return whether a message has one target only, by the code of a click: it cannot be the first of a scan."""
+    found = _LINK_NUMBER.fullmatch(code or "")
+    return found is None or int(found[2]) == 1
 
 
 _ENGAGEMENT_CAUSES: Final = (

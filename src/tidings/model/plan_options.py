@@ -7,6 +7,8 @@ import msgspec
 
 #: maximum length of the value of a key, in characters
 MAX_PLAN_KEY_LENGTH = 200
+#: which of the channels that reach a user are used: all, or the one on which the user was most engaged
+ChannelSelection = Literal["all", "mostEngaged"]
 #: what ends the wait for a later step, besides a domain event
 Success = Literal["delivered", "seen", "read", "clicked"]
 
@@ -88,6 +90,8 @@ class PlanOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     steps: tuple[Step, ...] = ()
     digest: DigestOptions | None = None
     throttle: ThrottleOptions | None = None
+    #: among the channels of a step, if there are steps
+    channel_selection: ChannelSelection = "all"
 
     @property
     def events(self) -> Sequence[str]:

@@ -59,6 +59,8 @@ class EventCause(StrEnum):
     #: a person opened the message, or followed a link in it
     OPEN = "open"
     CLICK = "click"
+    #: a person dismissed the message without opening it
+    CLOSE = "close"
     #: a mail proxy or a scanner did
     MACHINE_OPEN = "machine_open"
     MACHINE_CLICK = "machine_click"

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from tidings.model.audience import Audience
-from tidings.model.plan_options import DigestOptions, Step, ThrottleOptions
+from tidings.model.plan_options import ChannelSelection, DigestOptions, Step, ThrottleOptions
 from tidings.model.priority import Priority
 from tidings.model.subject import SubjectRequest
 
@@ -42,3 +42,4 @@ class NotifyRequest:
     digest: DigestOptions | Literal[False] | None = None
     #: False = no throttle
     throttle: ThrottleOptions | Literal[False] | None = None
+    channel_selection: ChannelSelection | None = None

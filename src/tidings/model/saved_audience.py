@@ -10,7 +10,17 @@ from datetime import datetime
 from typing import Final
 
 from tidings.errors import ValidationFailed
-from tidings.model.audience import MAX_DEPTH, MAX_NODES, Audience, Complement, Intersection, NamedSet, Union
+from tidings.model.audience import (
+    MAX_DEPTH,
+    MAX_NODES,
+    MAX_USER_IDS,
+    Audience,
+    Complement,
+    Intersection,
+    NamedSet,
+    Union,
+    list_user_ids,
+)
 
 SAVED: Final = "saved"
 
@@ -52,17 +62,18 @@ def expand_saved(
 
     known: the saved audiences that are mentioned, and those that they mention. name: of the audience itself if it is
     saved, so that it cannot mention itself. Raises ValidationFailed, naming the path, for an unknown name, for
-    definitions that mention each other, and for a result of more than `MAX_NODES` parts.
+    definitions that mention each other, and for a result of more than `MAX_NODES` parts or `MAX_USER_IDS` user ids.
     """
     return _Expansion(known).expand(audience, path, () if name is None else (name,))
 
 
 class _Expansion:
-    """One expansion. The parts are counted, because definitions that mention others twice grow exponentially."""
+    """One expansion. Parts and user ids are counted: definitions that mention others twice grow exponentially."""
 
     def __init__(self, known: Mapping[str, SavedAudience]) -> None:
         self._known = known
         self._nodes = 0
+        self._user_ids = 0
 
     def expand(
         self, audience: Audience, path: str, mentioned_by: tuple[str, ...], *, in_mention: bool = False
@@ -82,14 +93,26 @@ class _Expansion:
             return self.expand(part, path if in_mention else path + suffix, mentioned_by, in_mention=in_mention)
 
         match audience:
-            case NamedSet(kind):
-                return self._expand_mention(audience, path, mentioned_by) if kind == SAVED else audience
+            case NamedSet(kind) if kind == SAVED:
+                return self._expand_mention(audience, path, mentioned_by)
+            case NamedSet():
+                self._count_user_ids(audience, path)
+                return audience
             case Union(parts):
                 return Union(tuple(expand_part(part, f".or[{index}]") for index, part in enumerate(parts)))
             case Intersection(parts):
                 return Intersection(tuple(expand_part(part, f".and[{index}]") for index, part in enumerate(parts)))
             case Complement(part):
                 return Complement(expand_part(part, ".not"))
+
+    def _count_user_ids(self, leaf: NamedSet, path: str) -> None:
+        self._user_ids += len(list_user_ids(leaf))
+        if self._user_ids > MAX_USER_IDS:
+            raise ValidationFailed.for_field(
+                path,
+                f"names more than {MAX_USER_IDS} user ids with its saved audiences, each mention counted; use an "
+                "attribute or a topic of these users, or send several notifications",
+            )
 
     def _expand_mention(self, leaf: NamedSet, path: str, mentioned_by: tuple[str, ...]) -> Audience:
         name = leaf.arguments.get("name")

@@ -104,6 +104,7 @@ _REASON_TEMPLATES: Mapping[SkipReason, str] = {
     SkipReason.DIGEST_OVERDUE: "it was due at {due}, and nothing closed it in time{catch_up}.",
     SkipReason.PACK_RULE: "{rule} of a pack decided against it at {when}{error}.",
     SkipReason.THROTTLED: "at {when}, {user} had received as many of these as the throttle allows{throttle}.",
+    SkipReason.NOT_MOST_ENGAGED: "of the channels that reach {user}, one is used{selection}.",
     SkipReason.RATE_LIMITED: "at {when}, {user} had reached the rate limit for an hour{limit}.",
 }
 
@@ -380,6 +381,7 @@ def _format_reason(
         newer=f" ({detail['supersededBy']})" if "supersededBy" in detail else "",
         limit=_format_limit(detail),
         throttle=_format_throttle(detail),
+        selection=_format_selection(detail),
         suppression=_format_suppression(detail),
         step_end=_format_step_end(detail),
         due=detail.get("dueAt", "a time of day"),
@@ -391,6 +393,17 @@ def _format_step_end(detail: Mapping[str, object]) -> str:
     """Return what cancelled the step, or nothing."""
     end = detail.get("by")
     return f" ({STEP_END_TEXTS[StepEnd(end)]})" if isinstance(end, str) else ""
+
+
+def _format_selection(detail: Mapping[str, object]) -> str:
+    """Return the channel that is used instead, and why."""
+    selected, counts = detail.get("selected"), detail.get("counts")
+    if selected is None:
+        return ""
+    if not isinstance(counts, Mapping) or not counts:
+        return f": {selected}, the first, because there was no engagement in {detail.get('days')} days"
+    compared = ", ".join(f"{name}: {count}" for name, count in counts.items())
+    return f": {selected}, with the most engagement in {detail.get('days')} days ({compared})"
 
 
 def _format_suppression(detail: Mapping[str, object]) -> str:

@@ -4,7 +4,7 @@ Locks are taken in this order: users, deliveries that are sent, steps, deliverie
 the order of their keys.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -13,6 +13,8 @@ from tidings.ports.transaction import Transaction
 
 #: (notification id, user id)
 Pair = tuple[str, str]
+#: (channel, category) → whether nobody reports the arrival, so that what was handed over counts as delivered
+DeliveredWhenSent = Callable[[str, str], bool]
 #: (notification id, user id, channel)
 StepKey = tuple[str, str, str]
 
@@ -45,12 +47,9 @@ class Steps(Protocol):
         ...
 
     async def record_outcomes(
-        self, tx: Transaction, pairs: Collection[Pair], now: datetime, *, is_delivered_when_sent: Collection[str]
+        self, tx: Transaction, pairs: Collection[Pair], now: datetime, *, is_delivered_when_sent: DeliveredWhenSent
     ) -> None:
-        """Start the clocks of the steps after those that were handed over, or that ended without.
-
-        is_delivered_when_sent: channels without receipts. What they handed over counts as delivered.
-        """
+        """Start the clocks of the steps after those that were handed over, or that ended without."""
         ...
 
     async def cancel(self, tx: Transaction, pairs: Collection[Pair], end: StepEnd, now: datetime) -> int:

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from tidings.model.contact_point import ContactPoint, ContactPointState
 from tidings.model.delivery import AttemptResult, ClaimedDelivery, PlannedDelivery, SkipRecord
@@ -151,6 +151,14 @@ class LeaseRelease:
     quarantined: int
 
 
+class DeliveryRecipient(NamedTuple):
+    """To whom a delivery went, and what kind of news it was."""
+
+    user_id: str
+    channel: str
+    category: str
+
+
 class Deliveries(Protocol):
     async def add(
         self, tx: Transaction, planned: Sequence[PlannedDelivery], skipped: Sequence[SkipRecord], now: datetime
@@ -236,6 +244,10 @@ class Deliveries(Protocol):
         failed_only: bool = False,
     ) -> Sequence[DeliveryTrace]:
         """Return deliveries with their attempts, in id order. failed_only: only those that ended without success."""
+        ...
+
+    async def find_recipient(self, tx: Transaction, notification_id: str, delivery_id: str) -> DeliveryRecipient | None:
+        """Return to whom a delivery of a notification went, None if it is not stored (any more)."""
         ...
 
     async def list_skips(

@@ -7,10 +7,11 @@ from typing import TypeVar
 from pydantic import BaseModel, Field, JsonValue
 
 from tidings.errors import FieldError, ValidationFailed
+from tidings.model.audience import MAX_USER_IDS
 from tidings.schemas import field_types, json_body, legacy_jobs
 from tidings.schemas.field_types import SmallObject, UserId
 from tidings.schemas.job_request import FailedRecipient, JobRequest, with_priority
-from tidings.schemas.notification_request import MAX_USER_IDS, NotifyOptions
+from tidings.schemas.notification_request import NotifyOptions
 
 #: names of jobs for one user
 SINGLE = ("publish-notification", "send-notification")

@@ -7,16 +7,13 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from tidings.errors import FieldError, ValidationFailed
-from tidings.model.audience import Audience, from_json, users
+from tidings.model.audience import MAX_USER_IDS, Audience, from_json, users
 from tidings.model.priority import Priority
 from tidings.model.request import MAX_SCHEDULE_AHEAD, NotifyRequest
 from tidings.model.subject import MAX_VERSION, SubjectRequest
 from tidings.schemas.field_types import ActionUrl, Instant, Label, SmallObject, SubjectKey, UserId
 from tidings.schemas.json_body import RequestModel
 from tidings.schemas.plan_options import PlanOptionsBody
-
-#: user ids per request; larger groups need an audience
-MAX_USER_IDS = 10_000
 
 
 class SubjectBody(RequestModel):

@@ -1,10 +1,10 @@
-"""Steps, digest and throttle of a notification, as callers and templates give them. Pure."""
+"""Steps, digest, throttle and selection of channels of a notification, as callers and templates give them. Pure."""
 
 from typing import Annotated, Literal, Self, TypedDict
 
 from pydantic import Field, model_validator
 
-from tidings.model.plan_options import DigestOptions, DomainEvent, Step, ThrottleOptions
+from tidings.model.plan_options import ChannelSelection, DigestOptions, DomainEvent, Step, ThrottleOptions
 from tidings.schemas.json_body import RequestModel
 
 #: longest wait of a step, and longest window, in seconds: push services keep a message for 28 days
@@ -93,10 +93,11 @@ class PlanRequestFields(TypedDict):
     steps: tuple[Step, ...] | None
     digest: DigestOptions | Literal[False] | None
     throttle: ThrottleOptions | Literal[False] | None
+    channel_selection: ChannelSelection | None
 
 
 class PlanOptionsBody(RequestModel):
-    """Steps, digest and throttle. Defaults come from the template."""
+    """Steps, digest, throttle and selection of channels. Defaults come from the template."""
 
     steps: list[StepBody] | None = Field(
         None, max_length=MAX_STEPS, description="which channels when; default: those of the template; [] = all at once"
@@ -107,6 +108,11 @@ class PlanOptionsBody(RequestModel):
     throttle: ThrottleBody | Literal[False] | None = Field(
         None, description="limit per user and key; default: that of the template; false = none"
     )
+    channel_selection: ChannelSelection | None = Field(
+        None,
+        description="mostEngaged: of the channels that reach a user, in each step the one on which they were most "
+        "engaged in 30 days, else the first; default: that of the template, all",
+    )
 
     def to_request_fields(self) -> PlanRequestFields:
         """Return the fields of a `NotifyRequest`."""
@@ -114,4 +120,5 @@ class PlanOptionsBody(RequestModel):
             "steps": None if self.steps is None else tuple(step.to_step() for step in self.steps),
             "digest": self.digest.to_options() if isinstance(self.digest, DigestBody) else self.digest,
             "throttle": self.throttle.to_options() if isinstance(self.throttle, ThrottleBody) else self.throttle,
+            "channel_selection": self.channel_selection,
         }

@@ -1,5 +1,6 @@
 /**
- * The push service worker: shows notifications, opens their targets on a click, and reports both to open pages.
+ * The push service worker: shows notifications, opens their targets on a click, and reports both to open pages. It also
+ * reports them to the server, if the category of the message asks for it.
  *
  * It is a classic script so that a host's own worker can reuse it:
  *
@@ -23,10 +24,11 @@
   /** @typedef {NotificationOptions & { actions?: { action: string, title: string, icon?: string }[], image?: string,
    *    renotify?: boolean, vibrate?: number[], timestamp?: number }} ShownOptions */
   /** @typedef {{ title: string, options: ShownOptions, badge: number | null, readable: boolean }} Shown */
-  /** @typedef {{ takeOver?: boolean, handleEvents?: boolean,
+  /** @typedef {{ takeOver?: boolean, handleEvents?: boolean, reportReceipts?: boolean,
    *    fallbackUrl?: string, fallbackTitle?: string, fallbackBody?: string,
    *    expiredTitle?: string, expiredBody?: string,
-   *    icon?: string, badge?: string }} WorkerOptions `handleEvents: false` leaves all events to the host */
+   *    icon?: string, badge?: string }} WorkerOptions `handleEvents: false` leaves all events to the host;
+   *    `reportReceipts: false` reports nothing to the server */
 
   const worker = /** @type {ServiceWorkerGlobalScope & { tidingsOptions?: WorkerOptions, tidingsPush?: object }} */ (
     /** @type {unknown} */ (self)
@@ -34,6 +36,7 @@
   const settings = {
     takeOver: true,
     handleEvents: true,
+    reportReceipts: true,
     fallbackUrl: "/",
     fallbackTitle: "Something new for you",
     fallbackBody: "Open to see what changed.",
@@ -135,7 +138,8 @@
       silent: true,
       icon: settings.icon,
       badge: settings.badge,
-      data: { ...own, navigate: settings.fallbackUrl, actions: {} },
+      // the message itself is not shown, so there is nothing to report of it
+      data: { ...own, receipts: undefined, navigate: settings.fallbackUrl, actions: {} },
     },
     badge: null,
     readable: true,
@@ -297,18 +301,104 @@
   };
 
   /** @param {PushEvent} event */
-  const onPush = (event) => event.waitUntil(show(readPush(event.data)));
+  const onPush = (event) => {
+    const shown = readPush(event.data);
+    event.waitUntil(show(shown).then(() => reportReceipt(shown.options.data, "shown")));
+  };
 
   /** @param {NotificationEvent} event */
   const onClick = (event) => {
     event.notification.close();
-    const url = clickTarget(event.notification.data, event.action);
-    tellPages({ type: "clicked", at: Date.now(), action: event.action, target: url, data: event.notification.data });
+    const { data } = event.notification;
+    const url = clickTarget(data, event.action);
+    tellPages({ type: "clicked", at: Date.now(), action: event.action, target: url, data });
     event.waitUntil(goTo(url));
+    event.waitUntil(reportReceipt(data, "clicked", event.action));
   };
 
   /** @param {NotificationEvent} event */
-  const onClose = (event) => tellPages({ type: "closed", at: Date.now(), data: event.notification.data });
+  const onClose = (event) => {
+    const { data } = event.notification;
+    tellPages({ type: "closed", at: Date.now(), data });
+    event.waitUntil(reportReceipt(data, "closed"));
+  };
+
+  // ---------------------------------------------------------------- receipts
+
+  /** @typedef {"shown" | "clicked" | "closed"} ReceiptEvent */
+  /** @typedef {{ at: number, body: Record<string, unknown> }} Receipt */
+  /** Receipts that wait for the network. Older ones are dropped: they are best effort. */
+  const MAX_WAITING_RECEIPTS = 20;
+  /** Milliseconds after which the server takes no receipt; an older one is dropped. */
+  const MAX_RECEIPT_AGE = 7 * 24 * 3600 * 1000;
+  /** Milliseconds for one call: a push event must end in time. */
+  const RECEIPT_TIMEOUT = 10_000;
+
+  /**
+   * @param {unknown} data of the notification @param {ReceiptEvent} event @param {string} action
+   * @returns {Receipt | null} null if the message does not report this event
+   */
+  const receiptOf = (data, event, action) => {
+    const receipts = isRecord(data) ? data.receipts : undefined;
+    if (!settings.reportReceipts || !isRecord(data) || !isRecord(receipts)) return null;
+    if (!Array.isArray(receipts.events) || !receipts.events.includes(event)) return null;
+    const { notificationId, deliveryId, expiresAt } = data;
+    const body = { notificationId, deliveryId, expiresAt, token: receipts.token, event, ...(action && { action }) };
+    return { at: Date.now(), body };
+  };
+
+  /** @param {Receipt} receipt @returns {Promise<boolean>} false if it should be repeated later */
+  const sendReceipt = async ({ at, body }) => {
+    const age = Date.now() - at;
+    if (age > MAX_RECEIPT_AGE) return true;
+    const memory = await readMemory().catch(() => undefined);
+    const apiBase = memory?.apiBase ?? `${worker.location.origin}/api`;
+    try {
+      const { ok, status } = await fetch(`${apiBase}/push/receipts`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ ...body, secondsAgo: Math.max(0, Math.floor(age / 1000)) }),
+        credentials: "omit",
+        keepalive: true,
+        signal: AbortSignal.timeout(RECEIPT_TIMEOUT),
+      });
+      return ok || (status !== 429 && status < 500);
+    } catch (error) {
+      console.info("tidings: a receipt is not reported yet", error);
+      return false;
+    }
+  };
+
+  /**
+   * Report an event, and then what could not be reported before. Never rejects: receipts are best effort.
+   * @param {unknown} data of the notification @param {ReceiptEvent} event @param {string} [action] the button, if any
+   */
+  const reportReceipt = async (data, event, action = "") => {
+    const fresh = receiptOf(data, event, action);
+    if (fresh === null) return;
+    const isSent = await sendReceipt(fresh);
+    try {
+      const waiting = await waitingReceipts((known) => (isSent ? known : [...known, fresh]));
+      if (!isSent) return;
+      for (const receipt of waiting) {
+        if (!(await sendReceipt(receipt))) return;
+        const isOther = (/** @type {Receipt} */ { at, body }) => at !== receipt.at || body.token !== receipt.body.token;
+        await waitingReceipts((known) => known.filter(isOther));
+      }
+    } catch (error) {
+      console.info("tidings: storage is blocked; receipts that fail are lost", error);
+    }
+  };
+
+  /** @param {(known: Receipt[]) => Receipt[]} change @returns {Promise<Receipt[]>} the receipts that wait now */
+  const waitingReceipts = async (change) => {
+    const { scope } = worker.registration;
+    const record = await changeRecord("tidings-receipts", (known) => ({
+      scope,
+      receipts: change(known?.receipts ?? []).slice(-MAX_WAITING_RECEIPTS),
+    }));
+    return record.receipts;
+  };
 
   // ---------------------------------------------------------------- a rotated subscription
 
@@ -333,34 +423,49 @@
       .replace(/=+$/, "");
 
   /**
-   * The record of this worker's scope, which the page wrote (`push/memory.js`).
-   * @param {(memory: ScopeMemory) => void} [change] stores the record as changed by this function
-   * @returns {Promise<ScopeMemory | undefined>}
+   * Read this scope's record in a database of IndexedDB, and change it in the same transaction.
+   * @param {string} name of the database
+   * @param {(record: any) => any} change returns the record to store, undefined to store nothing
+   * @returns {Promise<any>} the record as it is stored then
    */
-  const readMemory = (change) =>
+  const changeRecord = (name, change) =>
     new Promise((resolve, reject) => {
-      const opening = indexedDB.open("tidings-push", 1);
+      const opening = indexedDB.open(name, 1);
       opening.onupgradeneeded = () => opening.result.createObjectStore("scopes", { keyPath: "scope" });
       opening.onerror = () => reject(opening.error);
       opening.onsuccess = () => {
         const database = opening.result;
-        const transaction = database.transaction("scopes", change ? "readwrite" : "readonly");
+        const transaction = database.transaction("scopes", "readwrite");
         const store = transaction.objectStore("scopes");
         const reading = store.get(worker.registration.scope);
+        /** @type {any} */
+        let stored;
         reading.onsuccess = () => {
-          if (!change || reading.result === undefined) return;
-          change(reading.result);
-          store.put(reading.result);
+          const changed = change(reading.result);
+          stored = changed ?? reading.result;
+          if (changed !== undefined) store.put(changed);
         };
         transaction.oncomplete = () => {
           database.close();
-          resolve(reading.result);
+          resolve(stored);
         };
         transaction.onabort = () => {
           database.close();
           reject(transaction.error);
         };
       };
+    });
+
+  /**
+   * The record of this worker's scope, which the page wrote (`push/memory.js`).
+   * @param {(memory: ScopeMemory) => void} [change] stores the record as changed by this function
+   * @returns {Promise<ScopeMemory | undefined>}
+   */
+  const readMemory = (change) =>
+    changeRecord("tidings-push", (memory) => {
+      if (!change || memory === undefined) return undefined;
+      change(memory);
+      return memory;
     });
 
   /** @param {PushSubscriptionChangeEvent} event @returns {Promise<Old | null>} null if nobody is subscribed here */
@@ -463,5 +568,5 @@
     worker.addEventListener("activate", (event) => event.waitUntil(worker.clients.claim()));
   }
   /** For a host's worker that handles events itself and uses these functions. */
-  worker.tidingsPush = Object.freeze({ describe, targetOf, clickTarget, goTo, show, renew });
+  worker.tidingsPush = Object.freeze({ describe, targetOf, clickTarget, goTo, show, renew, reportReceipt });
 })();

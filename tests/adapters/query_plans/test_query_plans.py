@@ -5,17 +5,16 @@ runs, and its plans must be good before that too. PostgreSQL first plans a state
 After a few executions on a connection it may use a generic plan. Both plans must be good.
 """
 
-import re
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec import structs
-from tests.support.bulk_rows import EACH, NOW, row_id
+from tests.adapters.query_plans.cases import DELIVERY, ENGAGEMENT, NOTIFICATION, STEPS, USER_ID, Case, Work
+from tests.support.bulk_rows import NOW, row_id
 
 from tidings.model import audience
 from tidings.model.audience import Audience, NamedSet, favourited_host, ticket_holders
@@ -26,7 +25,6 @@ from tidings.model.priority import Lane
 from tidings.model.subject import Supersession
 from tidings.model.user import ContactAddress
 from tidings.model.user_schedule import UserSchedule
-from tidings.model.waiting_step import StepEnd
 from tidings.packs.events import repository as events
 from tidings.packs.events.event import EventStatus
 from tidings.ports.operations import DeadLetterFilter
@@ -39,41 +37,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-NOTIFICATION = row_id(0, 10_000)
-DELIVERY = row_id(1, 10_000 * EACH + 4)
 BATCH = row_id(3, 10_000)
 TOKEN = row_id(0, 1)
-USER_ID = "user-050004"
 LATE = "user-030000"
 HOLDERS = ticket_holders("event-0001")
 NAMED = audience.users("user-000001", "user-000002")
 TOPICS = "ix_user_topics_topic|user_topics_pkey"
 NEAR = audience.near(47.37, 8.54, radius_km=50)
 ENGAGED = NamedSet("engaged", {"action": "any", "since": (NOW - timedelta(days=30)).isoformat()})
-
-Work = Callable[[SqlStore, Transaction], Awaitable[object]]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A query, and the index that must find its first rows."""
-
-    name: str
-    work: Work
-    #: part of the step of the plan, or `one|other` if either will do
-    index: str
-    #: tables whose index may be scanned from its start, with a limit or because the partial index holds only the
-    #: requested rows
-    in_order: tuple[str, ...] = ()
-    #: number of temporary B-trees in SQLite, over rows already bounded by a limit or a key
-    sorts: int = 0
-    #: the index on PostgreSQL if it differs, or `one|other` if either will do
-    postgresql: str | None = None
-
-    @property
-    def indexes_of_postgresql(self) -> Sequence[str]:
-        name = self.postgresql or self.index.partition(" (")[0].rpartition(" ")[2]
-        return re.sub(r"^sqlite_autoindex_(\w+)_1$", r"\1_pkey", name).split("|")
 
 
 def page(of: Audience, after: str | None) -> Work:
@@ -337,11 +308,19 @@ async def holders(store: SqlStore, tx: Transaction) -> object:
 ASKING = [
     Case("who has an e-mail address", holders, "ix_users_email"),
     Case("who has a phone number", holders, "ix_users_phone"),
-    Case("trace", trace(None), "ix_deliveries_notification (notification_id=?)", postgresql="deliveries_pkey"),
+    # two sorts are those of the receipts of the page
+    Case(
+        "trace",
+        trace(None),
+        "ix_deliveries_notification (notification_id=?)",
+        sorts=2,
+        postgresql="deliveries_pkey",
+    ),
     Case(
         "trace, late",
         trace(None, DELIVERY),
         "ix_deliveries_notification (notification_id=? AND id>?)",
+        sorts=2,
         postgresql="deliveries_pkey",
     ),
     Case("what failed", failed, "ix_deliveries_failed (notification_id=? AND id>?)"),
@@ -349,7 +328,7 @@ ASKING = [
         "trace of a user",
         trace(USER_ID),
         "ux_deliveries_once (notification_id=? AND user_id=?)",
-        sorts=1,
+        sorts=3,
         # the partition of the notification's week only
         postgresql="ux_deliveries_once|ix_deliveries_user",
     ),
@@ -507,50 +486,6 @@ INBOX = [
 ]
 
 
-STEPS = [
-    Case(
-        "any step due",
-        lambda store, tx: store.steps.has_due(tx, NOW),
-        "waiting_steps USING INDEX ix_waiting_steps_due|waiting_steps USING COVERING INDEX ix_waiting_steps_due",
-        postgresql="ix_waiting_steps_due",
-    ),
-    Case(
-        "steps that are due",
-        lambda store, tx: store.steps.lock_due(tx, NOW, 500),
-        "ix_waiting_steps_due (due_at>? AND due_at<?)|ix_waiting_steps_due (due_at<?)",
-        sorts=1,
-        postgresql="ix_waiting_steps_due",
-    ),
-    Case(
-        "steps that were seen",
-        lambda store, tx: store.steps.cancel(tx, [(NOTIFICATION, USER_ID)], StepEnd.SEEN, NOW),
-        "ix_waiting_steps_user (user_id=? AND notification_id=?)|PRIMARY KEY (notification_id=? AND user_id=?)",
-        sorts=1,
-        postgresql="waiting_steps_pkey|ix_waiting_steps_user",
-    ),
-    Case(
-        "steps after what was handed over",
-        lambda store, tx: store.steps.record_outcomes(tx, [(NOTIFICATION, USER_ID)], NOW, is_delivered_when_sent=()),
-        "ix_waiting_steps_user (user_id=? AND notification_id=?)|PRIMARY KEY (notification_id=? AND user_id=?)",
-        sorts=2,
-        postgresql="waiting_steps_pkey|ix_waiting_steps_user",
-    ),
-    Case(
-        "steps that wait for an event",
-        lambda store, tx: store.steps.cancel_by_event(tx, "paid", NOW, subject="order:4", user_id=None),
-        "ix_waiting_steps_event (event=? AND event_key=?)",
-        sorts=3,
-        postgresql="ix_waiting_steps_event",
-    ),
-    Case(
-        "steps of a user",
-        lambda store, tx: store.steps.list_by_user(tx, USER_ID, after=None, limit=500),
-        "ix_waiting_steps_user (user_id=?)",
-        postgresql="ix_waiting_steps_user",
-    ),
-]
-
-
 @pytest.fixture(scope="module", params=["without statistics", "after ANALYZE"])
 def statistics(million: "FilledStore", request: pytest.FixtureRequest) -> None:
     if request.param == "after ANALYZE" and million.path is not None:
@@ -565,7 +500,7 @@ def unintended_scans(case: Case, statements: "Sequence[Statement]") -> list[str]
 
 @pytest.mark.usefixtures("statistics")
 @pytest.mark.parametrize(
-    "case", [*AUDIENCES, *SENDING, *SUBJECTS, *DEAD, *ASKING, *INBOX, *STEPS], ids=lambda case: case.name
+    "case", [*AUDIENCES, *SENDING, *SUBJECTS, *DEAD, *ASKING, *INBOX, *STEPS, *ENGAGEMENT], ids=lambda case: case.name
 )
 async def test_a_hot_query_uses_its_index_on_sqlite(million: "FilledStore", case: Case) -> None:
     statements = await million.explain_work(case.work)
@@ -579,7 +514,7 @@ async def test_a_hot_query_uses_its_index_on_sqlite(million: "FilledStore", case
 
 
 @pytest.mark.parametrize(
-    "case", [*AUDIENCES, *SENDING, *SUBJECTS, *DEAD, *ASKING, *INBOX, *STEPS], ids=lambda case: case.name
+    "case", [*AUDIENCES, *SENDING, *SUBJECTS, *DEAD, *ASKING, *INBOX, *STEPS, *ENGAGEMENT], ids=lambda case: case.name
 )
 async def test_a_hot_query_uses_its_index_on_postgresql(million_in_weeks: "FilledStore", case: Case) -> None:
     statements = await million_in_weeks.explain_work(case.work)

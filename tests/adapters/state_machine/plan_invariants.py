@@ -72,7 +72,7 @@ class PlanRows:
         for pair, steps in self._group_steps().items():
             self._check_steps(pair, steps, world)
         self._check_sends(world.actions)
-        self._check_reasons(world.actions)
+        self._check_reasons(world)
         self._check_feeds()
 
     def _check_digests(self, triggers: Mapping[str, Trigger], actions: UserActions) -> None:
@@ -154,7 +154,7 @@ class PlanRows:
             category = categories[send.notification_id]
             assert category == "DUTY" or category not in send.opted_out, f"sent after the user opted out: {send}"
 
-    def _check_reasons(self, actions: UserActions) -> None:
+    def _check_reasons(self, world: PlanWorld) -> None:
         """Assert that nothing was skipped or left out for a reason that never applied."""
         rows = [
             *((row.notification_id, row.user_id, row.channel, row.reason) for row in self.skips),
@@ -166,7 +166,13 @@ class PlanRows:
             ),
         ]
         by_id = {row.id: row for row in self.notifications}
-        gone = {(row.user_id, row.channel) for row in self.deliveries if row.state == "gone"}
+        actions = world.actions
+        # also by an outcome that was rejected because its lease had expired
+        gone = {
+            (received.message.target.user_id, getattr(received.message.target, "channel", ""))
+            for received in world.provider_log.received
+            if received.response is ProviderResponse.GONE
+        }
         for notification_id, user, channel, reason in rows:
             notification = by_id[notification_id]
             match reason:

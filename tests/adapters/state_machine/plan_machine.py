@@ -97,10 +97,10 @@ class PlanMachine(FlowMachine):
     # accept ---------------------------------------------------------------------------------------------------------
 
     @initialize()
-    def collect_for_everyone(self) -> None:
-        for mode in ("fixed", "email"):
-            request = self._build(None, mode, "none", "NEWS", None, None, 2)
-            self.run(self.accept_requests([request, request], self.world.api, CommitFault.NONE))
+    def notify_everyone(self) -> None:
+        for mode, steps in (("fixed", "none"), ("email", "none"), ("alone", "escalated"), ("alone", "until_paid")):
+            request = self._build(None, mode, steps, "NEWS", None, None, 1)
+            self.run(self.accept_requests([request], self.world.api, CommitFault.NONE))
 
     @rule(
         user_ids=st.sampled_from(AUDIENCES),
@@ -189,10 +189,35 @@ class PlanMachine(FlowMachine):
         self._silence(steps)
         await self._expect_to_leave(notification_id, user)
 
+    @rule(index=indexes, which=st.integers(0, 50), is_read=st.booleans())
+    def mark_when_a_step_has_started(self, index: int, which: int, is_read: bool) -> None:
+        """Send what is due, start the next steps, and mark notifications between that and the sending."""
+        self.run(self._mark_when_started(self.worker(index), which, is_read=is_read))
+
+    async def _mark_when_started(self, worker: SimulatedProcess, which: int, *, is_read: bool) -> None:
+        await self._work(worker, None, CommitFault.NONE, timers=True)
+        await worker.flush_outcomes()
+        self.world.clock.advance(61)
+        await worker.ignore_backend_error(partial(worker.run_timer, TimerTask.START_STEPS))
+        for user in ALL_USERS:
+            await self._mark(which, user, self.world.api, is_read=is_read)
+        await self._work(worker, None, CommitFault.NONE, timers=False)
+        await worker.flush_outcomes()
+        await self._reset_after_step(worker)
+
     async def _choose_addressed(self, which: int, user: str) -> str | None:
-        query = select(deliveries.c.notification_id).distinct().where(deliveries.c.user_id == user)
+        """Return a notification with a delivery to a user, more often one with an unsent delivery of a later step."""
+        delivery, step = deliveries.c, waiting_steps.c
+        of_user = select(delivery.notification_id).distinct().where(delivery.user_id == user)
+        unsent = of_user.where(
+            delivery.state.in_(("pending", "sending")),
+            delivery.notification_id == step.notification_id,
+            step.user_id == user,
+            step.started_at.is_not(None),
+        )
         async with self.world.store.read_snapshot() as tx:
-            found = sorted(await connection_of(tx).scalars(query))
+            found = sorted(await connection_of(tx).scalars(unsent)) if which % 4 else []
+            found = found or sorted(await connection_of(tx).scalars(of_user))
         return found[which % len(found)] if found else None
 
     async def _list_steps(self, *conditions: ColumnElement[bool]) -> list[StepKey]:

@@ -6,8 +6,10 @@ from datetime import timedelta
 
 from tests.support.step_world import UNLESS_SEEN, StepWorld
 
+from tidings.channels.engagement_recorder import EngagementRecorder
 from tidings.model.audience import city
 from tidings.model.delivery import DeliveryState, SkipReason
+from tidings.model.ids import new_id
 from tidings.model.outcome import Accepted, PermanentFailure, RetryLater
 from tidings.model.plan_options import DigestOptions, DomainEvent, Step
 from tidings.model.receipt import EventCause, ProviderEvent, ReceiptStatus
@@ -197,6 +199,94 @@ async def test_c38_a_click_on_the_only_link_cancels_in_its_own_transaction(world
         assert await world.store.steps.cancel_by_click(tx, "ben", delivery.id, world.clock.now()) == 0
     await world.work(600)
     assert world.count_sent() == {"email": 1}
+
+
+async def test_c38_a_receipt_of_a_click_cancels_in_its_own_transaction_and_once(world: StepWorld) -> None:
+    await world.add_users("ana", "ben")
+    notification = await world.notify(Step(("email",)), Step(("sms",), 600, "seen"), to=["ana", "ben"])
+    deliveries = sorted(await world.list_deliveries(notification), key=lambda delivery: delivery.user_id)
+    recorder = EngagementRecorder(world.store, world.clock)
+    clicks = [
+        ProviderEvent(
+            "email",
+            "browser",
+            f"clicked:{delivery.id}",
+            world.clock.now(),
+            cause=EventCause.CLICK,
+            delivery_id=delivery.id,
+            user_id=user_id,
+        )
+        for delivery, user_id in zip(deliveries, ("ana", "erased"), strict=True)
+    ]
+    await asyncio.gather(*(recorder.record(click) for click in [*clicks, clicks[0]]))
+    assert {step.user_id: step.ended_by for step in await world.list_steps(notification)} == {
+        "ana": StepEnd.CLICKED,
+        "ben": None,
+    }
+    receipts = {delivery.user_id: delivery.receipts for delivery in await world.list_deliveries(notification)}
+    assert ([receipt.repeats for receipt in receipts["ana"]], receipts["ben"]) == ([1], [])
+
+
+async def test_c39_where_devices_report_a_hand_over_is_not_delivered(any_store: SqlStore, clock: FrozenClock) -> None:
+    world = StepWorld(any_store, clock, receipt_categories={"email": ["PLAN"]})
+    await world.add_users("ana", "ben")
+    notification = await world.notify(Step(("email",)), Step(("sms",), 600, "delivered"), to=["ana", "ben"])
+    assert [step.ended_by for step in await world.list_steps(notification)] == [None, None]
+    shown = (await world.list_deliveries(notification))[0]
+    event = ProviderEvent(
+        "email",
+        "browser",
+        f"shown:{shown.id}",
+        clock.now(),
+        status=ReceiptStatus.DELIVERED,
+        delivery_id=shown.id,
+        user_id=shown.user_id,
+    )
+    await EngagementRecorder(world.store, clock).record(event)
+    await world.work(600)
+    assert [message.target.user_id for message in world.channels["sms"].sent] == [
+        {"ana": "ben", "ben": "ana"}[shown.user_id]
+    ]
+
+
+async def test_the_most_engaged_channel_of_each_step_is_used_and_a_dry_run_says_so(world: StepWorld) -> None:
+    await world.add_users("ana", "ben")
+    recorder = EngagementRecorder(world.store, world.clock)
+    for channel, days_ago in (("sms", 29), ("sms", 29), ("email", 1), ("email", 31), ("email", 31)):
+        happened = world.clock.now() - timedelta(days=days_ago)
+        delivery_id = new_id(world.clock.now())
+        click = ProviderEvent(
+            channel,
+            "browser",
+            f"clicked:{delivery_id}",
+            happened,
+            cause=EventCause.CLICK,
+            delivery_id=delivery_id,
+            user_id="ana",
+        )
+        await recorder.record(click)
+    both = ("email", "sms")
+    request = replace(world.build_request(Step(both), to=["ana", "ben"]), channel_selection="mostEngaged")
+    async with world.store.read_snapshot() as tx:
+        estimate = await world.pipeline.dry_run(tx, request)
+    assert (estimate.by_channel, estimate.skipped) == (
+        {"sms": 1, "email": 1},
+        {SkipReason.NOT_MOST_ENGAGED: 2},
+    )
+    notification = await world.pipeline.submit(request)
+    later = replace(request, steps=(Step(("inapp",)), Step(both, 600)))
+    await world.pipeline.submit(later)
+    await world.work()
+    assert {delivery.user_id: delivery.channel for delivery in await world.list_deliveries(notification)} == {
+        "ana": "sms",
+        "ben": "email",
+    }
+    assert {(skip.user_id, skip.channel): skip.detail["selected"] for skip in await world.list_skips(notification)} == {
+        ("ana", "email"): "sms",
+        ("ben", "sms"): "email",
+    }
+    await world.work(600)
+    assert world.count_sent() == {"inapp": 2, "sms": 2, "email": 2}
 
 
 async def test_c39_a_domain_event_cancels_the_steps_about_its_subject(world: StepWorld) -> None:

@@ -5,6 +5,7 @@ import pytest
 from tidings.errors import ValidationFailed
 from tidings.model.audience import (
     MAX_DEPTH,
+    MAX_USER_IDS,
     Audience,
     Intersection,
     NamedSet,
@@ -64,3 +65,13 @@ def test_an_expansion_has_a_limit() -> None:
     # each mentions the one before twice: 2 ** 10 parts
     doubling = {f"b{number}": saved(f"b{number - 1}") | saved(f"b{number - 1}") for number in range(1, 11)}
     assert "200 parts" in error_of(saved("b10"), b0=city("Basel"), **doubling)[1]
+
+
+def test_the_user_ids_of_an_expansion_have_the_limit_of_a_request() -> None:
+    half = users(*(f"user-{number}" for number in range(MAX_USER_IDS // 2)))
+    expand_saved(saved("half") | saved("half"), library(half=half))
+    for third in (saved("half"), ~saved("half"), users("ana")):
+        field, message = error_of(Intersection((saved("half"), saved("half"), third)), half=half)
+        assert field.startswith("audience.and[2]")
+        assert "more than 10000 user ids" in message
+        assert "use an attribute or a topic" in message

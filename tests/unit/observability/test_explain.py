@@ -171,6 +171,20 @@ def test_a_skip_reason_of_the_preflight_check_is_given_once(reason: SkipReason) 
     assert not any(one.startswith("Nothing was sent") for one in rest)
 
 
+@pytest.mark.parametrize(
+    ("counts", "why"),
+    [
+        ({}, "email, the first, because there was no engagement in 30 days."),
+        ({"sms": 1, "email": 3}, "email, with the most engagement in 30 days (sms: 1, email: 3)."),
+    ],
+)
+def test_the_channel_that_was_selected_is_named_with_the_inputs(counts: dict[str, int], why: str) -> None:
+    detail = {"selected": "email", "days": 30, "counts": counts}
+    skip = replace(_skip(SkipReason.NOT_MOST_ENGAGED), detail=detail)
+    (sentence,) = explain(_facts(skips=(skip,))).sentences
+    assert sentence == f"Nothing was sent on webpush: of the channels that reach ana, one is used: {why}"
+
+
 def test_a_preference_is_named_with_category_and_channel() -> None:
     (sentence,) = explain(_facts(skips=(_skip(SkipReason.PREFERENCE_OFF),))).sentences
     assert sentence == "Nothing was sent on webpush: ana turned off EVENT_TIME_CHANGE on webpush."

@@ -108,7 +108,7 @@ def test_the_priority_of_the_job_counts_where_the_data_names_none(
         ({**ONE, "actionUrl": "javascript:alert(1)"}, "actionUrl", "http"),
         ({**ONE, "priority": "low", "options": {"priority": "low"}}, "priority", "give it once"),
         ({**ONE, "dryRun": True}, "dryRun", "not by jobs"),
-        ({**ONE, "urgency": "high"}, "urgency", "known are: steps, digest, throttle, priority, channels"),
+        ({**ONE, "urgency": "high"}, "urgency", "throttle, channelSelection, priority, channels"),
         ([], "data", "must be a JSON object"),
         (None, "data", "must be a JSON object"),
         ({**ONE, "variables": {"n": float("nan")}}, "data", "must be JSON"),

@@ -7,6 +7,7 @@ PROBLEM_CODES: Mapping[str, tuple[int, str]] = {
     "bad_request": (400, "the request is not HTTP as the server understands it"),
     "malformed_json": (400, "the body is not JSON, is nested too deeply, or contains NUL"),
     "invalid_key": (401, "the API key is unknown or revoked"),
+    "invalid_receipt": (401, "the token is not that of the push message"),
     "invalid_token": (401, "the user token is not valid"),
     "token_expired": (401, "the user token has ended"),
     "unauthenticated": (401, "the request has no credentials"),

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from tidings.channels.email.mail_text import UNSUBSCRIBE_MARK, MailText, split_at_marks
-from tidings.channels.email.signed_token import sign_token, verify_token
+from tidings.channels.signed_token import sign_token, verify_token
 from tidings.ports.channel import ComposeContext
 
 #: path of tracked links and of the image; a token follows

@@ -11,11 +11,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from tidings.channels.email.settings import EmailSettings
 from tidings.channels.email.tracking import TRACKING_PATH, MailLink, verify_link
 from tidings.channels.email.unsubscribe_page import render_invalid
+from tidings.channels.engagement_recorder import EngagementRecorder
 from tidings.errors import BackendError
 from tidings.model.engagement import MachineReason, MailRequest, find_machine_reason, format_link_number
 from tidings.model.receipt import EventCause, ProviderEvent
 from tidings.ports.pack_context import PackContext
-from tidings.ports.transaction import retry_on_conflict
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +30,7 @@ _NOT_FOUND: Final = 404
 def create_router(context: PackContext, settings: Callable[[], EmailSettings]) -> APIRouter:
     """Return the routes. settings: read at each call, because a server without e-mail needs none."""
     routes = APIRouter(tags=["unsubscribe"])
+    recorder = EngagementRecorder(context.store, context.clock)
 
     @routes.api_route(TRACKING_PATH + "{token}", methods=["GET", "HEAD"], include_in_schema=False)
     async def follow(token: str, request: Request) -> Response:
@@ -39,7 +40,8 @@ def create_router(context: PackContext, settings: Callable[[], EmailSettings]) -
             return HTMLResponse(render_invalid(settings()), _NOT_FOUND, _HEADERS)
         if link.category in (settings().track_clicks if link.url else settings().track_opens):
             try:
-                await _record(context, link, request)
+                now = context.clock.now()
+                await recorder.record(build_event(link, _read_request(link, request, now), now))
             except BackendError as error:
                 # the person must reach the destination without the database, too
                 log.warning("engagement_not_recorded", delivery_id=link.delivery_id, error=error.message)
@@ -50,29 +52,14 @@ def create_router(context: PackContext, settings: Callable[[], EmailSettings]) -
     return routes
 
 
-async def _record(context: PackContext, link: MailLink, request: Request) -> None:
-    now = context.clock.now()
+def _read_request(link: MailLink, request: Request, now: datetime) -> MailRequest:
     headers = request.headers
-    found = MailRequest(
+    return MailRequest(
         request.method,
         headers.get("user-agent", "")[:500],
         headers.get("sec-purpose", "") or headers.get("purpose", ""),
         now - datetime.fromtimestamp(link.sent_at, UTC),
     )
-    event = build_event(link, found, now)
-
-    async def store() -> None:
-        async with context.store.transaction() as tx:
-            # nothing is stored about an erased user
-            if await context.store.users.get(tx, link.user_id, lock=True) is None:
-                return
-            is_new = await context.store.receipts.add(tx, event, now)
-            # a click on one of several links may be the first of a scan, and counts when the next step starts
-            if is_new and event.cause is EventCause.CLICK and link.total == 1:
-                await context.store.steps.cancel_by_click(tx, link.user_id, link.delivery_id, now)
-
-    # an erasure locks events and users in another order
-    await retry_on_conflict(store)
 
 
 def build_event(link: MailLink, request: MailRequest, now: datetime) -> ProviderEvent:

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from tidings.channels.email.signed_token import sign_token, verify_token
+from tidings.channels.signed_token import sign_token, verify_token
 
 _PURPOSE: Final = b"tidings unsubscribe v1"
 #: characters of a token that are read: user id and category have at most some hundred

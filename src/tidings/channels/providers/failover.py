@@ -73,8 +73,8 @@ def can_fail_over(answer: ProviderResponse, context: SendContext, *, shares_exce
         case Concern.PROVIDER:
             return True
         case Concern.RATE:
-            is_too_late = isinstance(answer.outcome, RetryLater) and answer.outcome.until >= context.expires_at
-            return shares_excess or is_too_late
+            is_receipt_expired = isinstance(answer.outcome, RetryLater) and answer.outcome.until >= context.expires_at
+            return shares_excess or is_receipt_expired
         case Concern.UNCERTAIN:
             return context.duplicate_ok
         case _:

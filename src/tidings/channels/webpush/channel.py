@@ -9,6 +9,7 @@ from tidings.channels.webpush.endpoint_allowlist import EndpointPolicy
 from tidings.channels.webpush.key_ring import VapidKeyRing
 from tidings.channels.webpush.payload import encode_payload
 from tidings.channels.webpush.push_exchange import build_push_request
+from tidings.channels.webpush.receipts import ReceiptPolicy
 from tidings.channels.webpush.sender import PushSender
 from tidings.channels.webpush.sender_pool.pool import SenderPool
 from tidings.channels.webpush.sender_pool.protocol import Init
@@ -43,19 +44,21 @@ class WebPushChannel:
         ca_file: Path | None = None,
         alerts: AlertSink | None = None,
         *,
+        receipts: ReceiptPolicy | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """`subject` is the VAPID contact, a `mailto:` or `https:` URL. `sender_processes`: 0 sends from this process.
 
         Sender processes use the system clock; `clock` is then used only for decisions in this process. `ca_file` is a
-        PEM file with an additional certificate authority. `alerts` are for operators. `jitter` returns a random number,
-        0 ≤ n < 1.
+        PEM file with an additional certificate authority. `alerts` are for operators. `receipts`: what service workers
+        report, default: nothing. `jitter` returns a random number, 0 ≤ n < 1.
         Raises ConfigError for an invalid contact.
         """
         self.name = "webpush"
         self._keys = tuple(keys)
         #: the keys for new subscriptions
         self.key_ring = VapidKeyRing(keys, policy)
+        self.receipts = receipts or ReceiptPolicy("")
         self._subject = check_subject(subject)
         self._policy = policy
         self._clock = clock
@@ -102,6 +105,8 @@ class WebPushChannel:
             delivery_id=context.delivery_id,
             tag=context.collapse_key,
             expires_at=context.expires_at,
+            category=context.category.code,
+            receipts=self.receipts,
         )
 
     def destination(self, target: Target) -> HostThrottle | None:

@@ -9,6 +9,7 @@ import msgspec
 
 from tidings.channels.webpush.encryption import DEFAULT_MAX_PAYLOAD
 from tidings.channels.webpush.graphemes import find_boundary
+from tidings.channels.webpush.receipts import MessageKey, ReceiptPolicy
 from tidings.model.template import RenderedMessage
 
 #: bytes of the body that a long title does not displace: about two lines
@@ -24,11 +25,18 @@ class _Action(msgspec.Struct, frozen=True):
     navigate: str
 
 
-class _Data(msgspec.Struct, frozen=True, rename="camel"):
+class _Receipts(msgspec.Struct, frozen=True):
+    token: str
+    #: what the service worker reports
+    events: tuple[str, ...]
+
+
+class _Data(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     notification_id: str
     delivery_id: str
     #: milliseconds since 1970: after that the service worker shows a neutral text
     expires_at: int
+    receipts: _Receipts | None = None
 
 
 class _Notification(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,12 +63,18 @@ def encode_payload(
     delivery_id: str,
     tag: str,
     expires_at: datetime,
+    category: str = "",
+    receipts: ReceiptPolicy | None = None,
     max_bytes: int = DEFAULT_MAX_PAYLOAD,
 ) -> bytes:
     """Return the JSON of one message in at most `max_bytes` bytes, shortened by `shrink` if necessary.
 
-    tag: a push replaces an earlier one with the same tag on the device.
+    tag: a push replaces an earlier one with the same tag on the device. receipts: what the service worker reports of
+    the category.
     """
+    message = MessageKey(notification_id, delivery_id, int(expires_at.timestamp() * 1000))
+    events = () if receipts is None else receipts.list_events(category)
+    reported = None if receipts is None or not events else _Receipts(receipts.sign(message), tuple(events))
     payload = _Payload(
         8030,
         _Notification(
@@ -70,7 +84,7 @@ def encode_payload(
             lang=content.lang,
             dir=content.direction,
             tag=tag,
-            data=_Data(notification_id, delivery_id, int(expires_at.timestamp() * 1000)),
+            data=_Data(notification_id, delivery_id, message.expires_at, reported),
             actions=tuple(_Action(a.action, a.title, a.navigate) for a in content.actions),
         ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -14,7 +14,13 @@ from tidings.channels.webpush import server_keys
 from tidings.channels.webpush.channel import WebPushChannel
 from tidings.channels.webpush.checks import check
 from tidings.channels.webpush.endpoint_allowlist import EndpointPolicy
-from tidings.channels.webpush.settings import FALLBACK_SUBJECT, list_webpush_settings, load_webpush_settings
+from tidings.channels.webpush.receipts import ReceiptPolicy
+from tidings.channels.webpush.settings import (
+    FALLBACK_SUBJECT,
+    PREFIX,
+    list_webpush_settings,
+    load_webpush_settings,
+)
 from tidings.config.settings import Settings, SettingSource
 from tidings.model.channel import ChannelTraits
 from tidings.model.check import CheckResult
@@ -47,6 +53,15 @@ class WebPushPlugin:
         """Return the settings with their sources. Raises ConfigError."""
         return list_webpush_settings(settings)
 
+    def list_categories(self, settings: Settings) -> Mapping[str, Sequence[str]]:
+        """Return the codes of categories by the name of their setting. Raises ConfigError."""
+        own = load_webpush_settings(settings)
+        return {f"{PREFIX}{name.upper()}": getattr(own, name) for name in ("track_shown", "track_clicks")}
+
+    def list_receipt_categories(self, settings: Settings) -> Collection[str]:
+        """Return the codes of the categories in which browsers report that they showed a message."""
+        return load_webpush_settings(settings).track_shown
+
     def parse_address(self, _address: str, _settings: Settings) -> str:
         """Raise ValueError: devices are registered by the browser."""
         raise ValueError("must be registered by the browser with POST /api/push/subscribe")
@@ -62,6 +77,9 @@ class WebPushPlugin:
             context.settings.workers,
             settings.ca_file,
             context.alerts,
+            receipts=ReceiptPolicy(
+                context.settings.secret_key, shown=settings.track_shown, clicks=settings.track_clicks
+            ),
         )
 
     async def prepare(self, context: ChannelContext) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from tidings.channels.webpush import base64url
 from tidings.channels.webpush.key_ring import VapidKeyRing
+from tidings.channels.webpush.receipt_routes import add_receipts
 from tidings.channels.webpush.renewal_proof import compute_proof, is_proof
 from tidings.channels.webpush.server_keys import get_channel
 from tidings.errors import Conflict, Forbidden, ValidationFailed
@@ -175,6 +176,7 @@ def create_router(context: PackContext) -> APIRouter:
 
     _add_renewal(routes, context)
     _add_own_devices(routes, context)
+    add_receipts(routes, context)
     return routes
 
 

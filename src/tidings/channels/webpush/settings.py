@@ -32,6 +32,10 @@ class WebPushSettings(BaseModel):
     extra_hosts: tuple[str, ...] = ()
     #: PEM file with an additional CA for these hosts
     ca_file: Path | None = None
+    #: codes of the categories whose pushes report that they were shown, separated by commas; empty = none
+    track_shown: tuple[str, ...] = ()
+    #: codes of the categories whose pushes report that they were clicked or closed, separated by commas; empty = none
+    track_clicks: tuple[str, ...] = ()
 
     @field_validator("subject")
     @classmethod

@@ -40,7 +40,7 @@ async def expand_requests(
     if not mentioning:
         return requests
     known = await load_saved(store, tx, mentioning)
-    return [_try_expand(request, known) for request in requests]
+    return [_try_expand(request, known) if list_saved_names(request.audience) else request for request in requests]
 
 
 def _try_expand(request: NotifyRequest, known: Mapping[str, SavedAudience]) -> NotifyRequest | ValidationFailed:

@@ -110,6 +110,7 @@ def _resolve_plan(request: NotifyRequest, template: Template, renderer: Renderer
         steps=template.plan.steps if request.steps is None else request.steps,
         digest=resolve_key(digest, "digest"),
         throttle=resolve_key(throttle, "throttle"),
+        channel_selection=request.channel_selection or template.plan.channel_selection,
     )
     if (fault := plan.find_error()) is not None:
         raise ValidationFailed.for_field("options.digest.channels", fault)

@@ -93,7 +93,7 @@ def build_digest_notification(
         expires_at=max(one.expires_at for one in items),
         created_at=now,
         source=f"digest:{digest.id}",
-        plan=PlanOptions(steps=tuple(steps)),
+        plan=PlanOptions(steps=tuple(steps), channel_selection=newest.plan.channel_selection),
         digest_id=digest.id,
         parts=[
             DigestPart(one.notification.id, one.notification.subject, one.notification.variables, one.left_out_on)

@@ -7,11 +7,12 @@ another worker stored the page first, or the notification was cancelled, nothing
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 
@@ -26,6 +27,7 @@ from tidings.flow.notifications import NotificationCache
 from tidings.flow.tasks import deliver_tasks, next_page_task
 from tidings.model.audience import explicit_users_or_none
 from tidings.model.awaited_event import NO_OCCURRED, AwaitedEvent, OccurredEvents, list_awaited_events
+from tidings.model.channel_engagement import ENGAGEMENT_PERIOD, NO_ENGAGEMENT, EngagementByUser
 from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification, NotificationState
 from tidings.model.priority import Lane, Priority
@@ -68,6 +70,14 @@ def build_delivery_tasks(page_plans: Sequence[PagePlan], now: datetime) -> list[
         if delivery.batch_id is not None
     }
     return [task for batch_id, lane in batches.items() for task in deliver_tasks([batch_id], lane, now)]
+
+
+class _History(NamedTuple):
+    """What users heard and did before, as far as the plans of some notifications depend on it."""
+
+    #: notification id → users who last heard the same of its subject
+    informed: Mapping[str, Collection[str]]
+    engagement: EngagementByUser
 
 
 class FanOut:
@@ -194,13 +204,8 @@ class FanOut:
         happened: domain events that came before, of digests. The caller stores the notifications, and their deliveries
         with `add_deliveries`.
         """
-        informed = {
-            notification.id: await self._find_informed(
-                tx, notification, [user for user, _ in resolved[notification.id]]
-            )
-            for notification in notifications
-        }
-        page_plans = self._apply_events(self._build_page_plans(notifications, resolved, informed, now), happened, now)
+        history = await self._load_history(tx, notifications, resolved, now)
+        page_plans = self._apply_events(self._build_page_plans(notifications, resolved, history, now), happened, now)
         return await self._limits.apply(tx, await self._collect(tx, page_plans, now), now)
 
     async def limit_later_steps(
@@ -254,13 +259,14 @@ class FanOut:
         now: datetime,
         batch_ids: Iterator[str] | None = None,
         informed: Collection[str] = (),
+        engagement: EngagementByUser = NO_ENGAGEMENT,
         step_channels: Sequence[str] | None = None,
         happened: Mapping[str, OccurredEvents] = NO_OCCURRED,
     ) -> Plan:
         """Plan a page of recipients, without rate limits.
 
-        batch_ids: None = new batches. informed: users who last heard the same. step_channels: of a later step.
-        happened: user id → domain events that came.
+        batch_ids: None = new batches. informed: users who last heard the same. engagement: see `load_engagement`.
+        step_channels: of a later step. happened: user id → domain events that came.
         """
         return plan_page(
             page,
@@ -270,6 +276,7 @@ class FanOut:
             batch_ids=batch_ids or batch_id_allocator(self._batch_size, now),
             now=now,
             informed=informed,
+            engagement=engagement,
             get_traits=self._catalog.get_traits,
             schedule_defaults=self._schedule_defaults,
             preference_defaults=self._catalog.preference_defaults,
@@ -277,6 +284,23 @@ class FanOut:
             pack_rules=self._catalog.rules,
             happened=happened,
         )
+
+    async def load_engagement(
+        self, tx: Transaction, recipients: Iterable[tuple[Notification, Iterable[str]]], now: datetime
+    ) -> EngagementByUser:
+        """Return what users did recently, if a notification to them selects channels by it.
+
+        recipients: notifications with the ids of users.
+        """
+        user_ids = {
+            user_id
+            for notification, of_notification in recipients
+            if notification.plan.channel_selection != "all"
+            for user_id in of_notification
+        }
+        if not user_ids:
+            return NO_ENGAGEMENT
+        return await self._store.audiences.load_engagement(tx, sorted(user_ids), now - ENGAGEMENT_PERIOD)
 
     async def _load_progress(self, notification_ids: Sequence[str]) -> list[Notification]:
         """Return the notifications that are not completely planned, each once, in the order given."""
@@ -324,19 +348,31 @@ class FanOut:
     async def _plan_large_audience(self, notification: Notification) -> list[PagePlan]:
         async with self._store.read_snapshot() as tx:
             page, has_more = await self.load_page(tx, notification, notification.cursor)
-            informed = await self._find_informed(tx, notification, [recipient.user_id for recipient in page])
-        plan = self.build_plan(notification, page, self._clock.now(), informed=informed)
+            user_ids = [recipient.user_id for recipient in page]
+            informed = await self._find_informed(tx, notification, user_ids)
+            engagement = await self.load_engagement(tx, [(notification, user_ids)], self._clock.now())
+        plan = self.build_plan(notification, page, self._clock.now(), informed=informed, engagement=engagement)
         cursor = page[-1].user_id if page else notification.cursor
-        return [PagePlan(notification, plan, page, cursor, is_last=not has_more, informed=informed)]
+        return [PagePlan(notification, plan, page, cursor, not has_more, informed, engagement)]
 
     async def _plan_small_audiences(self, notifications: Sequence[Notification]) -> list[PagePlan]:
         async with self._store.read_once() as tx:
             resolved = await self.resolve_recipients(tx, notifications)
-            informed = {
-                one.id: await self._find_informed(tx, one, [user_id for user_id, _ in resolved[one.id]])
-                for one in notifications
-            }
-        return self._build_page_plans(notifications, resolved, informed, self._clock.now())
+            history = await self._load_history(tx, notifications, resolved, self._clock.now())
+        return self._build_page_plans(notifications, resolved, history, self._clock.now())
+
+    async def _load_history(
+        self,
+        tx: Transaction,
+        notifications: Sequence[Notification],
+        resolved: Mapping[str, ResolvedRecipients],
+        now: datetime,
+    ) -> "_History":
+        user_ids = {one.id: [user_id for user_id, _ in resolved[one.id]] for one in notifications}
+        return _History(
+            {one.id: await self._find_informed(tx, one, user_ids[one.id]) for one in notifications},
+            await self.load_engagement(tx, [(one, user_ids[one.id]) for one in notifications], now),
+        )
 
     async def _find_informed(
         self, tx: Transaction, notification: Notification, user_ids: Sequence[str]
@@ -383,7 +419,7 @@ class FanOut:
         self,
         notifications: Sequence[Notification],
         resolved: Mapping[str, ResolvedRecipients],
-        informed: Mapping[str, Collection[str]],
+        history: "_History",
         now: datetime,
     ) -> list[PagePlan]:
         batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
@@ -391,9 +427,9 @@ class FanOut:
         for notification in notifications:
             # a user that does not exist was erased after the notification was accepted
             page = [recipient for _, recipient in resolved[notification.id] if recipient is not None]
-            of_subject = informed[notification.id]
-            plan = self.build_plan(notification, page, now, batches[notification.priority], of_subject)
-            page_plans.append(PagePlan(notification, plan, page, None, is_last=True, informed=of_subject))
+            of_subject, engagement = history.informed[notification.id], history.engagement
+            plan = self.build_plan(notification, page, now, batches[notification.priority], of_subject, engagement)
+            page_plans.append(PagePlan(notification, plan, page, None, True, of_subject, engagement))
         return page_plans
 
     async def _persist(self, page_plans: Sequence[PagePlan]) -> tuple[list[PagePlan], list[Task]]:
@@ -455,7 +491,9 @@ class FanOut:
                 user_id: happened[one.before.id, user_id] for user_id in ids if (one.before.id, user_id) in happened
             }
             if of_page:
-                plan = self.build_plan(one.before, one.page, now, informed=one.informed, happened=of_page)
+                plan = self.build_plan(
+                    one.before, one.page, now, informed=one.informed, engagement=one.engagement, happened=of_page
+                )
                 one = replace(one, plan=plan, happened=of_page)
             applied.append(one)
         return applied

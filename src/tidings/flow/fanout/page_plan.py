@@ -7,6 +7,7 @@ from typing import Self
 from tidings.flow.fanout.limits import Limit
 from tidings.flow.fanout.planner import Plan
 from tidings.model.awaited_event import NO_EVENTS, AwaitedEvent, OccurredEvents, build_awaited_of_item
+from tidings.model.channel_engagement import EngagementByUser
 from tidings.model.delivery import Recipient
 from tidings.model.notification import Notification
 
@@ -23,6 +24,8 @@ class PagePlan:
     is_last: bool
     #: users of the page who last heard the same of the notification's subject
     informed: Collection[str] = ()
+    #: what they did recently, if the notification selects channels by it
+    engagement: EngagementByUser = field(default_factory=dict)
     #: user id → domain events that came before the page was planned
     happened: Mapping[str, OccurredEvents] = field(default_factory=dict)
     #: the limits that counted this page in the present transaction, each with the users for whom it did

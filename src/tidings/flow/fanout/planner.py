@@ -10,11 +10,13 @@ from datetime import datetime
 from msgspec import structs
 
 from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
-from tidings.flow.plan.chain import decide
+from tidings.flow.plan.chain import Verdict, decide
 from tidings.flow.plan.collection import DigestCollection
+from tidings.flow.plan.rules.channel_selection import select_by_engagement
 from tidings.flow.plan.rules.quiet_hours import choose_zone
 from tidings.model.awaited_event import NO_EVENTS, NO_OCCURRED, OccurredEvents
 from tidings.model.channel import DEFAULT_TRAITS, ChannelTraits
+from tidings.model.channel_engagement import NO_ENGAGEMENT, ChannelEngagement, EngagementByUser
 from tidings.model.contact_point import NO_CONTACT_POINT
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
@@ -49,6 +51,7 @@ def plan_page(
     batch_ids: Iterator[str],
     now: datetime,
     informed: Collection[str] = (),
+    engagement: EngagementByUser = NO_ENGAGEMENT,
     get_traits: Callable[[str], ChannelTraits] = lambda _channel: DEFAULT_TRAITS,
     schedule_defaults: ScheduleDefaults = NO_SCHEDULE_DEFAULTS,
     preference_defaults: Sequence[Preference] = (),
@@ -62,9 +65,10 @@ def plan_page(
 
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
     batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
-    of the notification's subject. get_traits: channel → traits. schedule_defaults: of users without a schedule.
-    preference_defaults: of the installation. pack_rules: name → rule. step_channels: of the later step that is planned.
-    happened: user id → domain events that came, which may make later steps unnecessary.
+    of the notification's subject. engagement: what users did recently, if the notification selects channels by it.
+    get_traits: channel → traits. schedule_defaults: of users without a schedule. preference_defaults: of the
+    installation. pack_rules: name → rule. step_channels: of the later step that is planned. happened: user id → domain
+    events that came, which may make later steps unnecessary.
     """
     plan = Plan()
     context = PlanContext(
@@ -94,6 +98,7 @@ def plan_page(
             batch_ids,
             collection,
             is_informed=recipient.user_id in informed,
+            engagement=engagement.get(recipient.user_id, {}),
             happened=happened.get(recipient.user_id, NO_EVENTS),
         )
     return plan
@@ -108,6 +113,7 @@ def _plan_stages(
     collection: DigestCollection | None,
     *,
     is_informed: bool,
+    engagement: Mapping[str, ChannelEngagement],
     happened: OccurredEvents,
 ) -> None:
     """Plan the first of some groups of channels that reaches a recipient. Those after it wait.
@@ -119,10 +125,10 @@ def _plan_stages(
     at_once = plan if collection is None else Plan()
     for position, stage in enumerate(stages):
         is_ended = bool(position and stage and notification.plan.steps[position].event in happened)
-        if not is_ended and not _plan_recipient(
-            plan, recipient, stage, context, batch_ids, is_informed=is_informed, collected=(collection, at_once)
-        ):
-            continue
+        if not is_ended:
+            decided = _decide_channels(recipient, stage, context, engagement, is_informed=is_informed)
+            if not _plan_recipient(plan, recipient, decided, context, batch_ids, (collection, at_once)):
+                continue
         if len(stages) > 1:
             last = position - 1 if is_ended else position
             plan.waiting += plan_waiting_steps(
@@ -133,14 +139,43 @@ def _plan_stages(
         plan.skipped += at_once.skipped
 
 
-def _plan_recipient(
-    plan: Plan,
+def _decide_channels(
     recipient: Recipient,
     requested_channels: Sequence[str],
     context: PlanContext,
-    batch_ids: Iterator[str],
+    engagement: Mapping[str, ChannelEngagement],
     *,
     is_informed: bool,
+) -> list[tuple[Candidate, Verdict]]:
+    """Return the decision on each channel. Of those that are permitted, the notification may use one only."""
+    decided: list[tuple[Candidate, Verdict]] = []
+    for channel in requested_channels:
+        candidate = Candidate(
+            recipient.user_id,
+            channel,
+            recipient.preferences,
+            has_contact_point=bool(recipient.targets.get(channel, ())),
+            timezone=recipient.timezone,
+            schedule=recipient.schedule,
+            is_informed=is_informed,
+        )
+        decided.append((candidate, decide(candidate, context)))
+    if context.notification.plan.channel_selection == "all":
+        return decided
+    permitted = [candidate.channel for candidate, verdict in decided if not isinstance(verdict.decision, Skip)]
+    skips = select_by_engagement(permitted, engagement)
+    return [
+        (candidate, verdict._replace(decision=skips.get(candidate.channel, verdict.decision)))
+        for candidate, verdict in decided
+    ]
+
+
+def _plan_recipient(
+    plan: Plan,
+    recipient: Recipient,
+    decided: Sequence[tuple[Candidate, Verdict]],
+    context: PlanContext,
+    batch_ids: Iterator[str],
     collected: tuple[DigestCollection | None, Plan],
 ) -> bool:
     """Add the deliveries, skips or the item of a digest of a recipient to the plan. Returns whether one is to be sent.
@@ -150,19 +185,10 @@ def _plan_recipient(
     notification, now = context.notification, context.now
     collection, at_once = collected
     is_planned = False
-    for channel in requested_channels:
+    for candidate, verdict in decided:
+        channel = candidate.channel
         target_ids = recipient.targets.get(channel, ())
         channel_plan = at_once if collection is not None and collection.has_channel(channel) else plan
-        candidate = Candidate(
-            recipient.user_id,
-            channel,
-            recipient.preferences,
-            has_contact_point=bool(target_ids),
-            timezone=recipient.timezone,
-            schedule=recipient.schedule,
-            is_informed=is_informed,
-        )
-        verdict = decide(candidate, context)
         if isinstance(verdict.decision, Skip):
             reason, detail = verdict.decision.reason, verdict.decision.detail
             channel_plan.skipped.append(SkipRecord(notification.id, recipient.user_id, channel, reason, detail))

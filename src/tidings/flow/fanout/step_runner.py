@@ -83,6 +83,9 @@ class StepRunner:
         heads = {pair: next(one for one in steps if one.is_waiting) for pair, steps in due.items()}
         conditional = [pair for pair, head in heads.items() if head.unless is not None]
         fulfilled = await self._store.steps.find_fulfilled(tx, conditional, now) if conditional else {}
+        engagement = await self._fan_out.load_engagement(
+            tx, [(notifications[notification_id], [user_id]) for notification_id, user_id in due], now
+        )
         left = await find_former_members(self._store, self._catalog, tx, due, notifications)
         batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
         plans: defaultdict[str, Plan] = defaultdict(Plan)
@@ -104,7 +107,12 @@ class StepRunner:
                 results[StepResult.CANCELLED] += 1
                 continue
             of_step = self._fan_out.build_plan(
-                notification, [recipient], now, batches[notification.priority], step_channels=step.channels
+                notification,
+                [recipient],
+                now,
+                batches[notification.priority],
+                engagement=engagement,
+                step_channels=step.channels,
             )
             starting[pair] = step
             plans[notification.id].planned += of_step.planned

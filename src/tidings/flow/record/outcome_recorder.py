@@ -1,6 +1,6 @@
 """Records the outcomes of sends: the deliveries, and what follows for steps, devices, contact points and users."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ from tidings.model.request import NotifyRequest
 from tidings.model.subscription import MAX_TARGET_REFUSALS
 from tidings.ports.alerts import AlertSink
 from tidings.ports.clock import Clock
+from tidings.ports.steps import DeliveredWhenSent
 from tidings.ports.store import Store, Transaction
 
 log = structlog.get_logger(__name__)
@@ -45,18 +46,18 @@ class OutcomeRecorder:
         *,
         unanswered: UnansweredMessages,
         soft_refusals: SoftRefusalRecorder,
-        channels_without_receipts: Collection[str],
+        is_delivered_when_sent: DeliveredWhenSent,
         accept_notices: AcceptNotices,
         on_recorded: Callable[[Sequence[AttemptResult]], None],
     ) -> None:
-        """channels_without_receipts: no provider reports that a message arrived. on_recorded: called after a commit."""
+        """on_recorded: called after a commit."""
         self._store = store
         self._catalog = catalog
         self._clock = clock
         self._alerts = alerts
         self._unanswered = unanswered
         self._soft_refusals = soft_refusals
-        self._channels_without_receipts = channels_without_receipts
+        self._is_delivered_when_sent = is_delivered_when_sent
         self._accept_notices = accept_notices
         self._on_recorded = on_recorded
 
@@ -107,9 +108,7 @@ class OutcomeRecorder:
             if row.has_steps and not isinstance(row.outcome, RetryLater | HoldRecord)
         }
         if pairs:
-            await self._store.steps.record_outcomes(
-                tx, pairs, now, is_delivered_when_sent=self._channels_without_receipts
-            )
+            await self._store.steps.record_outcomes(tx, pairs, now, is_delivered_when_sent=self._is_delivered_when_sent)
 
     async def _record_contact_results(self, tx: Transaction, attempts: Sequence[AttemptResult], now: datetime) -> None:
         """Disable contact points that refuse or fail for days, and tell their owners over the other channels."""

@@ -8,11 +8,18 @@ from sqlalchemy import ColumnElement, Select, func, literal, select, text
 from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.receipt import Receipt
 from tidings.model.trace import AttemptTrace, DeliveryTrace, SkipTrace
-from tidings.ports.store import Transaction
+from tidings.ports.store import DeliveryRecipient, Transaction
 from tidings.stores.engine.transaction import connection_of
-from tidings.stores.repositories.contact_points import PUSH_CHANNEL
 from tidings.stores.repositories.receipts import load_of_messages
-from tidings.stores.schema.tables import MIN_ID, WHERE_FAILED, attempts, contact_points, deliveries, skips
+from tidings.stores.schema.tables import (
+    MIN_ID,
+    WHERE_FAILED,
+    attempts,
+    contact_points,
+    deliveries,
+    notifications,
+    skips,
+)
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import id_array
 
@@ -44,6 +51,15 @@ class DeliveryHistory:
     ) -> Sequence[DeliveryTrace]:
         query = _select_deliveries(notification_id, user_id, after, limit)
         return await load_deliveries(tx, query.where(_IS_FAILED) if failed_only else query)
+
+    async def find_recipient(self, tx: Transaction, notification_id: str, delivery_id: str) -> DeliveryRecipient | None:
+        query = (
+            select(_d.user_id, _d.channel, notifications.c.category)
+            .join(notifications, notifications.c.id == _d.notification_id)
+            .where(_d.notification_id == notification_id, _d.id == delivery_id)
+        )
+        row = (await connection_of(tx).execute(query)).first()
+        return None if row is None else DeliveryRecipient(row.user_id, row.channel, row.category)
 
     async def list_skips(
         self, tx: Transaction, notification_id: str, *, user_id: str | None, after: str | None, limit: int
@@ -84,7 +100,7 @@ async def load_deliveries(
                 row.message_id,
             )
         )
-    events = await _load_receipts(tx, [row.id for row in rows if row.channel != PUSH_CHANNEL], traces)
+    events = await _load_receipts(tx, [row.id for row in rows], traces)
     return [
         DeliveryTrace(
             id=row.id,

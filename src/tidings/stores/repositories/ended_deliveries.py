@@ -40,7 +40,7 @@ class EndedDeliveries:
             return
         pairs = {(one.notification_id, one.user_id) for one in ended}
         # nothing was handed over, so nothing was delivered
-        await self._steps.record_outcomes(tx, pairs, now, is_delivered_when_sent=())
+        await self._steps.record_outcomes(tx, pairs, now, is_delivered_when_sent=lambda *_: False)
         if self._status_events.is_enabled:
             events = [build_state_event(state, *one, reason=reason, now=now) for one in ended]
             await self._status_events.add(tx, events, now)

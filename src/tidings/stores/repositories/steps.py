@@ -18,7 +18,7 @@ from tidings.model.waiting_step import (
     cancel_steps,
     start_clock,
 )
-from tidings.ports.steps import Fulfilment, Pair, StepKey
+from tidings.ports.steps import DeliveredWhenSent, Fulfilment, Pair, StepKey
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.awaited_events import SqlAwaitedEvents
@@ -26,7 +26,7 @@ from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.repositories.step_conditions import load_fulfilled
 from tidings.stores.repositories.user_locks import lock_users
 from tidings.stores.schema.step_tables import IS_WAITING, WHERE_DUE, WHERE_EVENT, waiting_steps
-from tidings.stores.schema.tables import WHERE_PENDING, Instant, Json, deliveries
+from tidings.stores.schema.tables import WHERE_PENDING, Instant, Json, deliveries, notifications
 from tidings.stores.sql.json_params import encode_instant, encode_rows, rowset, text_array
 
 _w, _d = waiting_steps.c, deliveries.c
@@ -41,8 +41,9 @@ _SELECT_BY_PAIRS = (
 )
 _LOCK_BY_PAIRS = _SELECT_BY_PAIRS.with_for_update(of=waiting_steps)
 _SELECT_STATES = (
-    select(_d.notification_id, _d.user_id, _d.channel, _d.state)
+    select(_d.notification_id, _d.user_id, _d.channel, _d.state, notifications.c.category)
     .distinct()
+    .join(notifications, notifications.c.id == _d.notification_id)
     .where(_d.notification_id == _pairs.c.notification_id, _d.user_id == _pairs.c.user_id)
 )
 _changed = rowset("rows", *_KEY, _w.due_at, _w.cause, _w.started_at, _w.ended_at, _w.ended_by, alias="changed")
@@ -119,28 +120,26 @@ class SqlSteps:
         await _load(tx, pairs, lock=True)
 
     async def record_outcomes(
-        self, tx: Transaction, pairs: Collection[Pair], now: datetime, *, is_delivered_when_sent: Collection[str]
+        self, tx: Transaction, pairs: Collection[Pair], now: datetime, *, is_delivered_when_sent: DeliveredWhenSent
     ) -> None:
         loaded = await _load(tx, pairs, lock=True)
         open_pairs = [pair for pair, steps in loaded.items() if any(step.is_waiting for step in steps)]
         if not open_pairs:
             return
         states: dict[Pair, dict[str, set[DeliveryState]]] = {pair: {} for pair in open_pairs}
+        arrived: dict[Pair, set[str]] = {pair: set() for pair in open_pairs}
         for row in await connection_of(tx).execute(_SELECT_STATES, {"rows": encode_rows(open_pairs)}):
-            of_pair = states[row.notification_id, row.user_id]
-            of_pair.setdefault(row.channel, set()).add(DeliveryState(row.state))
+            pair, state = (row.notification_id, row.user_id), DeliveryState(row.state)
+            states[pair].setdefault(row.channel, set()).add(state)
+            if state in HANDED_OVER_STATES and is_delivered_when_sent(row.channel, row.category):
+                arrived[pair].add(row.channel)
         changed: dict[tuple[str, str, int], WaitingStep] = {}
         for pair, of_channels in states.items():
             steps = loaded[pair]
             changed |= _by_key(start_clock(steps, of_channels, now))
-            delivered = [
-                channel
-                for channel, of_channel in of_channels.items()
-                if channel in is_delivered_when_sent and not HANDED_OVER_STATES.isdisjoint(of_channel)
-            ]
-            if delivered:
+            if delivered := arrived[pair]:
                 current = [changed.get(_key(step), step) for step in steps]
-                happened = [(StepEnd.DELIVERED, channel) for channel in delivered]
+                happened = [(StepEnd.DELIVERED, channel) for channel in sorted(delivered)]
                 changed |= _by_key(apply_fulfilled(current, happened, now))
         await self._store(tx, list(changed.values()), now)
 

@@ -31,6 +31,10 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown template": ({"userId": "u1", "templateCode": "NOPE"}, "templateCode"),
     "a variable that is missing": ({"userId": "u1", "variables": {"title": "Hi"}}, "variables.body"),
     "an unknown channel": ({"userId": "u1", "options": {"channels": ["pigeon"]}}, "options.channels[0]"),
+    "an unknown selection of channels": (
+        {"userId": "u1", "options": {"channelSelection": "best"}},
+        "options.channelSelection",
+    ),
     "an end that is over": ({"userId": "u1", "options": {"expiresAt": "2020-01-01T00:00:00Z"}}, "options.expiresAt"),
     "a start too far ahead": ({"userId": "u1", "options": {"sendAt": "2030-01-01T00:00:00Z"}}, "options.sendAt"),
 }

@@ -58,6 +58,8 @@ def test_the_settings_are_listed_with_their_sources(folder: Path, monkeypatch: p
         ("TIDINGS_WEBPUSH__SUBJECT", "mailto:ops@shop.example", "environment"),
         ("TIDINGS_PUSH_EXTRA_HOSTS", "a:1,b:2", ".env"),
         ("TIDINGS_PUSH_CA_FILE", "(unset)", "default"),
+        ("TIDINGS_WEBPUSH__TRACK_SHOWN", "(none)", "default"),
+        ("TIDINGS_WEBPUSH__TRACK_CLICKS", "(none)", "default"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Signed tokens of links in messages: URL-safe, reusable, without an expiry.
+"""Signatures by the secret key of the server, and signed tokens of links: URL-safe, reusable, without an expiry.
 
 Link scanners of mail servers open links before people do, so a token must survive any use. It stays valid for as long
 as the secret key, because a person may open a message that is years old.
@@ -16,7 +16,7 @@ _MAC_LENGTH: Final = 24
 
 def sign_token(secret_key: str, purpose: bytes, payload: bytes) -> str:
     """Return the token of a payload. purpose: separates these signatures from other uses of the secret key."""
-    return base64.urlsafe_b64encode(_compute_mac(secret_key, purpose, payload) + payload).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(compute_signature(secret_key, purpose, payload) + payload).rstrip(b"=").decode()
 
 
 def verify_token(secret_key: str, purpose: bytes, token: str, *, max_length: int) -> bytes | None:
@@ -28,13 +28,14 @@ def verify_token(secret_key: str, purpose: bytes, token: str, *, max_length: int
     except (binascii.Error, ValueError):
         return None
     mac, payload = raw[:_MAC_LENGTH], raw[_MAC_LENGTH:]
-    if not hmac.compare_digest(mac, _compute_mac(secret_key, purpose, payload)):
+    if not hmac.compare_digest(mac, compute_signature(secret_key, purpose, payload)):
         return None
     # one token has one spelling: base64 has spare bits at the end
     return payload if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == token else None
 
 
-def _compute_mac(secret_key: str, purpose: bytes, payload: bytes) -> bytes:
+def compute_signature(secret_key: str, purpose: bytes, payload: bytes) -> bytes:
+    """Return 24 bytes that only this server can compute. purpose: as in `sign_token`."""
     return hmac.digest(_derive_key(secret_key, purpose), payload, hashlib.sha256)[:_MAC_LENGTH]
 
 
