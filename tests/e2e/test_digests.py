@@ -92,11 +92,18 @@ async def test_c36_a_key_without_its_variable_is_refused(server: TidingsServer) 
     assert [error["field"] for error in problem["errors"]] == ["options.digest.key"]
 
 
-async def test_c4_a_maximum_below_the_window_is_refused(server: TidingsServer) -> None:
+@pytest.mark.parametrize(
+    "digest",
+    [
+        pytest.param({"windowSeconds": 60, "sliding": True, "maxSeconds": 30}, id="c4-maximum-below-the-window"),
+        pytest.param({"windowSeconds": 60, "catchUpSeconds": 30}, id="c14-catch-up-of-a-window"),
+    ],
+)
+async def test_a_digest_that_cannot_work_is_refused(server: TidingsServer, digest: dict[str, object]) -> None:
     body = {
         "userId": "ana",
         "templateCode": "MESSAGE",
         "variables": {"title": "A", "body": "B"},
-        "options": {"digest": {"windowSeconds": 60, "sliding": True, "maxSeconds": 30}},
+        "options": {"digest": digest},
     }
     await server.expect(422, "POST", "/api/notifications", body)

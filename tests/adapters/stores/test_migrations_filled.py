@@ -47,6 +47,7 @@ NEW_COLUMNS = {
         "superseded_unsent",
         "plan",
         "collected",
+        "digest_id",
     },
 }
 #: tables added by the newest migration
@@ -58,6 +59,7 @@ NEW_TABLES = {
     *("inbox_items", "inbox_counters", "inbox_recalls"),
     *("contact_point_health", "status_events"),
     *("waiting_steps", "awaited_events"),
+    *("recurring_notifications", "recurring_runs"),
     *("stream_settings", "stream_epochs", "websocket_tickets"),
     *("receipts", "suppressions", "provider_activity"),
     "user_schedules",
