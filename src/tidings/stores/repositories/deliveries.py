@@ -15,7 +15,7 @@ from tidings.model.suppression import Suppression
 from tidings.ports.store import TargetVersion, Transaction
 from tidings.stores.engine.field_encryption import FieldCipher
 from tidings.stores.engine.transaction import connection_of
-from tidings.stores.repositories.contact_points import SqlContactPoints
+from tidings.stores.repositories.contact_points import PUSH_CHANNEL, SqlContactPoints
 from tidings.stores.repositories.delivery_batches import DeliveryBatches
 from tidings.stores.repositories.delivery_claims import DeliveryClaims
 from tidings.stores.repositories.delivery_history import DeliveryHistory
@@ -35,6 +35,9 @@ from tidings.stores.repositories.push_subscriptions import SqlSubscriptions
 from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.repositories.suppressions import SqlSuppressions
 from tidings.stores.sql.json_params import encode_rows
+
+#: action → state of a push subscription
+_STATE_OF_ACTION = {"delete": SubscriptionState.GONE, "rebind": SubscriptionState.REBIND}
 
 
 class SqlDeliveries(DeliveryClaims, DeliveryBatches, DeliveryHistory):
@@ -105,19 +108,22 @@ class SqlDeliveries(DeliveryClaims, DeliveryBatches, DeliveryHistory):
         results = [result for result in results if isinstance(result.outcome, InvalidTarget)]
         if not results:
             return
-        by_action: defaultdict[str, list[TargetVersion]] = defaultdict(list)
+        devices: defaultdict[SubscriptionState, list[TargetVersion]] = defaultdict(list)
+        points: list[TargetVersion] = []
         for result in results:
-            if (
-                isinstance(result.outcome, InvalidTarget)
-                and result.target_id is not None
-                and result.target_version is not None
-            ):
-                by_action[result.outcome.action].append(TargetVersion(result.target_id, result.target_version))
-        for action, state in (("delete", SubscriptionState.GONE), ("rebind", SubscriptionState.REBIND)):
-            if tried := by_action[action]:
-                await self._subscriptions.set_state_of_versions(tx, tried, state, now)
-        if tried := by_action["delete"]:
-            await self._contact_points.set_state_of_versions(tx, tried, ContactPointState.GONE, now)
+            assert isinstance(result.outcome, InvalidTarget), "as selected"
+            state = _STATE_OF_ACTION.get(result.outcome.action)
+            if state is None or result.target_id is None or result.target_version is None:
+                continue
+            tried = TargetVersion(result.target_id, result.target_version)
+            if result.channel == PUSH_CHANNEL:
+                devices[state].append(tried)
+            else:
+                # only browsers renew their keys, so nothing else is bound again
+                points.append(tried)
+        for state, versions in devices.items():
+            await self._subscriptions.set_state_of_versions(tx, versions, state, now)
+        await self._contact_points.set_state_of_versions(tx, points, ContactPointState.GONE, now)
         for result in results:
             if isinstance(result.outcome, InvalidTarget) and result.outcome.action == "suppress":
                 await self._suppress(tx, result, result.outcome, now)

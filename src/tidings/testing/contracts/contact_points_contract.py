@@ -1,6 +1,9 @@
 """Suite for `ports.store.ContactPoints`, and for planning and claims of deliveries to contact points."""
 
 from dataclasses import replace
+from typing import Literal
+
+import pytest
 
 from tidings.model.audience import users
 from tidings.model.contact_point import ContactPoint, ContactPointState
@@ -78,7 +81,10 @@ class ContactPointsContract:
             assert await store.contact_points.list_missing_profiles(tx, limit=10) == []
         assert await _addresses(store) == {"ana@example.org"}
 
-    async def test_a_delivery_to_a_contact_point_is_claimed_with_its_address(self, store: Store) -> None:
+    @pytest.mark.parametrize("action", ["delete", "rebind"])
+    async def test_a_delivery_to_a_contact_point_is_claimed_with_its_address(
+        self, store: Store, action: Literal["delete", "rebind"]
+    ) -> None:
         point = make_contact_point("ana", "a")
         notification = replace(make_notification(users("ana")), channels=("chat",))
         async with store.transaction() as tx:
@@ -96,8 +102,9 @@ class ContactPointsContract:
             await store.deliveries.add(tx, [planned], [], NOW)
             [claimed] = await store.deliveries.claim(tx, [batch], token=new_id(NOW), now=NOW, lease_until=NOW + LEASE)
             assert claimed.target == point
-            gone = make_attempt_result(claimed, InvalidTarget("550 no such user"))
+            gone = make_attempt_result(claimed, InvalidTarget("550 no such user", 550, action))
             assert await store.deliveries.record(tx, [gone], NOW) == 1
+            assert [one.state for one in await store.contact_points.list_by_user(tx, "ana")] == [ContactPointState.GONE]
             [after] = await store.audiences.page(tx, users("ana"), category="NEWS", after=None, limit=5)
             assert dict(after.targets) == {}
 
