@@ -20,7 +20,7 @@ from tidings.flow.fanout.limits import (
     count_messages,
     is_exempt,
     list_limits,
-    list_reached_users,
+    list_recipients,
     send_collected,
 )
 from tidings.flow.fanout.page_plan import PagePlan
@@ -65,7 +65,7 @@ class LimitStage:
                     throttled[limit].append(page_plan)
         # in the same order in all processes, which lock the counters
         for limit, group in sorted(throttled.items(), key=lambda pair: pair[0]):
-            demands = {one.before.id: dict.fromkeys(list_reached_users(one.plan), 1) for one in group}
+            demands = {one.before.id: dict.fromkeys(list_recipients(one.plan), 1) for one in group}
             for page_plan, allowed in await self._apply_one(tx, limit, group, demands, now):
                 sent = replace(page_plan, plan=send_collected(page_plan.plan, allowed))
                 current[page_plan.before.id] = sent.with_count(limit, allowed)
@@ -92,7 +92,7 @@ class LimitStage:
             for notification_id, of_notification in limits.items():
                 limit = of_notification[position]
                 page_plan = current[notification_id]
-                if limit is not None and page_plan.plan.planned and not page_plan.is_counted(limit):
+                if limit is not None and page_plan.plan.planned and not page_plan.has_limit(limit):
                     groups[limit].append(notification_id)
             # in the same order in all processes, which lock the counters
             for limit, notification_ids in sorted(groups.items()):

@@ -153,7 +153,7 @@ def count_messages(plan: Plan, notification_id: str, leaves_installation: Callab
     return dict(sorted(counts.items()))
 
 
-def list_reached_users(plan: Plan) -> Sequence[str]:
+def list_recipients(plan: Plan) -> Sequence[str]:
     """Return the users for whom something is planned or collected, in id order."""
     reached = {delivery.user_id for delivery in plan.planned} | {item.key.user_id for item in plan.collected}
     return sorted(reached)
