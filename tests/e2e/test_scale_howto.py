@@ -94,8 +94,10 @@ def test_the_commands_of_the_howto_work(runner: PageRunner) -> None:
     output = runner.run(section("docs/howto/scale.md", "On one machine, step by step"))
     assert len(re.findall(r"^Delivered$", output, re.MULTILINE)) == 3, output
     assert '"status":"ok"' in output.replace(" ", "")
-    assert runner.count("SELECT count(*) FROM deliveries WHERE state = 'delivered'") == 3
-    assert runner.count("SELECT count(*) FROM deliveries") == 3
+    # each on the user's device and in the feed
+    assert runner.count("SELECT count(*) FROM deliveries WHERE state = 'delivered'") == 6
+    assert runner.count("SELECT count(*) FROM deliveries WHERE channel = 'webpush'") == 3
+    assert runner.count("SELECT count(*) FROM deliveries") == 6
     # processes that shut down gracefully logged it; only the killed one did not
     assert runner.count("SELECT count(*) FROM processes") == 1
 
