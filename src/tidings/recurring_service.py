@@ -15,7 +15,7 @@ from tidings.ports.clock import Clock
 from tidings.ports.recurring import VariablesEndpoints
 from tidings.ports.renderer import Renderer
 from tidings.ports.store import Store, Transaction
-from tidings.schemas.recurring import USER_ZONE, build_run_request, restrict_to_zones
+from tidings.schemas.recurring import USER_ZONE, build_run_request, limit_to_zones
 
 _VARIABLES = "variables."
 
@@ -124,9 +124,9 @@ class RecurringService:
         the run is pending or was made.
         """
         recurring, run, now = await self.get(tx, name), await self.get_run(tx, name, run_id), self._clock.now()
-        if not await self._store.recurring.reopen_run(tx, run, now + _find_catch_up(recurring), now):
+        if not await self._store.recurring.repeat_run(tx, run, now + _find_catch_up(recurring), now):
             raise Conflict(
-                f"The run {run_id} is {run.state.value}. Only one that failed, was missed or was cancelled is repeated."
+                f"The run is {run.state.value}. Only one that failed, was missed or was cancelled is repeated."
             )
         return await self.get_run(tx, name, run_id)
 
@@ -156,7 +156,7 @@ class RecurringService:
     async def _check_with_zones(self, tx: Transaction, audience: Audience) -> None:
         """Raise ValidationFailed if an audience, which is valid, is too large for the runs of some time zones."""
         try:
-            await self._audiences.check(tx, restrict_to_zones(audience, ["UTC"]))
+            await self._audiences.check(tx, limit_to_zones(audience, ["UTC"]))
         except ValidationFailed as error:
             raise ValidationFailed.for_field(
                 "audience",

@@ -73,7 +73,7 @@ class RecurringNotifications(Protocol):
         """Set when a claimed run is tried again, and why the last attempt failed. Returns as `finish_run`."""
         ...
 
-    async def reopen_run(self, tx: Transaction, run: RecurringRun, deadline: datetime, now: datetime) -> bool:
+    async def repeat_run(self, tx: Transaction, run: RecurringRun, deadline: datetime, now: datetime) -> bool:
         """Make a run that was not made pending and due again, without attempts.
 
         Returns False if it is pending, accepted or empty, or was deleted.

@@ -139,7 +139,7 @@ def to_recurring(name: str, body: RecurringBody) -> RecurringNotification:
     )
 
 
-def restrict_to_zones(audience: Audience, names: Sequence[str]) -> Audience:
+def limit_to_zones(audience: Audience, names: Sequence[str]) -> Audience:
     """Return the audience of a run for the users of some time zones, as they are stored."""
     return audience & timezones(*names)
 

@@ -66,8 +66,8 @@ async def test_c15_a_run_of_another_zone_does_not_end_the_alert_and_a_repeat_rea
     for lost, left in ((new_york, [berlin.id]), (berlin, [])):
         async with world.store.transaction() as tx:
             now = world.clock.now()
-            assert await world.store.recurring.reopen_run(tx, lost, now + HOUR, now)
-            assert not await world.store.recurring.reopen_run(tx, lost, now + HOUR, now)
+            assert await world.store.recurring.repeat_run(tx, lost, now + HOUR, now)
+            assert not await world.store.recurring.repeat_run(tx, lost, now + HOUR, now)
         await world.run_due()
         assert world.list_alerts() == left
     runs = await world.list_runs()
@@ -76,7 +76,7 @@ async def test_c15_a_run_of_another_zone_does_not_end_the_alert_and_a_repeat_rea
         (new_york.id, RunState.ACCEPTED, ("America/New_York",)),
     ]
     async with world.store.transaction() as tx:
-        assert not await world.store.recurring.reopen_run(tx, berlin, now + HOUR, now)
+        assert not await world.store.recurring.repeat_run(tx, berlin, now + HOUR, now)
 
 
 async def test_c15_a_worker_that_stops_leaves_its_run_to_the_next(world: World) -> None:

@@ -69,6 +69,25 @@ def test_c15_recurring_notifications_are_listed_and_run(data: Path, capsys: pyte
         assert expected in printed.out + printed.err
 
 
+def test_c15_a_run_that_was_not_made_is_repeated(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run_json(*arguments: str) -> Any:
+        assert run(["recurring", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    async def pause() -> None:
+        async with AppContainer.open(CliOptions().load_settings()) as runtime:
+            await runtime.recurring.pause("weekly")
+
+    started = run_json("run", "weekly")
+    assert run(["recurring", "run", "weekly", "--repeat", started["id"]]) != 0
+    assert "The run is pending" in capsys.readouterr().err
+    asyncio.run(pause())
+    assert [one["state"] for one in run_json("runs", "weekly")] == ["cancelled"]
+    repeated = run_json("run", "weekly", "--repeat", started["id"])
+    assert (repeated["id"], repeated["state"]) == (started["id"], "pending")
+    assert run_json("runs") == [repeated]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -40,7 +40,7 @@ from tidings.ports.alerts import AlertSink
 from tidings.ports.clock import Clock
 from tidings.ports.store import Store, Transaction
 from tidings.ports.transaction import retry_on_conflict
-from tidings.schemas.recurring import build_run_request, restrict_to_zones
+from tidings.schemas.recurring import build_run_request, limit_to_zones
 
 log = structlog.get_logger(__name__)
 
@@ -203,7 +203,7 @@ class RecurringRunner:
         """Return the request of a run. Raises ValidationFailed."""
         audience, version = recurring.audience, None
         if run.timezones is not None:
-            audience = restrict_to_zones(audience, run.timezones)
+            audience = limit_to_zones(audience, run.timezones)
             version = find_version(recurring, run.scheduled_at, lookup_zone(run.timezones[0]) or self._default_zone)
         return build_run_request(recurring, audience, variables, self._clock.now(), version)
 

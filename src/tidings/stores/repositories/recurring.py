@@ -110,7 +110,7 @@ class SqlRecurringNotifications:
     async def defer_run(self, tx: Transaction, run: RecurringRun, due_at: datetime, reason: str | None) -> bool:
         return await _update_claimed(tx, run, {"due_at": due_at, "reason": _cut(reason)})
 
-    async def reopen_run(self, tx: Transaction, run: RecurringRun, deadline: datetime, now: datetime) -> bool:
+    async def repeat_run(self, tx: Transaction, run: RecurringRun, deadline: datetime, now: datetime) -> bool:
         reopened = {"state": RunState.PENDING.value, "attempts": 0, "due_at": now, "deadline": deadline}
         changed = (
             update(recurring_runs)
