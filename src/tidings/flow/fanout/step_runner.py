@@ -66,7 +66,6 @@ class StepRunner:
         async with self._store.read_once() as tx:
             if not await self._store.steps.has_due(tx, now):
                 return 0
-        # an erasure of a user locks notifications before their steps
         async with self._bulk_lock:
             count, tasks = await retry_on_conflict(lambda: self._start_page(now))
         await self._fan_out.publish_batches(tasks)
@@ -134,7 +133,7 @@ class StepRunner:
         self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime
     ) -> tuple[Sequence[PlannedDelivery], Sequence[SkipRecord]]:
         """Return the deliveries and skips within the limits, and add them to the counts of the notifications."""
-        # before the limits: a page of a fan-out, too, locks its notification before it counts
+        # before the limits: a page of a fan-out, too, counts for its notification first
         planned = _count(page_plans)
         await self._store.notifications.add_counts(tx, planned)
         limited = await self._fan_out.limit_later_steps(tx, page_plans, now)

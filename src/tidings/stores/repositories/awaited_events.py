@@ -11,14 +11,15 @@ from tidings.model.waiting_step import build_event_key
 from tidings.ports.steps import Pair
 from tidings.ports.transaction import Transaction
 from tidings.stores.engine.transaction import connection_of
+from tidings.stores.repositories.notification_locks import lock_notifications
 from tidings.stores.repositories.user_locks import lock_users
 from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.step_tables import WHERE_AWAITED, awaited_events
-from tidings.stores.schema.tables import Instant, notifications
+from tidings.stores.schema.tables import Instant
 from tidings.stores.sql.json_params import encode_rows, id_array, rowset, text_array
 from tidings.stores.sql.upsert import upsert
 
-_a, _n, _i = awaited_events.c, notifications.c, digest_items.c
+_a, _i = awaited_events.c, digest_items.c
 #: `user_id` of a row that counts for all users of the notification
 _ALL_USERS = ""
 _pairs = rowset("rows", _a.notification_id, _a.user_id, alias="pairs")
@@ -62,8 +63,7 @@ class SqlAwaitedEvents:
             return
         # Waits for the page or the digest that is being planned: its steps are found afterwards. Those that are planned
         # later find what is recorded here.
-        locked = select(_n.id).where(_n.id.in_(id_array(ids))).order_by(_n.id).with_for_update(key_share=True)
-        await connection.execute(locked)
+        await lock_notifications(tx, ids)
         is_awaited &= _a.notification_id.in_(id_array(ids))
         if user_id is not None and await lock_users(tx, [user_id]):
             key = build_event_key(None, user_id)
