@@ -3,11 +3,12 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, delete, exists, literal, select, tuple_, update
+from sqlalchemy import and_, delete, exists, literal, or_, select, tuple_, update
 
 from tidings.model.awaited_event import ANY_USER, AwaitedEvent, OccurredEvents
 from tidings.model.digest import DigestItemState
 from tidings.model.waiting_step import build_event_key
+from tidings.ports.awaited_events import AwaitedKey
 from tidings.ports.steps import Pair
 from tidings.ports.transaction import Transaction
 from tidings.stores.engine.transaction import connection_of
@@ -15,7 +16,7 @@ from tidings.stores.repositories.notification_locks import lock_notifications
 from tidings.stores.repositories.user_locks import lock_users
 from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.step_tables import WHERE_AWAITED, awaited_events
-from tidings.stores.schema.tables import Instant
+from tidings.stores.schema.tables import WHERE_UNPLANNED, Instant, notifications, users
 from tidings.stores.sql.json_params import encode_rows, id_array, rowset, text_array
 from tidings.stores.sql.upsert import upsert
 
@@ -31,6 +32,17 @@ _is_collected = exists().where(
     _i.user_id == _a.user_id,
     _i.state == DigestItemState.COLLECTED.value,
 )
+_KEY = (_a.notification_id, _a.event, _a.user_id)
+_is_planned = ~exists().where(notifications.c.id == _a.notification_id, WHERE_UNPLANNED)
+_is_erased = and_(_a.user_id != _ALL_USERS, ~exists().where(users.c.id == _a.user_id))
+_is_obsolete = or_(_is_erased, and_(_is_planned, ~_is_collected))
+_keys = rowset("rows", *_KEY, alias="keys")
+_LOCK_OBSOLETE = (
+    select(*_KEY)
+    .where(tuple_(*_KEY).in_(select(*_keys.c)), _is_obsolete)
+    .with_for_update(of=awaited_events, skip_locked=True)
+)
+_REMOVE_OBSOLETE = delete(awaited_events).where(tuple_(*_KEY).in_(select(*_LOCK_OBSOLETE.subquery().c)))
 
 
 class SqlAwaitedEvents:
@@ -98,6 +110,14 @@ class SqlAwaitedEvents:
 
     async def remove(self, tx: Transaction, pairs: Collection[Pair]) -> None:
         await connection_of(tx).execute(_REMOVE, {"rows": encode_rows(sorted(set(pairs)))})
+
+    async def list_obsolete(self, tx: Transaction, *, limit: int) -> Sequence[AwaitedKey]:
+        rows = await connection_of(tx).execute(select(*_KEY).where(_is_obsolete).limit(limit))
+        return [(row.notification_id, row.event, row.user_id) for row in rows]
+
+    async def remove_obsolete(self, tx: Transaction, keys: Collection[AwaitedKey]) -> int:
+        removed = await connection_of(tx).execute(_REMOVE_OBSOLETE, {"rows": encode_rows(sorted(keys))})
+        return removed.rowcount
 
     async def list_by_user(
         self, tx: Transaction, user_id: str, *, after: tuple[str, str] | None, limit: int
