@@ -1,7 +1,7 @@
 """Background tasks of a worker (relay, retries, lease reaping, recovery, maintenance) and of an API process.
 
-In a worker, the quick tasks have one loop and the slow ones (reaping, maintenance) another, so that they are not delayed
-by those. A loop of its own has each kind of work of which thousands may be due at one moment, each that waits for an
+A worker runs the quick tasks in one loop and the slow ones (reaping, maintenance) in another, which does not delay the
+first. A loop of its own has each kind of work of which thousands may be due at one moment, each that waits for an
 endpoint of the host product, and each task of a channel or a pack.
 """
 
