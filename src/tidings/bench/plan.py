@@ -17,7 +17,7 @@ from tidings.bench.audience import analyze, prepare_audience
 from tidings.bench.backends import select_backends
 from tidings.bench.report import to_camel_case
 from tidings.container import AppContainer
-from tidings.flow.fanout.delivery_ids import allocate_ids
+from tidings.flow.fanout.delivery_ids import generate_ids
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.planner import Plan
 from tidings.model.audience import everyone
@@ -113,7 +113,7 @@ def measure_rules(fan_out: FanOut, notification: Notification, recipients: int) 
     """Plan recipients that are in memory, and return the figures in CPU time of one core."""
     page = [_build_recipient(number) for number in range(min(recipients, _PAGE_SIZE))]
     now, plans, seconds = notification.created_at, _Totals(), 0.0
-    ids = allocate_ids(_BATCH_SIZE, now)
+    ids = generate_ids(_BATCH_SIZE, now)
     fan_out.build_plan(notification, page, now, ids)  # fills the caches of time zones
     for start in range(0, recipients, _PAGE_SIZE):
         of_page = page[: recipients - start]
@@ -132,7 +132,7 @@ async def _measure_reading(runtime: AppContainer, notification: Notification) ->
         async with runtime.store.read_snapshot() as tx:
             page, has_more = await fan_out.load_page(tx, notification, after)
         now = runtime.clock.now()
-        plans.add(len(page), fan_out.build_plan(notification, page, now, allocate_ids(_BATCH_SIZE, now)))
+        plans.add(len(page), fan_out.build_plan(notification, page, now, generate_ids(_BATCH_SIZE, now)))
         after = page[-1].user_id
     return plans.summarize(time.perf_counter() - started)
 

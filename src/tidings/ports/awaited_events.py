@@ -43,15 +43,15 @@ class AwaitedEvents(Protocol):
         """Remove what notifications awaited for users."""
         ...
 
-    async def list_obsolete(self, tx: Transaction, *, limit: int) -> Sequence[AwaitedKey]:
+    async def list_stale(self, tx: Transaction, *, limit: int) -> Sequence[AwaitedKey]:
         """Return rows that nobody will remove, of erased users and of notifications of which nothing is left to plan.
 
         Processes of a version without awaited events leave them during an upgrade. The whole table may be read.
         """
         ...
 
-    async def remove_obsolete(self, tx: Transaction, keys: Collection[AwaitedKey]) -> int:
-        """Remove those of the rows that are obsolete. Returns how many. Rows that are locked are left out."""
+    async def remove_stale(self, tx: Transaction, keys: Collection[AwaitedKey]) -> int:
+        """Remove those of the rows that are stale. Returns how many. Rows that are locked are left out."""
         ...
 
     async def list_by_user(

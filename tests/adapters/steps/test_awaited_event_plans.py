@@ -58,8 +58,8 @@ async def test_no_statement_scans_a_growing_table(store: SqlStore, tmp_path: Pat
     assert [step for step in steps if is_scan(step)] == []
     executed.clear()
     async with store.transaction() as tx:
-        assert await store.awaited_events.list_obsolete(tx, limit=9) == []
-        assert await store.awaited_events.remove_obsolete(tx, [(make_notification().id, "paid", "")]) == 0
+        assert await store.awaited_events.list_stale(tx, limit=9) == []
+        assert await store.awaited_events.remove_stale(tx, [(make_notification().id, "paid", "")]) == 0
     [scan] = [step for step in explain(tmp_path / "tidings.db", executed, at_least=2) if is_scan(step)]
     assert scan.startswith("SCAN awaited_events"), "maintenance searches them all, and the others by an index"
     assert any("ix_awaited_events_key (event=? AND event_key=?)" in step for step in steps), steps

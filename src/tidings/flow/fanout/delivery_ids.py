@@ -21,11 +21,11 @@ class DeliveryIds(NamedTuple):
 NO_IDS = DeliveryIds(repeat(""), repeat(""))
 
 
-def allocate_ids(batch_size: int, now: datetime) -> DeliveryIds:
+def generate_ids(batch_size: int, now: datetime) -> DeliveryIds:
     """Return the ids of deliveries that are stored. now: the time of the clock. batch_size: deliveries per batch."""
-    return DeliveryIds((new_id(now) for _ in repeat(None)), _allocate_batches(batch_size, now))
+    return DeliveryIds((new_id(now) for _ in repeat(None)), _generate_batches(batch_size, now))
 
 
-def _allocate_batches(size: int, now: datetime) -> Iterator[str]:
+def _generate_batches(size: int, now: datetime) -> Iterator[str]:
     while True:
         yield from repeat(new_id(now), size)

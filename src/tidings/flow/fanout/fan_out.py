@@ -19,7 +19,7 @@ import structlog
 from tidings.errors import BackendError
 from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.collected_items import resolve_collected
-from tidings.flow.fanout.delivery_ids import DeliveryIds, allocate_ids
+from tidings.flow.fanout.delivery_ids import DeliveryIds, generate_ids
 from tidings.flow.fanout.limit_stage import LimitStage
 from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.fanout.page_plan import PagePlan
@@ -353,7 +353,7 @@ class FanOut:
             informed = await self._find_informed(tx, notification, user_ids)
             engagement = await self.load_engagement(tx, [(notification, user_ids)], self._clock.now())
         now = self._clock.now()
-        ids = allocate_ids(self._batch_size, now)
+        ids = generate_ids(self._batch_size, now)
         plan = self.build_plan(notification, page, now, ids, informed, engagement)
         cursor = page[-1].user_id if page else notification.cursor
         return [PagePlan(notification, plan, page, cursor, not has_more, informed, engagement)]
@@ -425,7 +425,7 @@ class FanOut:
         history: "_History",
         now: datetime,
     ) -> list[PagePlan]:
-        ids: defaultdict[Lane, DeliveryIds] = defaultdict(partial(allocate_ids, self._batch_size, now))
+        ids: defaultdict[Lane, DeliveryIds] = defaultdict(partial(generate_ids, self._batch_size, now))
         page_plans = []
         for notification in notifications:
             # a user that does not exist was erased after the notification was accepted
@@ -496,7 +496,7 @@ class FanOut:
                 if (one.before.id, user_id) in happened
             }
             if of_page:
-                ids = allocate_ids(self._batch_size, now)
+                ids = generate_ids(self._batch_size, now)
                 plan = self.build_plan(one.before, one.page, now, ids, one.informed, one.engagement, happened=of_page)
                 one = replace(one, plan=plan, happened=of_page)
             applied.append(one)

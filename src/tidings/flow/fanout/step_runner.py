@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 
 from tidings.flow.catalog import Catalog
-from tidings.flow.fanout.delivery_ids import DeliveryIds, allocate_ids
+from tidings.flow.fanout.delivery_ids import DeliveryIds, generate_ids
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.page_plan import PagePlan
 from tidings.flow.fanout.planner import Plan
@@ -87,7 +87,7 @@ class StepRunner:
             tx, [(notifications[notification_id], [user_id]) for notification_id, user_id in due], now
         )
         left = await find_former_members(self._store, self._catalog, tx, due, notifications)
-        ids: defaultdict[Lane, DeliveryIds] = defaultdict(partial(allocate_ids, self._batch_size, now))
+        ids: defaultdict[Lane, DeliveryIds] = defaultdict(partial(generate_ids, self._batch_size, now))
         plans: defaultdict[str, Plan] = defaultdict(Plan)
         starting: dict[Pair, WaitingStep] = {}
         changed: list[WaitingStep] = []

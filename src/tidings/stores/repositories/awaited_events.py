@@ -35,14 +35,14 @@ _is_collected = exists().where(
 _KEY = (_a.notification_id, _a.event, _a.user_id)
 _is_planned = ~exists().where(notifications.c.id == _a.notification_id, WHERE_UNPLANNED)
 _is_erased = and_(_a.user_id != _ALL_USERS, ~exists().where(users.c.id == _a.user_id))
-_is_obsolete = or_(_is_erased, and_(_is_planned, ~_is_collected))
+_is_stale = or_(_is_erased, and_(_is_planned, ~_is_collected))
 _keys = rowset("rows", *_KEY, alias="keys")
-_LOCK_OBSOLETE = (
+_LOCK_STALE = (
     select(*_KEY)
-    .where(tuple_(*_KEY).in_(select(*_keys.c)), _is_obsolete)
+    .where(tuple_(*_KEY).in_(select(*_keys.c)), _is_stale)
     .with_for_update(of=awaited_events, skip_locked=True)
 )
-_REMOVE_OBSOLETE = delete(awaited_events).where(tuple_(*_KEY).in_(select(*_LOCK_OBSOLETE.subquery().c)))
+_REMOVE_STALE = delete(awaited_events).where(tuple_(*_KEY).in_(select(*_LOCK_STALE.subquery().c)))
 
 
 class SqlAwaitedEvents:
@@ -111,12 +111,12 @@ class SqlAwaitedEvents:
     async def remove(self, tx: Transaction, pairs: Collection[Pair]) -> None:
         await connection_of(tx).execute(_REMOVE, {"rows": encode_rows(sorted(set(pairs)))})
 
-    async def list_obsolete(self, tx: Transaction, *, limit: int) -> Sequence[AwaitedKey]:
-        rows = await connection_of(tx).execute(select(*_KEY).where(_is_obsolete).limit(limit))
+    async def list_stale(self, tx: Transaction, *, limit: int) -> Sequence[AwaitedKey]:
+        rows = await connection_of(tx).execute(select(*_KEY).where(_is_stale).limit(limit))
         return [(row.notification_id, row.event, row.user_id) for row in rows]
 
-    async def remove_obsolete(self, tx: Transaction, keys: Collection[AwaitedKey]) -> int:
-        removed = await connection_of(tx).execute(_REMOVE_OBSOLETE, {"rows": encode_rows(sorted(keys))})
+    async def remove_stale(self, tx: Transaction, keys: Collection[AwaitedKey]) -> int:
+        removed = await connection_of(tx).execute(_REMOVE_STALE, {"rows": encode_rows(sorted(keys))})
         return removed.rowcount
 
     async def list_by_user(

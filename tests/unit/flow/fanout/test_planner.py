@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from msgspec import structs
 
-from tidings.flow.fanout.delivery_ids import allocate_ids
+from tidings.flow.fanout.delivery_ids import generate_ids
 from tidings.flow.fanout.planner import Plan, plan_page
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.notification import Notification
@@ -35,7 +35,7 @@ def planned(
         notification,
         category,
         channels=("webpush",),
-        ids=allocate_ids(batch_size, NOW),
+        ids=generate_ids(batch_size, NOW),
         now=NOW,
     )
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from tidings.flow.fanout.delivery_ids import allocate_ids
+from tidings.flow.fanout.delivery_ids import generate_ids
 from tidings.flow.fanout.planner import Plan, plan_page
 from tidings.model.channel_engagement import ChannelEngagement, select_channel
 from tidings.model.delivery import Recipient, SkipReason
@@ -40,7 +40,7 @@ def plan(
         replace(make_notification(), category="NEWS", channels=requested, plan=options),
         NEWS,
         channels=CHANNELS,
-        ids=allocate_ids(100, NOW),
+        ids=generate_ids(100, NOW),
         now=NOW,
         engagement={} if engagement is None else {"ana": engagement},
         step_channels=step_channels,
