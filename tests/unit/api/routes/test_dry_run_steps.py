@@ -105,3 +105,11 @@ async def test_the_times_of_a_dry_run_do_not_move_the_clock_of_ids(call: Client)
 def _read_time(id_: str) -> datetime:
     """Return the time of an id (RFC 9562 §5.7)."""
     return datetime.fromtimestamp(int(id_.replace("-", "")[:12], 16) / 1000, UTC)
+
+
+async def test_a_throttle_whose_excess_is_collected_shows_what_is_sent_within_it(call: Client) -> None:
+    throttle = {"limit": 1, "windowSeconds": 3_600, "instead": "digest"}
+    digest = {"windowSeconds": 600, "channels": ["email"]}
+    shown = await show(call, steps=[], channels=["email"], throttle=throttle, digest=digest)
+    assert summarize(shown["channels"]) == [("email", "send", "2026-11-22T12:00:00Z")]
+    assert [one["aboveLimit"] for one in shown["channels"]] == ["digest"]
