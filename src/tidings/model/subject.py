@@ -14,8 +14,8 @@ SEPARATOR = "/"
 MAX_KEY_LENGTH = 200
 #: maximum size of `state` and of `previous_state` as JSON
 MAX_STATE_BYTES = 4_096
-#: largest version: JavaScript's largest exact integer
-MAX_VERSION = 2**53 - 1
+#: largest version that a request gives. The automatic versions after it are exact in JavaScript too, a million of them
+MAX_VERSION = 2**53 - 1 - 2**20
 
 State = Mapping[str, object]
 
@@ -46,6 +46,15 @@ class SubjectRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultVersion:
+    """The version of a notification whose subject names none."""
+
+    version: int
+    #: notifications whose versions differ by at most this much are for other users: neither supersedes the other
+    span: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SubjectNotification:
     """One notification in the history of a subject."""
 
@@ -67,6 +76,7 @@ class Supersession:
     """A newer notification on a subject, which supersedes the older ones."""
 
     key: str
+    #: lower ones are superseded
     version: int
     notification_id: str
     includes_below: bool = False

@@ -119,7 +119,12 @@ class SqlNotifications:
         if user_id is not None:
             delivered = select(deliveries.c.notification_id).where(deliveries.c.user_id == user_id)
             skipped = select(skips.c.notification_id).where(skips.c.user_id == user_id)
-            query = query.where(_n.id.in_(delivered.union(skipped)))
+            collected = (
+                select(digest_items.c.notification_id)
+                .join(digests, digests.c.id == digest_items.c.digest_id)
+                .where(digests.c.user_id == user_id)
+            )
+            query = query.where(_n.id.in_(delivered.union(skipped, collected)))
         return [_from_row(row) for row in await connection_of(tx).execute(query)]
 
     async def compare_and_set_progress_many(
