@@ -286,7 +286,9 @@ class Pipeline:
         results = await reject_empty_audiences(self.store, tx, requests, results)
         accepted = [result for result in results if isinstance(result, Notification)]
         if accepted:
-            order = await order_by_subject(self.store, tx, accepted, _ids_including_below(requests, results))
+            order = await order_by_subject(
+                self.store, tx, accepted, _ids_including_below(requests, results), _find_spans(requests, results)
+            )
             delayed = order.replacing if plan_inline and not self.config.is_exclusive else frozenset()
             accepted = [_delay(notification, now, delayed) for notification in order.notifications]
             ordered = {notification.id: notification for notification in accepted}
@@ -510,4 +512,15 @@ def _ids_including_below(
         result.id
         for request, result in zip(requests, results, strict=True)
         if isinstance(result, Notification) and request.subject is not None and request.subject.includes_below
+    }
+
+
+def _find_spans(
+    requests: Sequence[NotifyRequest], results: Sequence[Notification | ValidationFailed]
+) -> Mapping[str, int]:
+    """Return the spans of the default versions: notification id → span."""
+    return {
+        result.id: request.default_version.span
+        for request, result in zip(requests, results, strict=True)
+        if isinstance(result, Notification) and request.default_version is not None
     }

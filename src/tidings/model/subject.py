@@ -46,6 +46,15 @@ class SubjectRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultVersion:
+    """The version of a notification whose subject names none."""
+
+    version: int
+    #: notifications whose versions differ by at most this much are for other users: neither supersedes the other
+    span: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SubjectNotification:
     """One notification in the history of a subject."""
 
@@ -67,6 +76,7 @@ class Supersession:
     """A newer notification on a subject, which supersedes the older ones."""
 
     key: str
+    #: lower ones are superseded
     version: int
     notification_id: str
     includes_below: bool = False

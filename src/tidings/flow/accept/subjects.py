@@ -1,6 +1,6 @@
 """Orders accepted notifications by their subjects, and supersedes the older ones on the same subject."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tidings.model.notification import Notification
@@ -21,12 +21,17 @@ class SubjectOrder:
 
 
 async def order_by_subject(
-    store: Store, tx: Transaction, accepted: Sequence[Notification], includes_below: Collection[str]
+    store: Store,
+    tx: Transaction,
+    accepted: Sequence[Notification],
+    includes_below: Collection[str],
+    spans: Mapping[str, int],
 ) -> SubjectOrder:
     """Give each notification its version, and supersede older ones in the same transaction.
 
-    accepted: not stored yet. includes_below: ids of those that also supersede what is below their subject. The subject
-    stays locked until the transaction ends, so that two transactions cannot accept the same version.
+    accepted: not stored yet. includes_below: ids of those that also supersede what is below their subject. spans:
+    id → `DefaultVersion.span`. The subject stays locked until the transaction ends, so that two transactions cannot
+    accept the same version.
     """
     keys = {notification.subject for notification in accepted if notification.subject is not None}
     if not keys:
@@ -48,16 +53,18 @@ async def order_by_subject(
     for key, (version, newest_id) in sorted(newest.items()):
         if newest_id in ids:
             below = any(one.id in includes_below for one in versioned if one.subject == key)
-            older = await store.subjects.supersede(tx, Supersession(key, version, newest_id, below))
+            before = version - spans.get(newest_id, 0)
+            older = await store.subjects.supersede(tx, Supersession(key, before, newest_id, below))
             superseded |= dict.fromkeys(older, newest_id)
             if any(older.values()):
                 replacing.add(newest_id)
-    marked = [_mark_superseded(notification, newest) for notification in versioned]
+    marked = [_mark_superseded(one, newest, spans.get(one.id, 0)) for one in versioned]
     return SubjectOrder(marked, superseded, frozenset(replacing))
 
 
-def _mark_superseded(notification: Notification, newest: dict[str, tuple[int, str]]) -> Notification:
+def _mark_superseded(notification: Notification, newest: Mapping[str, tuple[int, str]], span: int) -> Notification:
     if notification.subject is None or notification.subject_version is None:
         return notification
     version, newest_id = newest[notification.subject]
-    return notification if notification.subject_version >= version else replace(notification, superseded_by=newest_id)
+    is_older = notification.subject_version < version - span
+    return replace(notification, superseded_by=newest_id) if is_older else notification
