@@ -1,8 +1,10 @@
 """Orders accepted notifications by their subjects, and supersedes the older ones on the same subject."""
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from tidings.model.audience import explicit_users_or_none
 from tidings.model.notification import Notification
 from tidings.model.subject import Supersession
 from tidings.ports.store import Store, Transaction
@@ -32,32 +34,67 @@ async def order_by_subject(
     if not keys:
         return SubjectOrder(accepted, {})
     await store.subjects.lock(tx, keys)
-    newest = dict(await store.subjects.find_newest(tx, keys))
-    versioned = []
-    for notification in accepted:
-        if (key := notification.subject) is not None:
-            current, _ = newest.get(key, (0, ""))
-            version = current + 1 if notification.subject_version is None else notification.subject_version
-            notification = replace(notification, subject_version=version)
-            if key not in newest or version >= current:
-                newest[key] = (version, notification.id)
-        versioned.append(notification)
-    ids = {notification.id for notification in versioned}
+    stored = {key: version for key, (version, _) in (await store.subjects.find_newest(tx, keys)).items()}
+    versioned = _assign_versions(accepted, stored)
+    by_key: defaultdict[str, list[Supersession]] = defaultdict(list)
+    for one in reversed(versioned):
+        if one.subject is not None and one.subject_version is not None:
+            user_ids = explicit_users_or_none(one.audience)
+            by_key[one.subject].append(
+                Supersession(
+                    one.subject,
+                    one.subject_version,
+                    one.id,
+                    None if user_ids is None else frozenset(user_ids),
+                    includes_below=one.id in includes_below,
+                )
+            )
     superseded: dict[str, str] = {}
-    replacing = set()
-    for key, (version, newest_id) in sorted(newest.items()):
-        if newest_id in ids:
-            below = any(one.id in includes_below for one in versioned if one.subject == key)
-            older = await store.subjects.supersede(tx, Supersession(key, version, newest_id, below))
-            superseded |= dict.fromkeys(older, newest_id)
-            if any(older.values()):
-                replacing.add(newest_id)
-    marked = [_mark_superseded(notification, newest) for notification in versioned]
+    marks: dict[str, str] = {}
+    replacing: set[str] = set()
+    for key, requested in sorted(by_key.items()):
+        current, older = _supersede_each_other(sorted(requested, key=lambda one: one.version, reverse=True))
+        late = {
+            one.notification_id: newer
+            for one in current
+            if one.version < stored.get(key, one.version)
+            and (newer := await store.subjects.find_newer(tx, key, version=one.version, user_ids=one.user_ids))
+        }
+        marks |= older | late
+        if current := [one for one in current if one.notification_id not in late]:
+            found = await store.subjects.supersede(tx, current)
+            superseded |= {notification_id: one.superseded_by for notification_id, one in found.items()}
+            replacing.update(one.superseded_by for one in found.values() if one.was_unsent)
+    marked = [replace(one, superseded_by=marks[one.id]) if one.id in marks else one for one in versioned]
     return SubjectOrder(marked, superseded, frozenset(replacing))
 
 
-def _mark_superseded(notification: Notification, newest: dict[str, tuple[int, str]]) -> Notification:
-    if notification.subject is None or notification.subject_version is None:
-        return notification
-    version, newest_id = newest[notification.subject]
-    return notification if notification.subject_version >= version else replace(notification, superseded_by=newest_id)
+def _assign_versions(accepted: Sequence[Notification], stored: dict[str, int]) -> Sequence[Notification]:
+    """Return the notifications with a version each. stored: subject → version of the newest stored notification."""
+    newest = dict(stored)
+    versioned = []
+    for notification in accepted:
+        if (key := notification.subject) is not None:
+            current = newest.get(key, 0)
+            version = current + 1 if notification.subject_version is None else notification.subject_version
+            notification = replace(notification, subject_version=version)
+            newest[key] = max(version, current) if key in newest else version
+        versioned.append(notification)
+    return versioned
+
+
+def _supersede_each_other(requested: Sequence[Supersession]) -> tuple[list[Supersession], dict[str, str]]:
+    """Return those of one subject that none of the others supersedes, and the others: id → id of the newer one.
+
+    requested: newest first. A notification that supersedes one which includes the subjects below includes them too.
+    """
+    current: list[Supersession] = []
+    older: dict[str, str] = {}
+    for one in requested:
+        covering = (i for i, newer in enumerate(current) if newer.version > one.version and newer.covers(one.user_ids))
+        if (i := next(covering, None)) is None:
+            current.append(one)
+        else:
+            older[one.notification_id] = current[i].notification_id
+            current[i] = replace(current[i], includes_below=current[i].includes_below or one.includes_below)
+    return current, older
