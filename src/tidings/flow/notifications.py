@@ -1,5 +1,8 @@
 """Loads notifications by id: `get_notification` raises NotFound, `NotificationCache` avoids repeated reads."""
 
+from typing import NamedTuple
+
+import msgspec
 from cachetools import LRUCache
 
 from tidings.errors import NotFound
@@ -7,9 +10,14 @@ from tidings.model.audience import mentioned_user_ids
 from tidings.model.notification import Notification
 from tidings.ports.store import Store, Transaction
 
-_MAX_ENTRIES = 512
-#: a notification that names more users, or of a digest of more, is not cached: a list of ids alone takes some 100 KB
-_MAX_CACHED_PARTS = 1_000
+#: of all cached notifications together. The sizes are those as JSON; the objects take some times as much memory
+_MAX_BYTES = 8 * 2**20
+#: a larger notification is not cached: one that names thousands of users, or a digest of many items
+_MAX_BYTES_PER_NOTIFICATION = 256 * 2**10
+#: of a notification, or of a part of a digest, without what is counted
+_BASE_BYTES = 2_048
+_BASE_BYTES_PER_PART = 256
+_BYTES_PER_USER_ID = 64
 
 
 async def get_notification(store: Store, tx: Transaction, notification_id: str, *, hint: str = "") -> Notification:
@@ -24,19 +32,40 @@ async def get_notification(store: Store, tx: Transaction, notification_id: str, 
     return notification
 
 
+class _Entry(NamedTuple):
+    notification: Notification
+    size: int
+
+
 class NotificationCache:
-    """A bounded LRU cache by id, so that the batches of one broadcast share a read. Not thread-safe: one event loop."""
+    """An LRU cache by id, bounded in bytes, so that the batches of one broadcast share a read.
+
+    Not thread-safe: one event loop.
+    """
 
     def __init__(self) -> None:
-        self._entries: LRUCache[str, Notification] = LRUCache(_MAX_ENTRIES)
+        self._entries: LRUCache[str, _Entry] = LRUCache(_MAX_BYTES, getsizeof=lambda entry: entry.size)
 
     def get(self, notification_id: str) -> Notification | None:
-        return self._entries.get(notification_id)
+        entry = self._entries.get(notification_id)
+        return None if entry is None else entry.notification
 
     def put(self, notification: Notification) -> None:
-        size = max(len(mentioned_user_ids(notification.audience)), len(notification.parts))
-        if size <= _MAX_CACHED_PARTS:
-            self._entries[notification.id] = notification
+        size = _estimate_size(notification)
+        if size <= _MAX_BYTES_PER_NOTIFICATION:
+            self._entries[notification.id] = _Entry(notification, size)
 
     def evict(self, notification_id: str) -> None:
         self._entries.pop(notification_id, None)
+
+
+def _estimate_size(notification: Notification) -> int:
+    """Return the bytes of a notification. What is more than `_MAX_BYTES_PER_NOTIFICATION` is not counted further."""
+    size = _BASE_BYTES + _BYTES_PER_USER_ID * len(mentioned_user_ids(notification.audience))
+    for values in (notification.variables, notification.subject_state, notification.subject_previous_state):
+        size += len(msgspec.json.encode(values))
+    for part in notification.parts:
+        if size > _MAX_BYTES_PER_NOTIFICATION:
+            break
+        size += _BASE_BYTES_PER_PART + len(msgspec.json.encode(part.variables))
+    return size

@@ -51,7 +51,7 @@ from tidings.flow.digest.closer import DigestCloser, OnClosed
 from tidings.flow.dispatch.outbox_relay import OutboxRelay
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
-from tidings.flow.fanout.limits import RateLimitPolicy
+from tidings.flow.fanout.limits import RateLimitPolicy, is_exempt
 from tidings.flow.fanout.planner import Plan
 from tidings.flow.fanout.step_runner import OnSteps, StepRunner
 from tidings.flow.notifications import NotificationCache
@@ -413,7 +413,8 @@ class Pipeline:
         def plan_step(recipient: Recipient, channels: Sequence[str], at: datetime) -> Plan:
             return self.fan_out.build_plan(notification, [recipient], at, step_channels=channels)
 
-        estimate = DryRunEstimate(total, planned_at, plan_step)
+        exempt = is_exempt(notification, self.catalog.get_category(notification.category))
+        estimate = DryRunEstimate(total, planned_at, plan_step, notification.plan, is_exempt=exempt)
         cursor = None
         while not estimate.is_complete:
             page, has_more = await self.fan_out.load_page(tx, notification, cursor)

@@ -1,13 +1,13 @@
 """Consent: whether a user receives a category on a channel. Pure; used in planning, preflight check and explain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
 
 from tidings.model.delivery import SkipReason
 from tidings.model.notification import DigestPart, Notification
-from tidings.model.preference import Preference
+from tidings.model.preference import Preference, PreferenceIndex
 from tidings.model.template import Category
 
 
@@ -152,11 +152,8 @@ def find_allowed_parts(
     """Return the parts of a digest's notification that its user receives on a channel, in their order."""
     return [
         part
-        for part in notification.parts
-        if channel not in part.left_out_on
-        and evaluate_consent(
-            category, channel, preferences, defaults=defaults, subject=part.subject, variables=part.variables
-        ).is_granted
+        for part, decision in _decide_parts(notification, category, channel, preferences, defaults)
+        if decision.is_granted and channel not in part.left_out_on
     ]
 
 
@@ -173,16 +170,35 @@ def evaluate_notification(
     A digest is permitted if one of its parts is: the first such decision is returned, or else the first refusal. None
     if consent permits all its parts, but none is shown on the channel.
     """
+    if not notification.parts:
+        subject, variables = notification.subject, notification.variables
+        return evaluate_consent(category, channel, preferences, defaults=defaults, subject=subject, variables=variables)
     refused: ConsentDecision | None = None
-    for part in notification.parts or (notification,):
-        decision = evaluate_consent(
-            category, channel, preferences, defaults=defaults, subject=part.subject, variables=part.variables
-        )
+    for part, decision in _decide_parts(notification, category, channel, preferences, defaults):
         if not decision.is_granted:
             refused = refused or decision
-        elif isinstance(part, Notification) or channel not in part.left_out_on:
+        elif channel not in part.left_out_on:
             return decision
     return refused
+
+
+def _decide_parts(
+    notification: Notification,
+    category: Category,
+    channel: str,
+    preferences: Sequence[Preference],
+    defaults: Sequence[Preference],
+) -> Iterator[tuple[DigestPart, ConsentDecision]]:
+    """Yield each part of a digest's notification with the decision on it."""
+    index = PreferenceIndex(preferences)
+    for part in notification.parts:
+        entries = index.select(part.subject)
+        yield (
+            part,
+            evaluate_consent(
+                category, channel, entries, defaults=defaults, subject=part.subject, variables=part.variables
+            ),
+        )
 
 
 def _rank(

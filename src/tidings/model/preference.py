@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tidings.model.subject import SEPARATOR
+from tidings.model.subject import SEPARATOR, list_path
 
 #: entries of one user at most
 MAX_ENTRIES = 1_000
@@ -106,6 +106,20 @@ class Preference(msgspec.Struct, frozen=True):
         if self.condition is not None:
             entry["condition"] = self.condition.to_json()
         return entry
+
+
+class PreferenceIndex:
+    """The entries of one user by subject. For many notifications to a user, not all entries are read for each."""
+
+    def __init__(self, preferences: Sequence[Preference]) -> None:
+        self._by_subject: dict[str, list[Preference]] = {}
+        for entry in preferences:
+            self._by_subject.setdefault(entry.subject, []).append(entry)
+
+    def select(self, subject: str | None) -> Sequence[Preference]:
+        """Return the entries that may apply to a notification on a subject: for it, for those above it, and for all."""
+        keys = [*(list_path(subject) if subject else ()), ANY]
+        return [entry for key in keys for entry in self._by_subject.get(key, ())]
 
 
 def parse_default(text: str) -> Preference:

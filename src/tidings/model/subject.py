@@ -22,6 +22,16 @@ MAX_VERSION = 2**53 - 1
 State = Mapping[str, object]
 
 
+def list_path(key: str) -> list[str]:
+    """Return a subject and the subjects above it, the most specific first."""
+    found = [key]
+    end = key.rfind(SEPARATOR)
+    while end > 0:
+        found.append(key[:end])
+        end = key.rfind(SEPARATOR, 0, end)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class SubjectRequest:
     """The subject of a requested notification."""

@@ -17,6 +17,7 @@ from tidings.model.notification import Notification
 from tidings.model.plan_options import MAX_PLAN_KEY_LENGTH
 from tidings.model.template import MessageAction, RenderedMessage, Template, TemplateText
 from tidings.ports.pack import TemplateFilter
+from tidings.rendering.key_expressions import find_key_problem
 
 #: instructions allowed per rendering; the longest built-in template needs about 300
 FUEL = 50_000
@@ -71,6 +72,8 @@ class MinijinjaRenderer:
     def render_key(self, template: Template, expression: str, variables: Mapping[str, object], field: str) -> str:
         if not expression:
             return ""
+        if (problem := find_key_problem(expression, self._filter_names)) is not None:
+            raise ValidationFailed.for_field(field, f"{expression!r} {problem}")
         context = _build_context(template, variables, FALLBACK_LANGUAGE, "UTC")
         try:
             if not self._environment.eval_expr(f"({expression}) is defined", **context):

@@ -35,6 +35,7 @@ OLD, NEW = "00000000-0000-7000-8000-000000000001", "01a20320-a200-7000-8000-0000
 #: columns added by the newest migration
 NEW_COLUMNS = {
     "users": {"country", "latitude", "longitude"},
+    "events": {"timezone"},
     "attempts": {"provider", "message_id", "parts"},
     "deliveries": {"crashes", "detail", "held_by"},
     "preferences": {"subject", "condition"},

@@ -1,13 +1,16 @@
 """Which entry decides whether a user receives a category on a channel."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 
-from tidings.model.consent import ConsentSource, evaluate_consent
+from tidings.model.consent import ConsentSource, evaluate_consent, evaluate_notification, find_allowed_parts
 from tidings.model.delivery import SkipReason
+from tidings.model.notification import DigestPart
 from tidings.model.preference import ANY, Condition, Operator, Preference, build_opt_out, parse_default
 from tidings.model.template import Category
+from tidings.testing.contracts.samples import make_notification
 
 NEWS = Category("NEWS", "News")
 #: entries that apply to NEWS on e-mail about event:9/message:1, the strongest first
@@ -229,3 +232,38 @@ def test_a_default_of_the_installation_is_read(text: str, entry: Preference) -> 
 def test_a_default_of_another_form_is_rejected_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match=r"an example is NEW_EVENT:email=off"):
         parse_default(text)
+
+
+SUBJECTS = ("event:9", "event:9/message:1", "event:9/", "event:9//x", "event:90", "/event:9", "event:8/message:1", None)
+
+
+@pytest.mark.parametrize("keys", list(combinations(("event:9", "event:9/message:1", "event:9/", "event:8", ANY), 2)))
+@pytest.mark.parametrize("is_first_on", [True, False])
+def test_c9_each_part_of_a_digest_is_decided_as_its_notification(keys: tuple[str, str], is_first_on: bool) -> None:
+    entries = [Preference("NEWS", ANY, is_first_on, keys[0]), Preference(ANY, "email", not is_first_on, keys[1])]
+    parts = [DigestPart(f"n{number}", subject, {}) for number, subject in enumerate(SUBJECTS)]
+    digest = replace(make_notification(), parts=parts)
+    one_by_one = [evaluate_consent(NEWS, "email", entries, subject=part.subject, variables={}) for part in parts]
+    allowed = [part for part, decision in zip(parts, one_by_one, strict=True) if decision.is_granted]
+    assert list(find_allowed_parts(digest, NEWS, "email", entries)) == allowed
+    found = evaluate_notification(digest, NEWS, "email", entries)
+    assert found == next((one for one in one_by_one if one.is_granted), one_by_one[0])
+
+
+def test_the_entries_of_a_user_are_not_all_read_for_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Preference] = []
+    is_for = Preference.is_for
+
+    def record(entry: Preference, category: str, channel: str, subject: str | None) -> bool:
+        read.append(entry)
+        return is_for(entry, category, channel, subject)
+
+    monkeypatch.setattr(Preference, "is_for", record)
+    entries = [Preference("NEWS", ANY, False, f"event:{number}") for number in range(300)]
+    parts = [DigestPart(f"n{number}", f"event:{number}/message:1", {}) for number in range(300)]
+    digest = replace(make_notification(), parts=parts)
+    decision = evaluate_notification(digest, NEWS, "email", entries)
+    assert decision is not None
+    assert decision.skip_reason is SkipReason.PREFERENCE_OFF
+    assert find_allowed_parts(digest, NEWS, "email", entries) == []
+    assert len(read) == 2 * len(parts), "the one that is about the part"

@@ -261,7 +261,16 @@ def test_a_correct_text_has_no_fault(source: str) -> None:
 
 @pytest.mark.parametrize(
     ("expression", "key"),
-    [("", ""), ("eventId", "e-1"), ("eventId ~ ':' ~ row", "e-1:7"), ("row", "7"), ("order.id", "o-9")],
+    [
+        ("", ""),
+        ("eventId", "e-1"),
+        ("eventId ~ ':' ~ row", "e-1:7"),
+        ("row", "7"),
+        ("order.id", "o-9"),
+        ("eventId | upper ~ '*(range(1))|join'", "E-1*(range(1))|join"),
+        ("note | default('none', true) if not (row > 7) else (row | int)", "none"),
+        ("eventId[:1] if row in (7, 8) and (row) else 0", "e"),
+    ],
 )
 def test_a_key_is_an_expression_over_the_variables(expression: str, key: str) -> None:
     variables = {"eventId": "e-1", "row": 7, "order": {"id": "o-9"}}
@@ -281,6 +290,13 @@ def test_a_key_is_an_expression_over_the_variables(expression: str, key: str) ->
         ("long", "at most 200 characters"),
         ("nul", "without the character NUL"),
         ("(", "cannot be evaluated"),
+        ('["a"] * 100000000', "must not multiply"),
+        ("row ** 2", "must not multiply"),
+        ("([[1]])|tojson|length", "must not use the filter tojson; known are: abs"),
+        ("long | replace('x', long)", "must not use the filter replace"),
+        ("long.replace('x', long)", "must not call functions"),
+        ("range(9)|last", "must not call functions"),
+        ("lines[0]('x')", "must not call functions"),
     ],
 )
 def test_c36_a_key_without_a_usable_value_is_refused(expression: str, problem: str) -> None:

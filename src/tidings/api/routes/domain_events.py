@@ -68,7 +68,8 @@ def router(context: RouteContext) -> APIRouter:
         summary="Publish a domain event",
         description="A CloudEvent 1.0, structured (`application/cloudevents+json`) or binary (attributes in the "
         "headers `ce-…`, data in the body). Triggers decide by its `type` who is notified of what. A repeated event, "
-        "with the same `source` and `id`, returns the first response and causes nothing. The later steps that wait for "
+        "with the same `source` and `id`, returns the first response and causes nothing; they take the place of an "
+        "`Idempotency-Key`. The later steps that wait for "
         "the event are cancelled: those of notifications with its `subject`, and, of notifications without a subject, "
         "those for the user `data.userId`. A batch "
         f"(`{BATCH_TYPE}`) has a result per event; an invalid event does not stop the others.",

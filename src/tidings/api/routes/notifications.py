@@ -68,6 +68,8 @@ class DryRunDecisionResponse(ResponseModel):
     inputs: dict[str, JsonValue]
     #: number of contact points that would receive it
     contact_points: int
+    #: digest or skip: what happens instead if the user is above the throttle; null: nothing else
+    above_limit: str | None
 
 
 class DryRunStepResponse(ResponseModel):

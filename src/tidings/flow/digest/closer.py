@@ -33,7 +33,7 @@ from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.digest import LEFT_OUT_ON, ClosedDigest, Digest, DigestItem, DigestItemState, DueDigests
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
-from tidings.model.preference import ALL_SUBJECTS
+from tidings.model.preference import ALL_SUBJECTS, PreferenceIndex
 from tidings.model.template import RenderedMessage
 from tidings.ports.clock import Clock
 from tidings.ports.renderer import Renderer
@@ -241,16 +241,21 @@ class DigestCloser:
         )
         requests = [(*owner, ALL_SUBJECTS) for owner in owners]
         recipients = dict(zip(owners, await self._store.audiences.load_recipients(tx, requests), strict=True))
+        indexes = {owner: PreferenceIndex(one.preferences) for owner, one in recipients.items() if one is not None}
         former = await find_former_members(self._store, self._catalog, tx, pairs, notifications)
         channels = {one.id: list_item_channels(one, self._catalog.channels) for one in notifications.values()}
 
         def build_context(item: DigestItem) -> ItemContext:
             notification = notifications.get(item.notification_id)
+            if notification is None:
+                return ItemContext(item, None, None)
+            owner = (item.user_id, notification.category)
             return ItemContext(
                 item,
                 notification,
-                None if notification is None else recipients[item.user_id, notification.category],
-                channels.get(item.notification_id, ()),
+                recipients[owner],
+                indexes[owner].select(notification.subject) if owner in indexes else (),
+                channels[notification.id],
                 is_in_audience=(item.notification_id, item.user_id) not in former,
             )
 

@@ -1,6 +1,6 @@
 """The check of the items of a digest when it closes: the rules of the plan, with the data of now. Pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
@@ -12,6 +12,7 @@ from tidings.model.decision import Skip
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.digest import DigestItem
 from tidings.model.notification import Notification, NotificationState
+from tidings.model.preference import Preference
 
 #: of decisions that may differ between the items of a digest. The others are those on the digest itself
 _REASONS_OF_ITEMS = frozenset({SkipReason.PREFERENCE_OFF, SkipReason.NOT_OPTED_IN, SkipReason.PACK_RULE})
@@ -24,10 +25,12 @@ class ItemContext(msgspec.Struct, frozen=True):
     item: DigestItem
     #: None = it was deleted
     notification: Notification | None
-    #: None = the user was erased; with all preferences for the category
+    #: None = the user was erased
     recipient: Recipient | None
+    #: those of the user that may apply to the item
+    preferences: Sequence[Preference] = ()
     #: those of the digest
-    channels: Collection[str]
+    channels: Collection[str] = ()
     is_in_audience: bool = True
 
 
@@ -36,12 +39,12 @@ def list_item_channels(notification: Notification, channels: Collection[str]) ->
     return list_collected_channels(notification) or channels
 
 
-def is_decision_shared(recipient: Recipient, context: PlanContext) -> bool:
+def is_decision_shared(preferences: Sequence[Preference], context: PlanContext) -> bool:
     """Return whether an item is decided alike for all users who can be reached on the same channels.
 
     If so, it is also shown on all channels of the digest or on none.
     """
-    return not (recipient.preferences or context.preference_defaults or context.pack_rules)
+    return not (preferences or context.preference_defaults or context.pack_rules)
 
 
 def check_item(facts: ItemContext, context: PlanContext) -> Skip | Mapping[str, Skip]:
@@ -55,7 +58,7 @@ def check_item(facts: ItemContext, context: PlanContext) -> Skip | Mapping[str, 
         return Skip(SkipReason.SEEN)
     if recipient is None:
         return Skip(SkipReason.USER_ERASED)
-    may_differ = not is_decision_shared(recipient, context)
+    may_differ = not is_decision_shared(facts.preferences, context)
     is_permitted = False
     skips: dict[str, Skip] = {}
     for channel in facts.channels:
@@ -84,7 +87,7 @@ class ItemChecks:
     def check(self, facts: ItemContext, notification_id: str) -> Skip | Mapping[str, Skip]:
         """Return what `check_item` returns."""
         context, recipient = self._contexts[notification_id], facts.recipient
-        if recipient is None or _differs(facts.item) or not is_decision_shared(recipient, context):
+        if recipient is None or _differs(facts.item) or not is_decision_shared(facts.preferences, context):
             return check_item(facts, context)
         key = (notification_id, facts.is_in_audience, tuple(recipient.targets))
         if (found := self._shared.get(key)) is None:
@@ -100,7 +103,7 @@ def _build_candidate(channel: str, recipient: Recipient, notification: Notificat
     return Candidate(
         recipient.user_id,
         channel,
-        recipient.preferences,
+        facts.preferences,
         has_contact_point=bool(recipient.targets.get(channel)),
         timezone=recipient.timezone,
         is_in_audience=facts.is_in_audience,

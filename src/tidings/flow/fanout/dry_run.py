@@ -1,17 +1,19 @@
 """Dry run: a notification's effect at its time, summed up over planned pages, and per channel of some users. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
 
 from tidings.flow.fanout.dry_run_steps import iter_later_steps
+from tidings.flow.fanout.limits import send_collected
 from tidings.flow.fanout.planner import Plan
 from tidings.model.decision import find_rule
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipReason, SkipRecord
 from tidings.model.digest import CollectedItem
+from tidings.model.plan_options import NO_PLAN_OPTIONS, PlanOptions
 from tidings.model.waiting_step import WaitingStep
 
 #: users planned for a dry run at most; the counts of a larger audience cover only these
@@ -34,6 +36,10 @@ class DryRunOutcome(StrEnum):
     SKIP = "skip"
 
 
+#: decisions for which the throttle counts a notification
+_SENT = frozenset({DryRunOutcome.SEND, DryRunOutcome.HOLD})
+
+
 @dataclass(frozen=True, slots=True)
 class DryRunDecision:
     """What would happen on one channel of one user."""
@@ -51,6 +57,8 @@ class DryRunDecision:
     inputs: Mapping[str, object] = field(default_factory=dict)
     #: contact points that would receive it
     contact_points: int = 0
+    #: what happens instead if the user is above the throttle, which a dry run does not count; None = it stops nothing
+    above_limit: DryRunOutcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +106,23 @@ class DryRunResult:
 
 
 class DryRunEstimate:
-    """Accumulates planned pages. plan_step: plans a later step of a recipient at its time."""
+    """Accumulates planned pages."""
 
-    def __init__(self, total: int, planned_at: datetime, plan_step: PlanStepOf) -> None:
+    def __init__(
+        self,
+        total: int,
+        planned_at: datetime,
+        plan_step: PlanStepOf,
+        options: PlanOptions = NO_PLAN_OPTIONS,
+        *,
+        is_exempt: bool = False,
+    ) -> None:
+        """total: users in the audience. options: of the notification. is_exempt: whether limits never stop it.
+
+        plan_step: plans a later step of a recipient at its time.
+        """
+        self._options = options
+        self._is_throttled = options.throttle is not None and not is_exempt
         self._total = total
         self._plan_step = plan_step
         self._planned_at = planned_at
@@ -117,6 +139,11 @@ class DryRunEstimate:
         return self._examined >= MAX_EXAMINED_USERS
 
     def add_page(self, page: Sequence[Recipient], plan: Plan) -> None:
+        """Add a planned page, as if each user were within the throttle."""
+        excess: set[tuple[str, str]] = set()
+        if self._options.has_overflow_digest:
+            excess = {(one.user_id, one.channel) for item in plan.collected for one in item.deliveries}
+            plan = send_collected(plan, {item.key.user_id for item in plan.collected})
         self._collected += len(plan.collected)
         self._examined += len(page)
         self._by_channel.update(delivery.channel for delivery in plan.planned)
@@ -126,7 +153,10 @@ class DryRunEstimate:
         decisions = describe_plan(plan, [recipient.user_id for recipient in shown]) if shown else {}
         for recipient in shown:
             steps = self._describe_steps(recipient, plan) if plan.waiting else ()
-            self._shown[recipient.user_id] = DryRunRecipient(decisions[recipient.user_id], steps)
+            of_user = decisions[recipient.user_id]
+            if self._is_throttled:
+                of_user = _add_above_limit(of_user, recipient.user_id, excess)
+            self._shown[recipient.user_id] = DryRunRecipient(of_user, steps)
 
     def result(self) -> DryRunResult:
         return DryRunResult(
@@ -162,6 +192,18 @@ def describe_plan(plan: Plan, user_ids: Sequence[str]) -> Mapping[str, Sequence[
         if skip.user_id in decisions:
             decisions[skip.user_id].append(_describe_skip(skip))
     return decisions
+
+
+def _add_above_limit(
+    decisions: Sequence[DryRunDecision], user_id: str, excess: Collection[tuple[str, str | None]]
+) -> Sequence[DryRunDecision]:
+    """Return the decisions with what happens above the throttle. excess: users and channels that a digest collects."""
+    return [
+        replace(one, above_limit=DryRunOutcome.DIGEST if (user_id, one.channel) in excess else DryRunOutcome.SKIP)
+        if one.decision in _SENT
+        else one
+        for one in decisions
+    ]
 
 
 def _describe_delivery(deliveries: Sequence[PlannedDelivery]) -> DryRunDecision:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from tidings.flow.catalog import Catalog
-from tidings.flow.fanout.limit_counters import LimitCounter, MessageCounter, UserCounter
+from tidings.flow.fanout.limit_counters import Demands, LimitCounter, MessageCounter, UserCounter
 from tidings.flow.fanout.limits import (
     Limit,
     RateLimitPolicy,
@@ -20,6 +20,7 @@ from tidings.flow.fanout.limits import (
     count_messages,
     is_exempt,
     list_limits,
+    list_recipients,
     send_collected,
 )
 from tidings.flow.fanout.page_plan import PagePlan
@@ -50,35 +51,32 @@ class LimitStage:
     async def send_allowed(self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime) -> list[PagePlan]:
         """Send what a throttle permits instead of collecting it, where a digest is to collect the excess.
 
-        Call it before the collected items are assigned to digests. Keeps the order. As for `apply`, only plans that won
-        the compare-and-set may be passed.
+        The excess on channels that the digest does not collect is skipped. Call it before the collected items are
+        assigned to digests. Keeps the order. As for `apply`, only plans that won the compare-and-set may be passed.
         """
         current = {page_plan.before.id: page_plan for page_plan in page_plans}
         throttled: defaultdict[Limit, list[PagePlan]] = defaultdict(list)
         for page_plan in page_plans:
             notification = page_plan.before
-            if page_plan.plan.collected and notification.plan.has_overflow_digest:
+            if notification.plan.has_overflow_digest and (page_plan.plan.collected or page_plan.plan.planned):
                 category = self._catalog.get_category(notification.category)
                 limit = build_throttle(notification, is_enforced=not is_exempt(notification, category))
                 if limit is not None:
                     throttled[limit].append(page_plan)
         # in the same order in all processes, which lock the counters
         for limit, group in sorted(throttled.items(), key=lambda pair: pair[0]):
-            demands = {
-                one.before.id: dict.fromkeys(sorted(item.key.user_id for item in one.plan.collected), 1)
-                for one in group
-            }
-            allowed = await self._user_counter.consume(tx, limit, demands, now)
-            for one in group:
-                of_page = allowed[one.before.id]
-                plan = send_collected(one.plan, of_page)
-                current[one.before.id] = replace(one, plan=plan).with_count(limit, of_page)
+            demands = {one.before.id: dict.fromkeys(list_recipients(one.plan), 1) for one in group}
+            for page_plan, allowed in await self._apply_one(tx, limit, group, demands, now):
+                sent = replace(page_plan, plan=send_collected(page_plan.plan, allowed))
+                current[page_plan.before.id] = sent.with_count(limit, allowed)
         return list(current.values())
 
     async def apply(
         self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime, *, is_later_step: bool = False
     ) -> list[PagePlan]:
         """Count each notification for its recipients, and skip those over a limit. Keeps the order.
+
+        A throttle that `send_allowed` asked is not asked again.
 
         Plans that lost the compare-and-set must not be passed: the worker that stored their page counts the users.
         is_later_step: the plans are of later steps, whose notifications were counted for their users before.
@@ -93,12 +91,15 @@ class LimitStage:
             groups: defaultdict[Limit, list[str]] = defaultdict(list)
             for notification_id, of_notification in limits.items():
                 limit = of_notification[position]
-                if limit is not None and current[notification_id].plan.planned:
+                page_plan = current[notification_id]
+                if limit is not None and page_plan.plan.planned and not page_plan.has_limit(limit):
                     groups[limit].append(notification_id)
             # in the same order in all processes, which lock the counters
             for limit, notification_ids in sorted(groups.items()):
-                for limited in await self._apply_one(tx, limit, [current[one] for one in notification_ids], now):
-                    current[limited.before.id] = limited
+                group = [current[one] for one in notification_ids]
+                demands = {one.before.id: self._count_messages(one) for one in group}
+                for page_plan, allowed in await self._apply_one(tx, limit, group, demands, now):
+                    current[page_plan.before.id] = page_plan.with_count(limit, allowed)
         return list(current.values())
 
     def _list_limits(self, notification: Notification, *, is_later_step: bool = False) -> Sequence[Limit | None]:
@@ -109,23 +110,23 @@ class LimitStage:
         return self._message_counter if limit.counts_messages else self._user_counter
 
     async def _apply_one(
-        self, tx: Transaction, limit: Limit, page_plans: Sequence[PagePlan], now: datetime
-    ) -> Sequence[PagePlan]:
+        self, tx: Transaction, limit: Limit, page_plans: Sequence[PagePlan], demands: Demands, now: datetime
+    ) -> Sequence[tuple[PagePlan, Collection[str]]]:
+        """Return the plans with skips instead of the deliveries over a limit, each with the users within it."""
         counter = self._select_counter(limit)
-        demands = {one.before.id: self._count_messages(one) for one in page_plans}
         allowed = await counter.consume(tx, limit, demands, now)
         refused = {one: demands[one].keys() - allowed[one] for one in demands}
         users = sorted({user_id for of_page in refused.values() for user_id in of_page})
         details = await counter.describe(tx, limit, users, now) if users else {}
         if users and limit.counts_messages:
             tx.on_commit(partial(self._raise_cap_alert, limit.amount))
-        limited = []
+        limited: list[tuple[PagePlan, Collection[str]]] = []
         for page_plan in page_plans:
             notification = page_plan.before
             await self._take_back(tx, page_plan, demands[notification.id], refused[notification.id], now)
             of_page = allowed[notification.id]
             plan = apply_limit(page_plan.plan, notification.id, of_page, limit, notification.category, details)
-            limited.append(replace(page_plan, plan=plan).with_count(limit, of_page))
+            limited.append((replace(page_plan, plan=plan), of_page))
         return limited
 
     async def _take_back(

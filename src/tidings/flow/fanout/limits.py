@@ -93,11 +93,9 @@ def list_limits(
         )
     if is_later_step:
         return (installation,)
-    # with a digest of the excess, the throttle was asked before the digest collected the excess
-    has_throttle = not notification.plan.has_overflow_digest or notification.priority is Priority.URGENT
     hourly = limit_scope(notification, category, policy)
     return (
-        build_throttle(notification, is_enforced=is_enforced) if has_throttle else None,
+        build_throttle(notification, is_enforced=is_enforced),
         None if hourly is None else Limit(*hourly, WINDOW, True, SkipReason.RATE_LIMITED),
         *(
             Limit(f"cap:{cap.period}", cap.limit, cap.window, is_enforced, SkipReason.RATE_LIMITED)
@@ -153,6 +151,12 @@ def count_messages(plan: Plan, notification_id: str, leaves_installation: Callab
         if delivery.notification_id == notification_id:
             counts[delivery.user_id] += leaves_installation(delivery.channel)
     return dict(sorted(counts.items()))
+
+
+def list_recipients(plan: Plan) -> Sequence[str]:
+    """Return the users for whom something is planned or collected, in id order."""
+    reached = {delivery.user_id for delivery in plan.planned} | {item.key.user_id for item in plan.collected}
+    return sorted(reached)
 
 
 def select_allowed(

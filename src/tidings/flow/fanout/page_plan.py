@@ -35,6 +35,10 @@ class PagePlan:
         """Return the page plan after a limit counted it for users."""
         return replace(self, counted=(*self.counted, (limit, frozenset(user_ids))))
 
+    def has_limit(self, limit: Limit) -> bool:
+        """Return whether a limit counted this page in the present transaction."""
+        return any(limit == counted for counted, _ in self.counted)
+
     @property
     def after(self) -> Notification:
         """The notification after this page is stored."""

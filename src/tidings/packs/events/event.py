@@ -43,6 +43,7 @@ class EventFields(TypedDict, total=False):
     venue: str | None
     address: str | None
     city: str | None
+    timezone: str | None
     host_id: str | None
     status: EventStatus
 
@@ -61,6 +62,8 @@ class Event:
     venue: str | None = None
     address: str | None = None
     city: str | None = None
+    #: IANA name of the zone of the venue; None = that of the installation
+    timezone: str | None = None
     #: the host product's id of the organiser
     host_id: str | None = None
     status: EventStatus = EventStatus.DRAFT

@@ -177,8 +177,8 @@ def build_reminder(event: Event, lead: timedelta, now: datetime, venue_timezone:
     """Return the reminder of an event, to be sent `lead` before its start.
 
     None if the event does not take place, its time is past or more than a year ahead, or `lead` is zero. The ticket
-    holders of that time receive it: the audience is read when it is due. venue_timezone: IANA name of the zone in which
-    the start is shown; empty = the recipient's.
+    holders of that time receive it: the audience is read when it is due. The start is shown in the zone of the event,
+    or else in `venue_timezone`, an IANA name; empty = the recipient's.
     """
     send_at = event.start_date - lead
     if not lead or event.status is not EventStatus.ACTIVE or not now < send_at <= now + MAX_SCHEDULE_AHEAD:
@@ -186,7 +186,7 @@ def build_reminder(event: Event, lead: timedelta, now: datetime, venue_timezone:
     return NotifyRequest(
         template_code="EVENT_REMINDER",
         audience=audience.ticket_holders(event.id),
-        variables={**template_variables(event), "venueTimezone": venue_timezone},
+        variables={**template_variables(event), "venueTimezone": event.timezone or venue_timezone},
         send_at=send_at,
         # past the start a reminder is of no use
         expires_at=event.start_date,

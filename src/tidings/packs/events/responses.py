@@ -26,6 +26,7 @@ class EventResponse(ResponseModel):
     venue: str | None
     address: str | None
     city: str | None
+    timezone: str | None
     host_id: str | None
     status: EventStatus
     first_published_at: InstantText | None

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from tidings.packs.events.event import EventFields, EventStatus
-from tidings.schemas.field_types import Instant, Label, UserId, check_printable, check_single_line
+from tidings.schemas.field_types import Instant, Label, TimeZone, UserId, check_printable, check_single_line
 from tidings.schemas.json_body import RequestModel
 
 
@@ -19,6 +19,7 @@ OptionalShortText = Annotated[
 ]
 #: for city and host: they are audience arguments, which have at most 200 characters (as has a user's city)
 OptionalLabel = Annotated[Label | None, BeforeValidator(_blank_to_none)]
+OptionalTimeZone = Annotated[TimeZone | None, BeforeValidator(_blank_to_none)]
 LongText = Annotated[str, Field(max_length=10_000), AfterValidator(check_printable)]
 EventStatusField = Annotated[
     EventStatus, Field(strict=False), WithJsonSchema({"type": "string", "enum": list(EventStatus)})
@@ -35,6 +36,7 @@ class NewEvent(RequestModel):
     venue: OptionalShortText = None
     address: OptionalShortText = None
     city: OptionalLabel = None
+    timezone: OptionalTimeZone = None
     host_id: OptionalLabel = None
     status: EventStatusField = EventStatus.DRAFT
 
@@ -55,6 +57,7 @@ class EventPatch(RequestModel):
     venue: OptionalShortText = Field(default_factory=omitted)
     address: OptionalShortText = Field(default_factory=omitted)
     city: OptionalLabel = Field(default_factory=omitted)
+    timezone: OptionalTimeZone = Field(default_factory=omitted)
     host_id: OptionalLabel = Field(default_factory=omitted)
     status: EventStatusField = Field(default_factory=omitted)
 

@@ -17,7 +17,7 @@ class EventsSettings(BaseModel):
     #: hours before the start of an event, at which ticket holders are reminded of it; 0 = no reminders
     reminder_hours: float = Field(0, ge=0, le=336)
 
-    #: zone of the venues, in which reminders show the start; empty = the recipient's
+    #: zone of the venues of events that have none of their own; empty = the recipient's
     venue_timezone: TimeZone | Literal[""] = ""
 
     @property

@@ -16,6 +16,8 @@ events = Table(
     Column("venue", String(300)),
     Column("address", String(300)),
     Column("city", BinaryText(200)),
+    # IANA name of the zone of the venue
+    Column("timezone", String(64)),
     Column("host_id", BinaryText(200)),
     Column("status", BinaryText(16), nullable=False),
     Column("first_published_at", Instant),

@@ -91,3 +91,11 @@ async def test_a_step_that_reaches_nobody_starts_the_next_one_at_once(call: Clie
     shown = await show(call, steps=steps)
     assert [(one["channel"], one["decision"]) for one in shown["channels"]] == [("email", "send"), ("webpush", "skip")]
     assert shown["steps"] == []
+
+
+async def test_a_throttle_whose_excess_is_collected_shows_what_is_sent_within_it(call: Client) -> None:
+    throttle = {"limit": 1, "windowSeconds": 3_600, "instead": "digest"}
+    digest = {"windowSeconds": 600, "channels": ["email"]}
+    shown = await show(call, steps=[], channels=["email"], throttle=throttle, digest=digest)
+    assert summarize(shown["channels"]) == [("email", "send", "2026-11-22T12:00:00Z")]
+    assert [one["aboveLimit"] for one in shown["channels"]] == ["digest"]

@@ -104,6 +104,7 @@ async def test_a_dry_run_counts_and_stores_nothing(call: Any, browser: Browser) 
                         "reason": None,
                         "inputs": {},
                         "contactPoints": 1,
+                        "aboveLimit": None,
                     }
                 ],
                 "steps": [],
@@ -119,6 +120,7 @@ async def test_a_dry_run_counts_and_stores_nothing(call: Any, browser: Browser) 
                         "reason": "no_device",
                         "inputs": {"category": "MESSAGE"},
                         "contactPoints": 0,
+                        "aboveLimit": None,
                     }
                 ],
                 "steps": [],

@@ -206,3 +206,26 @@ async def test_c6_the_count_stays_if_all_shown_items_are_muted_after_the_close(p
     await close(process)
     await prefer(process, about("event:9", enabled=False))
     assert (await send(process))["webpush"] == ["1 updates: and 1 more"]
+
+
+async def test_c9_the_entries_of_a_user_are_not_all_read_for_each_item(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prefer(process, *(about(f"order:{number}", enabled=False) for number in range(100)))
+    for number in range(90, 110):
+        await trigger(process, str(number), f"order:{number}")
+    # what was muted is skipped, and all others are collected
+    await prefer(process, *(about(f"order:{number}", enabled=False) for number in range(5, 105)))
+    read: list[Preference] = []
+    is_for = Preference.is_for
+
+    def record(entry: Preference, category: str, channel: str, subject: str | None) -> bool:
+        read.append(entry)
+        return is_for(entry, category, channel, subject)
+
+    monkeypatch.setattr(Preference, "is_for", record)
+    await close(process)
+    messages = await send(process)
+    assert messages["webpush"] == ["5 updates: 105\n106\n107\n108\n109"]
+    # of the 10 items, 5 are muted, each by one entry on two channels
+    assert len(read) == 10

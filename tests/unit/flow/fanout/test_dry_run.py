@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Literal
+
+import pytest
 
 from tidings.flow.fanout.dry_run import MAX_EXAMINED_USERS, MAX_SHOWN_USERS, DryRunDecision, DryRunEstimate, DryRunStep
 from tidings.flow.fanout.dry_run import DryRunOutcome as Outcome
 from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
 from tidings.model.decision import Defer
 from tidings.model.delivery import Recipient, SkipReason
-from tidings.model.plan_options import NO_PLAN_OPTIONS, DigestOptions, PlanOptions, Step
+from tidings.model.plan_options import NO_PLAN_OPTIONS, DigestOptions, PlanOptions, Step, ThrottleOptions
 from tidings.model.preference import ANY, Preference
 from tidings.model.template import Category
 from tidings.model.waiting_step import StepCause
@@ -121,6 +124,31 @@ def test_a_collected_message_shows_when_its_digest_closes() -> None:
     assert (mail.channel, mail.decision) == ("email", Outcome.SEND)
     assert (digest.channel, digest.decision, digest.at) == (None, Outcome.DIGEST, NOW + timedelta(minutes=10))
     assert digest.inputs == {"key": "Jazz", "firstAtOnce": False}
+
+
+@pytest.mark.parametrize(
+    ("instead", "is_exempt", "expected"),
+    [
+        ("digest", False, [("email", Outcome.SEND, Outcome.SKIP), ("webpush", Outcome.SEND, Outcome.DIGEST)]),
+        ("digest", True, [("email", Outcome.SEND, None), ("webpush", Outcome.SEND, None)]),
+        ("skip", False, [("email", Outcome.SEND, Outcome.SKIP), (None, Outcome.DIGEST, None)]),
+    ],
+)
+def test_what_a_throttle_permits_is_sent_and_shows_what_happens_above_it(
+    instead: Literal["skip", "digest"],
+    is_exempt: bool,
+    expected: list[tuple[str | None, Outcome, Outcome | None]],
+) -> None:
+    digest = DigestOptions(window_seconds=600, channels=("webpush",))
+    options = PlanOptions(digest=digest, throttle=ThrottleOptions(2, 3600, instead=instead))
+    recipient = make_recipient("ana", webpush=("1",), email=("2",))
+    estimate = DryRunEstimate(1, NOW, plan_nothing, options, is_exempt=is_exempt)
+    estimate.add_page([recipient], make_plan(recipient, options=options))
+    found = estimate.result()
+    assert [(one.channel, one.decision, one.above_limit) for one in found.shown["ana"].decisions] == expected
+    assert (found.by_channel, found.collected) == (
+        ({"email": 1}, 1) if instead == "skip" else ({"email": 1, "webpush": 1}, 0)
+    )
 
 
 def test_a_later_step_shows_when_it_starts_and_what_it_waits_for() -> None:

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.unit.conftest import Process
+from tests.unit.conftest import NEWS, FakeChannel, Process
 
+from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.model.alert import AlertName
 from tidings.model.audience import users
@@ -18,6 +19,10 @@ from tidings.model.notification import Notification
 from tidings.model.outcome import Accepted, RetryLater
 from tidings.model.plan_options import DigestOptions, ThrottleOptions
 from tidings.model.priority import Priority
+from tidings.packs import core
+from tidings.stores.store import SqlStore
+from tidings.testing.clock import FrozenClock
+from tidings.testing.contracts.contact_points_contract import make_contact_point
 
 MINUTE = 60.0
 DAY = 24 * 60 * MINUTE
@@ -111,6 +116,35 @@ async def test_c33_the_excess_is_collected_into_a_digest_instead(start: Start) -
     assert await list_skips(process, both) == {}
     urgent = await submit(process, "ana", throttle=throttle, digest=digest, priority=Priority.URGENT)
     assert await is_sent(process, urgent)
+
+
+async def test_c33_a_throttle_also_limits_the_channels_that_the_digest_does_not_collect(
+    store: SqlStore, clock: FrozenClock, channel: FakeChannel
+) -> None:
+    names = ("email", "webpush")
+    catalog = Catalog.from_packs([core.pack, NEWS], channels=names, known_channels=names)
+    process = Process(store, clock, catalog, channel)
+    await process.add_users("ana", "ben")
+    async with store.transaction() as tx:
+        # ben has no address, so that the digest collects nothing for him
+        await store.contact_points.add(tx, [make_contact_point("ana", "ana@example.org", "email")], clock.now())
+    throttle = ThrottleOptions(1, 600, instead="digest")
+    digest = DigestOptions(window_seconds=600, channels=("email",))
+    sent = [await submit(process, "ana", "ben", throttle=throttle, digest=digest) for _ in range(3)]
+    assert [await process.count_by_state(one) for one in sent] == [{"pending": 3}, {}, {}]
+    counts = await process.get_counts(sent[1])
+    assert (counts.recipients, counts.deliveries, counts.collected, counts.skipped) == (2, 0, 1, 3)
+    async with store.read_snapshot() as tx:
+        skips = await store.deliveries.list_skips(tx, sent[1].id, user_id=None, after=None, limit=9)
+    assert sorted((skip.user_id, skip.channel, skip.reason) for skip in skips) == [
+        ("ana", "webpush", SkipReason.THROTTLED),
+        ("ben", "email", SkipReason.NO_CONTACT_POINT),
+        ("ben", "webpush", SkipReason.THROTTLED),
+    ]
+    assert [skip.detail["count"] for skip in skips if skip.reason is SkipReason.THROTTLED] == [1, 1]
+    clock.advance(600)
+    again = await submit(process, "ben", throttle=throttle, digest=digest)
+    assert await process.count_by_state(again) == {"pending": 1}, "what was stopped did not count"
 
 
 async def test_c34_what_another_limit_stops_does_not_count_for_a_throttle(start: Start) -> None:

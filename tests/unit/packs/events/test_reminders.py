@@ -45,10 +45,11 @@ async def test_a_published_event_is_reminded_of_before_its_start(event_id: str, 
     ("changed", "sent_at"),
     [
         ({"start_date": START + timedelta(hours=2)}, [START - LEAD, START + timedelta(hours=2) - LEAD]),
+        ({"timezone": "Asia/Tokyo"}, [START - LEAD, START - LEAD]),
         ({"venue": "Hall B"}, [START - LEAD, START - LEAD]),
         ({"description": "Bring a chair."}, [START - LEAD]),
     ],
-    ids=["moved", "new venue", "nothing that it shows"],
+    ids=["moved", "another zone", "new venue", "nothing that it shows"],
 )
 async def test_a_reminder_moves_with_its_event(
     event_id: str,
@@ -61,6 +62,23 @@ async def test_a_reminder_moves_with_its_event(
     async with store.transaction() as tx:
         await service.update(tx, event_id, changed)
     assert reminders(notifier) == sent_at
+
+
+@pytest.mark.parametrize(("timezone", "shown"), [(None, "Europe/Berlin"), ("Asia/Tokyo", "Asia/Tokyo")])
+async def test_a_reminder_shows_the_start_in_the_zone_of_its_event(
+    timezone: str | None,
+    shown: str,
+    store: SqlStore,
+    notifier: RecordingNotifier,
+    clock: ManualClock,
+    fields: EventFields,
+) -> None:
+    service = EventService(store, notifier, clock, reminder_before=LEAD, venue_timezone="Europe/Berlin")
+    async with store.transaction() as tx:
+        event = await service.create(tx, {**fields, "timezone": timezone})
+        await service.publish(tx, event.id)
+    [request] = [one for one in notifier.requests if one.template_code == "EVENT_REMINDER"]
+    assert request.variables["venueTimezone"] == shown
 
 
 @pytest.mark.parametrize("status", [EventStatus.CANCELLED, EventStatus.DRAFT])

@@ -31,6 +31,7 @@ EVENT = {
     "startDate": "2026-11-22T19:00:00+01:00",
     "endDate": "2026-11-22T21:00:00Z",
     "venue": "Hall A",
+    "timezone": "Europe/Berlin",
     "hostId": "host-1",
 }
 
@@ -152,6 +153,7 @@ async def test_an_event_is_created_and_read_back(api: Api) -> None:
         "venue": "Hall A",
         "address": None,
         "city": None,
+        "timezone": "Europe/Berlin",
         "hostId": "host-1",
         "status": "DRAFT",
         "firstPublishedAt": None,

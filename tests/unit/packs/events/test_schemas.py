@@ -44,6 +44,7 @@ def test_a_title_and_a_start_are_enough() -> None:
         ({"description": "x" * 10_001}, "description", "must have at most 10000 characters"),
         ({"description": "bell\x07"}, "description", "must not contain control characters"),
         ({"venue": "x" * 301}, "venue", "must have at most 300 characters"),
+        ({"timezone": "Europe/Nowhere"}, "timezone", "must be an IANA time-zone name"),
         ({"city": "x" * 201}, "city", "must have at most 200 characters"),
         ({"startDate": "2026-11-22T19:00:00"}, "startDate", "must be a date and time with an offset"),
         ({"endDate": 1795374000}, "endDate", "must be a date and time with an offset"),
