@@ -36,35 +36,22 @@ async def order_by_subject(
     await store.subjects.lock(tx, keys)
     stored = {key: version for key, (version, _) in (await store.subjects.find_newest(tx, keys)).items()}
     versioned = _assign_versions(accepted, stored)
-    by_key: defaultdict[str, list[Supersession]] = defaultdict(list)
-    for one in reversed(versioned):
-        if one.subject is not None and one.subject_version is not None:
-            user_ids = explicit_users_or_none(one.audience)
-            by_key[one.subject].append(
-                Supersession(
-                    one.subject,
-                    one.subject_version,
-                    one.id,
-                    None if user_ids is None else frozenset(user_ids),
-                    includes_below=one.id in includes_below,
-                )
-            )
-    superseded: dict[str, str] = {}
     marks: dict[str, str] = {}
+    superseded: dict[str, str] = {}
     replacing: set[str] = set()
-    for key, requested in sorted(by_key.items()):
-        current, older = _supersede_each_other(sorted(requested, key=lambda one: one.version, reverse=True))
-        late = {
-            one.notification_id: newer
-            for one in current
-            if one.version < stored.get(key, one.version)
-            and (newer := await store.subjects.find_newer(tx, key, version=one.version, user_ids=one.user_ids))
-        }
-        marks |= older | late
-        if current := [one for one in current if one.notification_id not in late]:
-            found = await store.subjects.supersede(tx, current)
-            superseded |= {notification_id: one.superseded_by for notification_id, one in found.items()}
-            replacing.update(one.superseded_by for one in found.values() if one.was_unsent)
+    for key, requested in sorted(_group_by_subject(versioned, includes_below).items()):
+        newer = _supersede_each_other(requested)
+        newest = stored.get(key, 0)
+        for one in requested:
+            if one.version < newest and one.notification_id not in newer:
+                found = await store.subjects.find_newer(tx, key, version=one.version, user_ids=one.user_ids)
+                newer |= {} if found is None else {one.notification_id: found}
+        # what arrives late says nothing of the subjects below
+        current = [one if one.version >= newest else replace(one, includes_below=False) for one in requested]
+        older = await store.subjects.supersede(tx, current)
+        superseded |= {notification_id: one.superseded_by for notification_id, one in older.items()}
+        replacing.update(one.superseded_by for one in older.values() if one.was_unsent)
+        marks |= newer
     marked = [replace(one, superseded_by=marks[one.id]) if one.id in marks else one for one in versioned]
     return SubjectOrder(marked, superseded, frozenset(replacing))
 
@@ -83,18 +70,27 @@ def _assign_versions(accepted: Sequence[Notification], stored: dict[str, int]) -
     return versioned
 
 
-def _supersede_each_other(requested: Sequence[Supersession]) -> tuple[list[Supersession], dict[str, str]]:
-    """Return those of one subject that none of the others supersedes, and the others: id → id of the newer one.
+def _group_by_subject(
+    versioned: Sequence[Notification], includes_below: Collection[str]
+) -> dict[str, list[Supersession]]:
+    """Return subject → what its notifications supersede, newest first."""
+    by_key: defaultdict[str, list[Supersession]] = defaultdict(list)
+    for one in reversed(versioned):
+        if one.subject is not None and one.subject_version is not None:
+            listed = explicit_users_or_none(one.audience)
+            user_ids = None if listed is None else frozenset(listed)
+            by_key[one.subject].append(
+                Supersession(one.subject, one.subject_version, one.id, user_ids, one.id in includes_below)
+            )
+    return {key: sorted(group, key=lambda one: one.version, reverse=True) for key, group in by_key.items()}
 
-    requested: newest first. A notification that supersedes one which includes the subjects below includes them too.
-    """
-    current: list[Supersession] = []
-    older: dict[str, str] = {}
-    for one in requested:
-        covering = (i for i, newer in enumerate(current) if newer.version > one.version and newer.covers(one.user_ids))
-        if (i := next(covering, None)) is None:
-            current.append(one)
-        else:
-            older[one.notification_id] = current[i].notification_id
-            current[i] = replace(current[i], includes_below=current[i].includes_below or one.includes_below)
-    return current, older
+
+def _supersede_each_other(requested: Sequence[Supersession]) -> dict[str, str]:
+    """Return id → id of the newest one that supersedes it. requested: on one subject, newest first."""
+    newer: dict[str, str] = {}
+    for position, one in enumerate(requested):
+        for other in requested[:position]:
+            if other.version > one.version and other.covers(one.user_ids):
+                newer[one.notification_id] = other.notification_id
+                break
+    return newer
