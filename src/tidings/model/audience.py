@@ -168,7 +168,7 @@ def explicit_users_or_none(audience: Audience) -> list[str] | None:
             return None
 
 
-def merge_user_lists(audience: Audience) -> Audience:
+def merge_user_list(audience: Audience) -> Audience:
     """Return an audience that lists all of its users as one list, any other unchanged."""
     user_ids = explicit_users_or_none(audience)
     return audience if user_ids is None else users(*user_ids)

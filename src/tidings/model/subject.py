@@ -75,7 +75,7 @@ class Supersession:
     user_ids: frozenset[str] | None
     includes_below: bool = False
 
-    def covers(self, user_ids: Collection[str] | None) -> bool:
+    def has_users(self, user_ids: Collection[str] | None) -> bool:
         """Return whether an older notification is superseded for all of its users. user_ids: None = not listed."""
         return self.user_ids is None or user_ids is None or self.user_ids.issuperset(user_ids)
 

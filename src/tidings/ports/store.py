@@ -104,7 +104,11 @@ class Subjects(Protocol):
     async def find_newer(
         self, tx: Transaction, key: str, *, version: int, user_ids: Collection[str] | None
     ) -> str | None:
-        """Return the id of the newest notification that supersedes one of this version, see `Supersession.covers`."""
+        """Return the id of the newest notification that supersedes one of this version to these users."""
+        ...
+
+    async def find_newer_for_user(self, tx: Transaction, notification_id: str, user_id: str) -> str | None:
+        """Return the id of the newer notification that superseded a notification for one of its users."""
         ...
 
     async def supersede(self, tx: Transaction, newer: Sequence[Supersession]) -> Mapping[str, SupersededNotification]:

@@ -102,7 +102,10 @@ async def test_held_messages_and_retries_are_skipped_for_the_users_of_the_newer_
     await process.process_queue()
     process.channel.respond = lambda _message: Accepted()
     process.channel.sent.clear()
-    await notify(process, users("ana", "cleo"), "newer")
+    newer = await notify(process, users("ana", "cleo"), "newer")
+    async with process.store.read_snapshot() as tx:
+        found = [await process.store.subjects.find_newer_for_user(tx, older.id, name) for name in ("ana", "ben")]
+    assert found == [newer.id, None]
     process.clock.advance(2 * MINUTE)
     await process.pipeline.batch_due()
     await process.process_queue()

@@ -90,7 +90,7 @@ def _supersede_each_other(requested: Sequence[Supersession]) -> dict[str, str]:
     newer: dict[str, str] = {}
     for position, one in enumerate(requested):
         for other in requested[:position]:
-            if other.version > one.version and other.covers(one.user_ids):
+            if other.version > one.version and other.has_users(one.user_ids):
                 newer[one.notification_id] = other.notification_id
                 break
     return newer

@@ -39,7 +39,7 @@ from tidings.stores.schema.step_tables import IS_WAITING, awaited_events, waitin
 from tidings.stores.schema.tables import WHERE_SUBJECT, WHERE_UNPLANNED, attempts, deliveries, notifications, skips
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import encode_rows, id_array, rowset, text_array
-from tidings.stores.sql.subject_query import count_listed, is_list, lists_all
+from tidings.stores.sql.subject_query import count_users, find_newer_for_user, match_list, match_users
 
 _n, _d, _s, _i = notifications.c, deliveries.c, skips.c, digest_items.c
 #: seed of the advisory locks on subjects: "tidings" in ASCII, and a 2
@@ -107,8 +107,13 @@ class SqlSubjects:
             .limit(1)
         )
         if user_ids is not None:
-            query = query.where(or_(~is_list(notifications), lists_all(notifications, user_ids)))
+            query = query.where(or_(~match_list(notifications), match_users(notifications, user_ids)))
         found: str | None = await connection_of(tx).scalar(query)
+        return found
+
+    async def find_newer_for_user(self, tx: Transaction, notification_id: str, user_id: str) -> str | None:
+        newer = func.coalesce(_n.superseded_by, find_newer_for_user(notifications, literal(user_id, Text)))
+        found: str | None = await connection_of(tx).scalar(select(newer).where(_n.id == notification_id))
         return found
 
     async def supersede(self, tx: Transaction, newer: Sequence[Supersession]) -> Mapping[str, SupersededNotification]:
@@ -239,7 +244,7 @@ async def _find_superseded(tx: Transaction, newer: Sequence[Supersession]) -> Ma
     matches: list[ColumnElement[bool]] = [(_n.subject == newer[0].key) & (_n.subject_version < newer[0].version)]
     if any(one.includes_below for one in newer):
         matches.append(_is_below(newer[0].key))
-    is_listed, size = is_list(notifications), count_listed(notifications)
+    is_listed, size = match_list(notifications), count_users(notifications)
     is_short = size <= max((len(one.user_ids) for one in newer if one.user_ids is not None), default=0)
     user_ids = _n.audience["userIds"]
     query = select(
@@ -259,7 +264,7 @@ async def _find_superseded(tx: Transaction, newer: Sequence[Supersession]) -> Ma
         is_too_long = row.is_listed and row.user_ids is None
         for one in newer:
             is_older = row.subject_version < one.version if row.subject == one.key else one.includes_below
-            if is_older and (one.user_ids is None if is_too_long else one.covers(row.user_ids)):
+            if is_older and (one.user_ids is None if is_too_long else one.has_users(row.user_ids)):
                 found[row.id] = one.notification_id
                 break
     return found

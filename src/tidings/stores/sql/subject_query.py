@@ -42,22 +42,22 @@ def _compile_length_postgresql(element: _JsonLength, compiler: SQLCompiler, **op
     return f"jsonb_array_length({compiler.process(element.clauses, **options)})"
 
 
-def is_list(source: FromClause) -> ColumnElement[bool]:
+def match_list(source: FromClause) -> ColumnElement[bool]:
     """Return whether the audience of a notification is a list of users."""
     return func.coalesce(source.c.audience["kind"].as_string() == "users", False)
 
 
-def count_listed(source: FromClause) -> ColumnElement[int]:
+def count_users(source: FromClause) -> ColumnElement[int]:
     """Return how many users the audience of a notification lists, 0 if it is described otherwise."""
     # CASE, because PostgreSQL may evaluate the conditions of an AND in any order
-    return case((is_list(source), _JsonLength(source.c.audience["userIds"])), else_=0)
+    return case((match_list(source), _JsonLength(source.c.audience["userIds"])), else_=0)
 
 
-def lists_all(source: FromClause, user_ids: Collection[str]) -> ColumnElement[bool]:
+def match_users(source: FromClause, user_ids: Collection[str]) -> ColumnElement[bool]:
     """Return whether the audience of a notification lists all of some users."""
     listed = _list_users(source)
     matching = select(func.count()).where(listed.c.value.in_(text_array(user_ids))).correlate(source).scalar_subquery()
-    return case((count_listed(source) >= len(user_ids), matching == len(user_ids)), else_=False)
+    return case((count_users(source) >= len(user_ids), matching == len(user_ids)), else_=False)
 
 
 def find_newer_for_user(source: FromClause, user_id: ColumnElement[str]) -> ColumnElement[str | None]:
@@ -72,7 +72,7 @@ def find_newer_for_user(source: FromClause, user_id: ColumnElement[str]) -> Colu
         .where(
             _newer.c.subject == source.c.subject,
             _newer.c.subject_version > source.c.subject_version,
-            is_list(_newer),
+            match_list(_newer),
             user_id.in_(select(listed.c.value).correlate(_newer)),
         )
         .order_by(_newer.c.subject_version.desc(), _newer.c.id.desc())
@@ -80,7 +80,7 @@ def find_newer_for_user(source: FromClause, user_id: ColumnElement[str]) -> Colu
         .correlate(source, *user_id._from_objects)
         .scalar_subquery()
     )
-    is_partly_superseded = and_(source.c.subject.is_not(None), count_listed(source) > 1)
+    is_partly_superseded = and_(source.c.subject.is_not(None), count_users(source) > 1)
     return case((is_partly_superseded, newest))
 
 
