@@ -40,7 +40,12 @@ import structlog
 
 from tidings.errors import BackendError, ValidationFailed
 from tidings.flow.accept.audience_checks import reject_unknown_arguments
-from tidings.flow.accept.saved_audiences import expand_audience, expand_requests, reject_empty_audiences
+from tidings.flow.accept.saved_audiences import (
+    expand_audience,
+    expand_requests,
+    list_required_users,
+    reject_empty_audiences,
+)
 from tidings.flow.accept.subjects import order_by_subject
 from tidings.flow.accept.validation import build_notification, unknown_users_error
 from tidings.flow.catalog import Catalog
@@ -59,7 +64,7 @@ from tidings.flow.record.outcome_recorder import OutcomeRecorder
 from tidings.flow.record.soft_refusals import SoftRefusalRecorder
 from tidings.flow.record.unanswered_messages import UnansweredMessages
 from tidings.flow.tasks import fan_out_task
-from tidings.model.audience import everyone, mentioned_user_ids
+from tidings.model.audience import everyone
 from tidings.model.awaited_event import OccurredEvents
 from tidings.model.delivery import AttemptResult, Recipient
 from tidings.model.ids import new_id
@@ -275,7 +280,7 @@ class Pipeline:
         valid = [result for result in results if isinstance(result, Notification)]
         inline = self.fan_out.select_for_inline_planning(valid, now) if plan_inline else []
         resolved = await self.fan_out.resolve_recipients(tx, inline) if inline else {}
-        results = await self._reject_unknown_users(tx, results, resolved)
+        results = await self._reject_unknown_users(tx, requests, results, resolved)
         results = await reject_unknown_arguments(tx, results, self.catalog.audiences)
         results = await reject_empty_audiences(self.store, tx, requests, results)
         accepted = [result for result in results if isinstance(result, Notification)]
@@ -343,12 +348,14 @@ class Pipeline:
     async def _reject_unknown_users(
         self,
         tx: Transaction,
+        requests: Sequence[NotifyRequest],
         results: Sequence[Notification | ValidationFailed],
         resolved: Mapping[str, ResolvedRecipients],
     ) -> list[Notification | ValidationFailed]:
         """Replace notifications that mention unknown users by an error. One query for all users not in `resolved`."""
         mentioned = [
-            mentioned_user_ids(result.audience) if isinstance(result, Notification) else [] for result in results
+            list_required_users(request.audience, result.audience) if isinstance(result, Notification) else []
+            for request, result in zip(requests, results, strict=True)
         ]
         recipients = {user_id: recipient for pairs in resolved.values() for user_id, recipient in pairs}
         unresolved = list(dict.fromkeys(user_id for ids in mentioned for user_id in ids if user_id not in recipients))
@@ -402,7 +409,7 @@ class Pipeline:
         notification = build_notification(
             replace(request, audience=audience), self.catalog, self._renderer, notification_id=new_id(now), now=now
         )
-        results = await self._reject_unknown_users(tx, [notification], {})
+        results = await self._reject_unknown_users(tx, [request], [notification], {})
         results = await reject_unknown_arguments(tx, results, self.catalog.audiences)
         [result] = await reject_empty_audiences(self.store, tx, [request], results)
         if isinstance(result, ValidationFailed):

@@ -180,16 +180,15 @@ def list_user_ids(leaf: NamedSet) -> Sequence[str]:
     return ids if isinstance(ids, list) else ()
 
 
-def mentioned_user_ids(audience: Audience) -> list[str]:
-    """Return the user ids mentioned anywhere in the tree, except under a complement."""
+def mentioned_user_ids(audience: Audience, *, with_excluded: bool = False) -> list[str]:
+    """Return the user ids mentioned anywhere in the tree. with_excluded: also those under a complement."""
     match audience:
         case NamedSet():
             return list(list_user_ids(audience))
         case Union(parts) | Intersection(parts):
-            return [user_id for part in parts for user_id in mentioned_user_ids(part)]
-        case Complement():
-            # excluding a user who does not exist is not an error
-            return []
+            return [one for part in parts for one in mentioned_user_ids(part, with_excluded=with_excluded)]
+        case Complement(part):
+            return mentioned_user_ids(part, with_excluded=True) if with_excluded else []
 
 
 def targets_only(audience: Audience, user_id: str) -> bool:

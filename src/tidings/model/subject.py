@@ -16,8 +16,8 @@ SEPARATOR = "/"
 MAX_KEY_LENGTH = 200
 #: maximum size of `state` and of `previous_state` as JSON
 MAX_STATE_BYTES = 4_096
-#: largest version: JavaScript's largest exact integer
-MAX_VERSION = 2**53 - 1
+#: largest version that a request gives. The automatic versions after it are exact in JavaScript too, a million of them
+MAX_VERSION = 2**53 - 1 - 2**20
 
 State = Mapping[str, object]
 

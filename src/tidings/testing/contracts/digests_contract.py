@@ -129,6 +129,15 @@ class DigestsContract:
         await collect(store, *(make_item(one, "ben", max_items=3) for one in made))
         assert await close(store, NOW)
 
+    async def test_c6_what_arrives_until_it_closes_is_in_it_too(self, store: Store) -> None:
+        made = await store_notifications(store, 6)
+        await collect(store, *(make_item(one, max_items=3) for one in made[:4]))
+        assert not await collect(store, make_item(made[4], max_items=3))
+        [closed] = await close(store, NOW)
+        assert len(closed.items) == 5
+        assert await collect(store, make_item(made[5], max_items=3)), "the next one opens a new digest"
+        assert not await close(store, NOW)
+
     async def test_c5_the_first_is_not_counted(self, store: Store) -> None:
         made = await store_notifications(store, 3)
         async with store.transaction() as tx:

@@ -16,7 +16,7 @@ from tidings.model.delivery import OutboundMessage, SkipReason
 from tidings.model.notification import Notification
 from tidings.model.outcome import Accepted, Outcome, PermanentFailure, RetryLater
 from tidings.model.priority import Priority
-from tidings.model.subject import SubjectRequest
+from tidings.model.subject import MAX_VERSION, SubjectRequest
 from tidings.ports.operations import DeadLetterFilter
 from tidings.testing.polling import eventually
 
@@ -144,6 +144,17 @@ async def test_a_late_older_version_is_not_sent(process: Process) -> None:
     assert late.superseded_by == newer.id
     await process.process_queue()
     assert {message.notification_id for message in process.channel.sent} == {newer.id}
+
+
+async def test_automatic_versions_after_the_largest_given_one_are_exact_in_javascript(process: Process) -> None:
+    with pytest.raises(ValidationFailed, match="must be from 0 to"):
+        await notify(process, SubjectRequest("order:7", version=MAX_VERSION + 1))
+    largest = await notify(process, SubjectRequest("order:7", version=MAX_VERSION))
+    newer = await notify(process, "order:7")
+    assert newer.subject_version == MAX_VERSION + 1 < 2**53
+    await process.process_queue()
+    assert {message.notification_id for message in process.channel.sent} == {newer.id}
+    assert await skips(process, largest) == dict.fromkeys(USERS, SkipReason.SUPERSEDED)
 
 
 async def test_notifications_of_one_version_are_all_sent(process: Process) -> None:
