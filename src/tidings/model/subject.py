@@ -48,6 +48,15 @@ class SubjectRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultVersion:
+    """The version of a notification whose subject names none."""
+
+    version: int
+    #: notifications whose versions differ by at most this much are for other users: neither supersedes the other
+    span: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SubjectNotification:
     """One notification in the history of a subject."""
 
@@ -74,6 +83,13 @@ class Supersession:
     #: the users that its audience lists; None = it describes them otherwise
     user_ids: frozenset[str] | None
     includes_below: bool = False
+    #: versions that are lower by at most this much stand beside it
+    span: int = 0
+
+    @property
+    def before(self) -> int:
+        """Lower versions than this are older ones."""
+        return self.version - self.span
 
     def has_users(self, user_ids: Collection[str] | None) -> bool:
         """Return whether an older notification is superseded for all of its users. user_ids: None = not listed."""

@@ -1,7 +1,7 @@
 """Orders accepted notifications by their subjects, and supersedes the older ones on the same subject."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tidings.model.audience import explicit_users_or_none
@@ -23,12 +23,17 @@ class SubjectOrder:
 
 
 async def order_by_subject(
-    store: Store, tx: Transaction, accepted: Sequence[Notification], includes_below: Collection[str]
+    store: Store,
+    tx: Transaction,
+    accepted: Sequence[Notification],
+    includes_below: Collection[str],
+    spans: Mapping[str, int],
 ) -> SubjectOrder:
     """Give each notification its version, and supersede older ones in the same transaction.
 
-    accepted: not stored yet. includes_below: ids of those that also supersede what is below their subject. The subject
-    stays locked until the transaction ends, so that two transactions cannot accept the same version.
+    accepted: not stored yet. includes_below: ids of those that also supersede what is below their subject. spans:
+    id → `DefaultVersion.span`. The subject stays locked until the transaction ends, so that two transactions cannot
+    accept the same version.
     """
     keys = {notification.subject for notification in accepted if notification.subject is not None}
     if not keys:
@@ -39,12 +44,13 @@ async def order_by_subject(
     marks: dict[str, str] = {}
     superseded: dict[str, str] = {}
     replacing: set[str] = set()
-    for key, requested in sorted(_group_by_subject(versioned, includes_below).items()):
+    for key, requested in sorted(_group_by_subject(versioned, includes_below, spans).items()):
         newer = _supersede_each_other(requested)
         newest = stored.get(key, 0)
         for one in requested:
-            if one.version < newest and one.notification_id not in newer:
-                found = await store.subjects.find_newer(tx, key, version=one.version, user_ids=one.user_ids)
+            after = one.version + one.span
+            if after < newest and one.notification_id not in newer:
+                found = await store.subjects.find_newer(tx, key, version=after, user_ids=one.user_ids)
                 newer |= {} if found is None else {one.notification_id: found}
         # what arrives late says nothing of the subjects below
         current = [one if one.version >= newest else replace(one, includes_below=False) for one in requested]
@@ -71,7 +77,7 @@ def _assign_versions(accepted: Sequence[Notification], stored: dict[str, int]) -
 
 
 def _group_by_subject(
-    versioned: Sequence[Notification], includes_below: Collection[str]
+    versioned: Sequence[Notification], includes_below: Collection[str], spans: Mapping[str, int]
 ) -> dict[str, list[Supersession]]:
     """Return subject → what its notifications supersede, newest first."""
     by_key: defaultdict[str, list[Supersession]] = defaultdict(list)
@@ -80,7 +86,14 @@ def _group_by_subject(
             listed = explicit_users_or_none(one.audience)
             user_ids = None if listed is None else frozenset(listed)
             by_key[one.subject].append(
-                Supersession(one.subject, one.subject_version, one.id, user_ids, one.id in includes_below)
+                Supersession(
+                    one.subject,
+                    one.subject_version,
+                    one.id,
+                    user_ids,
+                    includes_below=one.id in includes_below,
+                    span=spans.get(one.id, 0),
+                )
             )
     return {key: sorted(group, key=lambda one: one.version, reverse=True) for key, group in by_key.items()}
 
@@ -90,7 +103,7 @@ def _supersede_each_other(requested: Sequence[Supersession]) -> dict[str, str]:
     newer: dict[str, str] = {}
     for position, one in enumerate(requested):
         for other in requested[:position]:
-            if other.version > one.version and other.has_users(one.user_ids):
+            if other.version > one.version + max(one.span, other.span) and other.has_users(one.user_ids):
                 newer[one.notification_id] = other.notification_id
                 break
     return newer

@@ -68,7 +68,7 @@ def build_notification(
         created_at=now,
         source=request.source,
         subject=subject.key if subject else None,
-        subject_version=subject.version if subject else None,
+        subject_version=_find_version(subject, request),
         subject_state=subject.state if subject else None,
         subject_previous_state=subject.previous_state if subject else None,
         plan=_resolve_plan(request, template, renderer),
@@ -169,6 +169,13 @@ def _check_action(url: str | None, text: str | None) -> list[FieldError]:
 def _template_subject(template: Template, renderer: Renderer, variables: Mapping[str, object]) -> SubjectRequest | None:
     key = renderer.render_subject(template, variables)
     return SubjectRequest(key) if key else None
+
+
+def _find_version(subject: SubjectRequest | None, request: NotifyRequest) -> int | None:
+    """Return the version that a request gives its subject, None if the store counts."""
+    if subject is None or subject.version is not None or request.default_version is None:
+        return None if subject is None else subject.version
+    return request.default_version.version
 
 
 def _check_subject(subject: SubjectRequest | None) -> list[FieldError]:

@@ -19,7 +19,7 @@ from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
 from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.repositories.steps import count_waiting
-from tidings.stores.schema.digest_tables import digest_items
+from tidings.stores.schema.digest_tables import digest_items, digests
 from tidings.stores.schema.step_tables import awaited_events
 from tidings.stores.schema.tables import WHERE_UNPLANNED, deliveries, notifications, skips
 from tidings.stores.sql.ids import Id
@@ -119,7 +119,12 @@ class SqlNotifications:
         if user_id is not None:
             delivered = select(deliveries.c.notification_id).where(deliveries.c.user_id == user_id)
             skipped = select(skips.c.notification_id).where(skips.c.user_id == user_id)
-            query = query.where(_n.id.in_(delivered.union(skipped)))
+            collected = (
+                select(digest_items.c.notification_id)
+                .join(digests, digests.c.id == digest_items.c.digest_id)
+                .where(digests.c.user_id == user_id)
+            )
+            query = query.where(_n.id.in_(delivered.union(skipped, collected)))
         return [_from_row(row) for row in await connection_of(tx).execute(query)]
 
     async def compare_and_set_progress_many(

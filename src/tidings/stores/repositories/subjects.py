@@ -124,7 +124,7 @@ class SqlSubjects:
         # newest are searched, which may be many.
         newest = (
             select(func.max(_n.subject_version))
-            .where(WHERE_SUBJECT, _n.subject == newer[0].key, _n.subject_version < newer[0].version)
+            .where(WHERE_SUBJECT, _n.subject == newer[0].key, _n.subject_version < max(one.before for one in newer))
             .scalar_subquery()
         )
         marked = await connection_of(tx).execute(
@@ -241,7 +241,9 @@ async def _find_superseded(tx: Transaction, newer: Sequence[Supersession]) -> Ma
 
     Only lists of users are read, and none that is longer than those of the newer ones.
     """
-    matches: list[ColumnElement[bool]] = [(_n.subject == newer[0].key) & (_n.subject_version < newer[0].version)]
+    matches: list[ColumnElement[bool]] = [
+        (_n.subject == newer[0].key) & (_n.subject_version < max(one.before for one in newer))
+    ]
     if any(one.includes_below for one in newer):
         matches.append(_is_below(newer[0].key))
     is_listed, size = match_list(notifications), count_users(notifications)
@@ -263,7 +265,7 @@ async def _find_superseded(tx: Transaction, newer: Sequence[Supersession]) -> Ma
     for row in await connection_of(tx).execute(union_all(*(query.where(one) for one in matches))):
         is_too_long = row.is_listed and row.user_ids is None
         for one in newer:
-            is_older = row.subject_version < one.version if row.subject == one.key else one.includes_below
+            is_older = row.subject_version < one.before if row.subject == one.key else one.includes_below
             if is_older and (one.user_ids is None if is_too_long else one.has_users(row.user_ids)):
                 found[row.id] = one.notification_id
                 break
