@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from tidings.localization.wall_clock import lookup_zone
 from tidings.model.channel_engagement import FEED_CHANNEL
 from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.digest import DigestItem, DigestItemState
@@ -19,6 +20,7 @@ from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.waiting_step import StepEnd, WaitingStep
 from tidings.observability.audience_membership import MembershipNode
 from tidings.observability.channel_decisions import ChannelDecision, describe_consent, list_channel_decisions
+from tidings.observability.consent_sentences import describe_default, describe_opt_out
 from tidings.observability.explain_digests import NO_DIGESTS, DigestHistory, iter_digest_sentences
 from tidings.observability.step_sentences import STEP_END_TEXTS, build_step_sentences
 
@@ -84,10 +86,10 @@ class Explanation:
 
 #: the channel whose contact points are devices
 _PUSH = "webpush"
-#: reason → sentence; the placeholders are channel, category, user, time and the recorded detail
+#: reason → sentence; the placeholders are channel, user, time and the recorded detail
 _REASON_TEMPLATES: Mapping[SkipReason, str] = {
-    SkipReason.PREFERENCE_OFF: "{user} turned off {category} on {channel}.",
-    SkipReason.NOT_OPTED_IN: "{category} is opt-in, and {user} had not turned it on.",
+    SkipReason.PREFERENCE_OFF: "{opt_out}.",
+    SkipReason.NOT_OPTED_IN: "{default}, and {user} had not turned it on.",
     SkipReason.NO_DEVICE: "at {when}, {user} had no device with notifications on.",
     SkipReason.NO_CONTACT_POINT: "at {when}, {user} had no usable address on {channel}.",
     SkipReason.CHANNEL_NOT_SET_UP: "the channel was not set up on this server at {when}{setting}.",
@@ -304,8 +306,8 @@ def _format_delivery(delivery: DeliveryTrace, facts: ExplainInput) -> str:
             due_at = _format_instant(delivery.due_at)
             return f"{target}: not delivered {after_attempts}{because}{status}; next attempt at {due_at}."
         case DeliveryState.PENDING if delivery.held_by is not None:
-            until = f"{_format_instant(delivery.due_at)}{_format_inputs(delivery.detail)}"
-            return f"{target}: held by {delivery.held_by} until {until}."
+            until = f"{_format_instant(delivery.due_at)}{_format_local(delivery.due_at, delivery.detail)}"
+            return f"{target}: held by {delivery.held_by} until {until}{_format_inputs(delivery.detail)}."
         case DeliveryState.PENDING:
             return f"{target}: planned, due at {_format_instant(delivery.due_at)}."
         case DeliveryState.SENDING:
@@ -336,6 +338,14 @@ def _format_delivery(delivery: DeliveryTrace, facts: ExplainInput) -> str:
 def _format_inputs(detail: Mapping[str, object]) -> str:
     """Return the inputs of a decision, or nothing."""
     return f" ({', '.join(f'{name}: {value}' for name, value in detail.items())})" if detail else ""
+
+
+def _format_local(moment: datetime, detail: Mapping[str, object]) -> str:
+    """Return a moment on the clock of the time zone that a rule recorded, or nothing."""
+    zone = lookup_zone(str(detail.get("timezone", "UTC")))
+    if zone is None or zone.key == "UTC":
+        return ""
+    return f", which is {moment.astimezone(zone):%Y-%m-%d %H:%M:%S} in {zone.key}"
 
 
 def _format_receipts(delivery: DeliveryTrace) -> str:
@@ -379,9 +389,10 @@ def _format_reason(
     error = detail.get("error") or detail.get("why")
     return _REASON_TEMPLATES[reason].format(
         channel=channel,
-        category=facts.notification.category,
         user=facts.user_id,
         when=_format_instant(moment),
+        opt_out=describe_opt_out(detail, facts.user_id, facts.notification.category, channel),
+        default=describe_default(detail, facts.notification.category, channel),
         error=f" ({error})" if error else "",
         rule=f"the rule {detail['rule']}" if "rule" in detail else "a rule",
         setting=f" (set {detail['setting']})" if detail.get("setting") else "",

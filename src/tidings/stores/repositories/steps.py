@@ -230,7 +230,7 @@ class SqlSteps:
         """Store changed steps, and cancel what is unsent of those that were started."""
         await self.save(tx, changed)
         unsent = [
-            (step.notification_id, step.user_id, channel, {"by": step.ended_by, "step": step.step + 1})
+            (step.notification_id, step.user_id, channel, {"by": step.ended_by, "step": step.step})
             for step in changed
             if step.started_at is not None and step.ended_at is not None
             for channel in step.channels
