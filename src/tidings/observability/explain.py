@@ -69,6 +69,8 @@ class ExplainInput:
     #: the later steps of the notification for the user
     steps: Sequence[WaitingStep] = ()
     digests: DigestHistory = NO_DIGESTS
+    #: the newer notification on the subject that superseded this one for the user
+    superseded_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ def _decide_verdict(facts: ExplainInput) -> Verdict:
         return Verdict.PARTLY_DELIVERED
     cancelled = facts.notification.state is NotificationState.CANCELLED
     if states:
-        return _decide_undelivered(states, cancelled)
+        return _decide_undelivered(states, cancelled, is_superseded=facts.superseded_by is not None)
     if facts.digests.collected is not None:
         return _decide_collected(facts.digests.collected[0])
     if facts.skips:
@@ -195,9 +197,10 @@ def _decide_collected(item: DigestItem) -> Verdict:
             return Verdict.CANCELLED if item.reason is SkipReason.CANCELLED else Verdict.SKIPPED
 
 
-def _decide_undelivered(states: Sequence[DeliveryState], is_cancelled: bool) -> Verdict:
+def _decide_undelivered(states: Sequence[DeliveryState], is_cancelled: bool, *, is_superseded: bool) -> Verdict:
     """Return the verdict when no delivery succeeded. Waiting precedes failed, failed precedes the other states."""
-    if DeliveryState.SENDING in states or (DeliveryState.PENDING in states and not is_cancelled):
+    may_be_sent = not is_cancelled and not is_superseded
+    if DeliveryState.SENDING in states or (DeliveryState.PENDING in states and may_be_sent):
         return Verdict.WAITING
     if not {DeliveryState.REFUSED, DeliveryState.DISCARDED, DeliveryState.GONE}.isdisjoint(states):
         return Verdict.FAILED
@@ -295,6 +298,10 @@ def _format_delivery(delivery: DeliveryTrace, facts: ExplainInput) -> str:
             elapsed = _format_elapsed(facts.notification, accepted_at)
             since = _format_receipts(delivery) + _format_engagement(delivery)
             return f"{target}: {accepted}, {elapsed}{after_attempts}{status}.{since}"
+        case DeliveryState.PENDING if facts.superseded_by is not None:
+            return (
+                f"{target}: will not be sent: the newer notification {facts.superseded_by} on its subject replaces it."
+            )
         case DeliveryState.PENDING | DeliveryState.SENDING if last is not None:
             due_at = _format_instant(delivery.due_at)
             return f"{target}: not delivered {after_attempts}{because}{status}; next attempt at {due_at}."
@@ -459,6 +466,8 @@ def _format_no_record(facts: ExplainInput, verdict: Verdict) -> str:
 
 def _format_waiting(facts: ExplainInput) -> str:
     notification = facts.notification
+    if facts.superseded_by is not None:
+        return f"It will not be sent: the newer notification {facts.superseded_by} on its subject replaces it."
     if notification.send_at > facts.now:
         send_at = _format_instant(notification.send_at)
         return f"Scheduled for {send_at}; {facts.user_id} is in the audience at present."

@@ -96,6 +96,16 @@ REFUSED = _delivery(DeliveryState.REFUSED, ("bad key", 403))
 EXPIRED = _delivery(DeliveryState.EXPIRED)
 
 
+def test_a_held_delivery_that_was_superseded_says_that_it_will_not_be_sent() -> None:
+    held = replace(WAITS, held_by="quiet_hours")
+    explained = explain(replace(_facts(held), superseded_by="n2"))
+    assert explained.verdict is Verdict.SKIPPED
+    assert explained.sentences == (
+        "ana did not receive it; it was planned for 1 device.",
+        "Firefox at p: will not be sent: the newer notification n2 on its subject replaces it.",
+    )
+
+
 def test_a_held_delivery_says_by_which_rule_until_when_and_with_which_inputs() -> None:
     held = replace(WAITS, held_by="quiet_hours", detail={"zone": "Europe/Berlin", "start": "22:00"})
     assert explain(_facts(held)).sentences[1] == (

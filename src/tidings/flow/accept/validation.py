@@ -10,6 +10,7 @@ from msgspec import structs
 from tidings.errors import FieldError, ValidationFailed
 from tidings.flow.catalog import Catalog
 from tidings.flow.step_checks import check_steps
+from tidings.model.audience import merge_user_list
 from tidings.model.links import validate_link
 from tidings.model.notification import Notification
 from tidings.model.plan_options import DigestOptions, PlanOptions, ThrottleOptions
@@ -55,7 +56,7 @@ def build_notification(
         template_code=template.code,
         template_version=template.version,
         category=template.category,
-        audience=catalog.pin_audience(request.audience, now),
+        audience=merge_user_list(catalog.pin_audience(request.audience, now)),
         # as read back from the store, so that the trial rendering below has the input of every later one
         variables=msgspec.json.decode(msgspec.json.encode(request.variables), type=dict[str, object]),
         priority=request.priority or template.priority,
