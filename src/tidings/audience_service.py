@@ -20,6 +20,7 @@ from tidings.flow.fanout.audience_estimate import (
     StatisticsCounter,
     build_probe,
 )
+from tidings.flow.fanout.delivery_ids import NO_IDS
 from tidings.flow.fanout.dry_run import MAX_EXAMINED_USERS
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.planner import Plan
@@ -115,7 +116,7 @@ class AudienceService:
         cursor = None
         async for page, following in self._iter_pages(tx, probe, after, limit):
             cursor = following
-            plan = self._fan_out.build_plan(probe, page, now)
+            plan = self._fan_out.build_plan(probe, page, now, NO_IDS)
             suppressed = await self._find_suppressed(tx, plan, context)
             counter.add_page(page, plan, suppressed)
         return counter.result(size=size, cursor=cursor)

@@ -54,6 +54,7 @@ from tidings.flow.deliver.freshness import MAX_STALENESS
 from tidings.flow.deliver.lease_claimer import DeliveryRunner
 from tidings.flow.digest.closer import DigestCloser, OnClosed
 from tidings.flow.dispatch.outbox_relay import OutboxRelay
+from tidings.flow.fanout.delivery_ids import NO_IDS
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
 from tidings.flow.fanout.limits import RateLimitPolicy, is_exempt
@@ -285,7 +286,9 @@ class Pipeline:
         results = await reject_empty_audiences(self.store, tx, requests, results)
         accepted = [result for result in results if isinstance(result, Notification)]
         if accepted:
-            order = await order_by_subject(self.store, tx, accepted, _ids_including_below(requests, results))
+            order = await order_by_subject(
+                self.store, tx, accepted, _ids_including_below(requests, results), _find_spans(requests, results)
+            )
             delayed = order.replacing if plan_inline and not self.config.is_exclusive else frozenset()
             accepted = [_delay(notification, now, delayed) for notification in order.notifications]
             ordered = {notification.id: notification for notification in accepted}
@@ -418,7 +421,7 @@ class Pipeline:
         planned_at = max(now, notification.send_at)
 
         def plan_step(recipient: Recipient, channels: Sequence[str], at: datetime) -> Plan:
-            return self.fan_out.build_plan(notification, [recipient], at, step_channels=channels)
+            return self.fan_out.build_plan(notification, [recipient], at, NO_IDS, step_channels=channels)
 
         exempt = is_exempt(notification, self.catalog.get_category(notification.category))
         estimate = DryRunEstimate(total, planned_at, plan_step, notification.plan, is_exempt=exempt)
@@ -427,7 +430,8 @@ class Pipeline:
             page, has_more = await self.fan_out.load_page(tx, notification, cursor)
             user_ids = [recipient.user_id for recipient in page]
             engagement = await self.fan_out.load_engagement(tx, [(notification, user_ids)], planned_at)
-            estimate.add_page(page, self.fan_out.build_plan(notification, page, planned_at, engagement=engagement))
+            plan = self.fan_out.build_plan(notification, page, planned_at, NO_IDS, engagement=engagement)
+            estimate.add_page(page, plan)
             if not has_more:
                 break
             cursor = page[-1].user_id
@@ -508,4 +512,15 @@ def _ids_including_below(
         result.id
         for request, result in zip(requests, results, strict=True)
         if isinstance(result, Notification) and request.subject is not None and request.subject.includes_below
+    }
+
+
+def _find_spans(
+    requests: Sequence[NotifyRequest], results: Sequence[Notification | ValidationFailed]
+) -> Mapping[str, int]:
+    """Return the spans of the default versions: notification id → span."""
+    return {
+        result.id: request.default_version.span
+        for request, result in zip(requests, results, strict=True)
+        if isinstance(result, Notification) and request.default_version is not None
     }

@@ -168,6 +168,12 @@ def explicit_users_or_none(audience: Audience) -> list[str] | None:
             return None
 
 
+def merge_user_list(audience: Audience) -> Audience:
+    """Return an audience that lists all of its users as one list, any other unchanged."""
+    user_ids = explicit_users_or_none(audience)
+    return audience if user_ids is None else users(*user_ids)
+
+
 def list_user_ids(leaf: NamedSet) -> Sequence[str]:
     """Return the user ids that a set names, none if it describes its users otherwise."""
     ids = leaf.arguments.get("userIds") if leaf.kind == "users" else None
