@@ -200,7 +200,7 @@ async def test_c15_a_failing_source_is_asked_again_within_the_catch_up(world: Wo
     assert {request.run_id for request in world.endpoints.requests} == {run.id}
     assert world.list_alerts() == [run.id]
     world.endpoints.answer = ResolvedVariables({"body": "At last"})
-    world.clock.advance(DAY - HOUR)
+    world.clock.advance(DAY - 9 * MINUTE)
     await world.run_due()
     [accepted] = await world.list_accepted()
     assert accepted.variables == {"title": "Today", "body": "At last"}
