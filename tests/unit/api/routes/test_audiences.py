@@ -11,6 +11,7 @@ from tidings.model.contact_point import ContactPoint
 from tidings.model.ids import new_id
 from tidings.model.receipt import EventCause, ProviderEvent
 from tidings.model.suppression import Suppression, SuppressionReason
+from tidings.model.user import User
 
 TEXT: dict[str, Any] = {"templateCode": "MESSAGE", "variables": {"title": "Hi", "body": "There"}}
 PRO = {"kind": "attribute", "name": "plan", "operator": "eq", "value": "pro"}
@@ -117,6 +118,15 @@ async def test_an_installed_channel_and_a_time_zone_in_lower_case_are_accepted(c
     tokyo = {"kind": "timezone", "timezones": ["asia/tokyo"]}
     estimate = await call("POST", "/api/audiences/estimate", json={"audience": {"and": [installed, tokyo]}})
     assert (estimate.json["size"], estimate.json["sample"]) == (1, ["ben"])
+
+
+async def test_a_time_zone_that_only_a_user_has_is_accepted(call: Client) -> None:
+    mars = {"kind": "timezone", "timezones": ["Mars/Olympus"]}
+    assert (await notify(call, mars)).status == 422
+    async with call.runtime.store.transaction() as tx:
+        # from a machine with newer data of time zones
+        await call.runtime.store.users.upsert(tx, [User("ana", timezone="Mars/Olympus")], call.clock.now())
+    assert (await notify(call, mars)).status == 202
 
 
 async def test_a_user_erased_from_the_exclusion_of_a_saved_audience_does_not_make_it_fail(call: Client) -> None:
