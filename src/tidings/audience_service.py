@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from tidings.errors import FieldError, NotFound, ValidationFailed
 from tidings.flow.accept.audience_checks import reject_unknown_arguments
-from tidings.flow.accept.saved_audiences import expand_audience, load_saved
+from tidings.flow.accept.saved_audiences import expand_audience, list_required_users, load_saved
 from tidings.flow.accept.validation import unknown_users_error
 from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.audience_estimate import (
@@ -20,12 +20,13 @@ from tidings.flow.fanout.audience_estimate import (
     StatisticsCounter,
     build_probe,
 )
+from tidings.flow.fanout.delivery_ids import NO_IDS
 from tidings.flow.fanout.dry_run import MAX_EXAMINED_USERS
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.planner import Plan
 from tidings.flow.plan.candidate import Candidate, PlanContext
 from tidings.flow.plan.rules.suppression import check_suppression
-from tidings.model.audience import AUDIENCE_NAME, Audience, mentioned_user_ids
+from tidings.model.audience import AUDIENCE_NAME, Audience
 from tidings.model.delivery import PlannedDelivery, Recipient
 from tidings.model.notification import Notification
 from tidings.model.saved_audience import SavedAudience, expand_saved
@@ -72,7 +73,7 @@ class AudienceService:
         known = await load_saved(self._store, tx, [saved.definition])
         expanded = expand_saved(saved.definition, known, "definition", name=saved.name)
         now = self._clock.now()
-        await self._check(tx, expanded, "definition", now)
+        await self._check(tx, saved.definition, expanded, "definition", now)
         is_new = await self._store.saved_audiences.put(tx, saved, now)
         return await self.get(tx, saved.name), is_new
 
@@ -87,7 +88,8 @@ class AudienceService:
 
         It may have no users.
         """
-        await self._check(tx, await expand_audience(self._store, tx, audience), "audience", self._clock.now())
+        expanded = await expand_audience(self._store, tx, audience)
+        await self._check(tx, audience, expanded, "audience", self._clock.now())
 
     async def estimate(
         self,
@@ -114,7 +116,7 @@ class AudienceService:
         cursor = None
         async for page, following in self._iter_pages(tx, probe, after, limit):
             cursor = following
-            plan = self._fan_out.build_plan(probe, page, now)
+            plan = self._fan_out.build_plan(probe, page, now, NO_IDS)
             suppressed = await self._find_suppressed(tx, plan, context)
             counter.add_page(page, plan, suppressed)
         return counter.result(size=size, cursor=cursor)
@@ -176,14 +178,19 @@ class AudienceService:
         if errors:
             raise ValidationFailed.from_errors(errors)
         expanded = await expand_audience(self._store, tx, audience)
-        checked = await self._check(tx, expanded, "audience", now)
+        checked = await self._check(tx, audience, expanded, "audience", now)
         return replace(checked, category=category, channels=tuple(dict.fromkeys(channels)))
 
-    async def _check(self, tx: Transaction, audience: Audience, path: str, now: datetime) -> Notification:
-        """Return a notification to a checked and pinned audience. Raises ValidationFailed naming the field."""
-        self._catalog.check_audience(audience, path)
-        pinned = self._catalog.pin_audience(audience, now)
-        if unknown := await self._store.users.missing_ids(tx, mentioned_user_ids(pinned)):
+    async def _check(
+        self, tx: Transaction, written: Audience, expanded: Audience, path: str, now: datetime
+    ) -> Notification:
+        """Return a notification to a checked and pinned audience. Raises ValidationFailed naming the field.
+
+        written: as the caller wrote it. expanded: with the definitions of its saved audiences.
+        """
+        self._catalog.check_audience(expanded, path)
+        pinned = self._catalog.pin_audience(expanded, now)
+        if unknown := await self._store.users.missing_ids(tx, list_required_users(written, expanded)):
             raise unknown_users_error(unknown)
         probe = build_probe(pinned, DEFAULT_CATEGORY, (), now)
         [result] = await reject_unknown_arguments(tx, [probe], self._catalog.audiences)

@@ -313,7 +313,14 @@ class AppContainer:
             preferences=PreferenceService(core.store, cache),
             audiences=audiences,
             recurring=RecurringService(
-                core.store, core.clock, core.catalog, core.renderer, audiences, endpoints, runner
+                core.store,
+                core.clock,
+                core.catalog,
+                core.renderer,
+                audiences,
+                endpoints,
+                runner,
+                on_finished=metrics.count_recurring_run,
             ),
             recurring_runner=runner,
             variables_endpoints=endpoints,

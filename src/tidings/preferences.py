@@ -4,7 +4,7 @@ Every change invalidates the cached value in every process. `CACHE_TTL` is only 
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from hashlib import sha256
@@ -68,14 +68,15 @@ class PreferenceService:
             await self._invalidate(user_id)
 
     async def replace(
-        self, user_id: str, entries: Sequence[Preference], *, if_version: str | None = None
+        self, user_id: str, entries: Sequence[Preference], *, if_versions: Collection[str] | None = None
     ) -> Sequence[Preference] | None:
         """Replace all entries of a user. Returns those stored now, None for an unknown user.
 
-        if_version: see `compute_version`. Raises PreconditionFailed if the stored entries have another version.
+        if_versions: see `compute_version`; None = any. Raises PreconditionFailed if the stored entries have none of
+        these versions.
         """
         async with self.edit(user_id) as tx:
-            stored = await self._load_locked(tx, user_id, if_version)
+            stored = await self._load_locked(tx, user_id, if_versions)
             if stored is None:
                 return None
             kept = {entry.key for entry in entries}
@@ -89,11 +90,11 @@ class PreferenceService:
         changed: Sequence[Preference],
         removed: Sequence[Preference] = (),
         *,
-        if_version: str | None = None,
+        if_versions: Collection[str] | None = None,
     ) -> Sequence[Preference] | None:
         """Store some entries and remove others. Returns and raises as `replace`, and ValidationFailed for too many."""
         async with self.edit(user_id) as tx:
-            stored = await self._load_locked(tx, user_id, if_version)
+            stored = await self._load_locked(tx, user_id, if_versions)
             if stored is None:
                 return None
             left = {entry.key for entry in (*stored, *changed)} - {entry.key for entry in removed}
@@ -106,11 +107,13 @@ class PreferenceService:
             await self._store.users.set_preferences(tx, user_id, changed)
             return await self._store.users.get_preferences(tx, user_id)
 
-    async def _load_locked(self, tx: Transaction, user_id: str, if_version: str | None) -> Sequence[Preference] | None:
+    async def _load_locked(
+        self, tx: Transaction, user_id: str, if_versions: Collection[str] | None
+    ) -> Sequence[Preference] | None:
         if not await self._store.users.lock_preferences(tx, user_id):
             return None
         stored = await self._store.users.get_preferences(tx, user_id)
-        if if_version is not None and if_version != compute_version(stored):
+        if if_versions is not None and compute_version(stored) not in if_versions:
             raise PreconditionFailed("The preferences were changed in the meantime. Read them again, then change them.")
         return stored
 

@@ -37,7 +37,7 @@ VERBS = words_of(
     mock move mute nack normalize notify open order pad page paginate parse pause peek pin ping plan poll pop post
     prefetch preflight prepare preview prime print probe process publish purge push put query quiesce raise rank read
     reap recall receive reconcile record recover redact redeem redeliver refresh register reject relay release
-    reload remove render renew replace replay report republish request requeue require reschedule reserve reset
+    reload remove render renew repeat replace replay report republish request requeue require reschedule reserve reset
     resolve respond restart restore resume retire retry return revoke rollback rotate round route run save scan
     schedule seed select send serialize serve set settle shield ship show shrink shut sign skip sleep snapshot
     snooze sort spawn split start stop store stream strip submit subscribe supersede suppress sweep sync take

@@ -112,6 +112,7 @@ ROUTES = {
     ("POST", "/api/recurring/{name}/run"): "notify",
     ("GET", "/api/recurring/{name}/runs"): "read notify",
     ("GET", "/api/recurring/{name}/runs/{run_id}"): "read notify",
+    ("POST", "/api/recurring/{name}/runs/{run_id}/repeat"): "notify",
     ("GET", "/api/suppressions"): "read",
     ("POST", "/api/suppressions"): "admin",
     ("DELETE", "/api/suppressions"): "admin",

@@ -82,7 +82,7 @@ async def test_a_message_that_is_not_seen_goes_to_the_next_channel(site: Install
     explained = await get_steps(site, "ana", notification)
     [step] = explained["steps"]
     assert (step["state"], step["cause"], step["channels"]) == ("started", "handed_over", ["webpush"])
-    assert any("Step 2 (webpush) started at" in sentence for sentence in explained["sentences"])
+    assert any("Step 1, counted from 0 (webpush), started at" in sentence for sentence in explained["sentences"])
 
 
 async def test_c38_a_message_that_is_seen_in_time_goes_no_further(site: Installation) -> None:

@@ -17,6 +17,7 @@ from tidings.bench.audience import analyze, prepare_audience
 from tidings.bench.backends import select_backends
 from tidings.bench.report import to_camel_case
 from tidings.container import AppContainer
+from tidings.flow.fanout.delivery_ids import generate_ids
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.planner import Plan
 from tidings.model.audience import everyone
@@ -37,6 +38,7 @@ _WITH_FEED: Final = {"TIDINGS_INAPP__ENABLED": "true"}
 _SUBJECT: Final = "event:9"
 _CATEGORY: Final = "MESSAGE"
 _PAGE_SIZE: Final = 1_000
+_BATCH_SIZE: Final = 200
 #: of ten users, the entries of those who have some
 _ENTRIES: Final[dict[int, tuple[Preference, ...]]] = {
     5: (Preference(_CATEGORY, "webpush", True),),
@@ -111,11 +113,12 @@ def measure_rules(fan_out: FanOut, notification: Notification, recipients: int) 
     """Plan recipients that are in memory, and return the figures in CPU time of one core."""
     page = [_build_recipient(number) for number in range(min(recipients, _PAGE_SIZE))]
     now, plans, seconds = notification.created_at, _Totals(), 0.0
-    fan_out.build_plan(notification, page, now)  # fills the caches of time zones
+    ids = generate_ids(_BATCH_SIZE, now)
+    fan_out.build_plan(notification, page, now, ids)  # fills the caches of time zones
     for start in range(0, recipients, _PAGE_SIZE):
         of_page = page[: recipients - start]
         started = time.process_time()
-        plan = fan_out.build_plan(notification, of_page, now)
+        plan = fan_out.build_plan(notification, of_page, now, ids)
         seconds += time.process_time() - started
         plans.add(len(of_page), plan)
     return plans.summarize(seconds)
@@ -128,7 +131,8 @@ async def _measure_reading(runtime: AppContainer, notification: Notification) ->
     while has_more:
         async with runtime.store.read_snapshot() as tx:
             page, has_more = await fan_out.load_page(tx, notification, after)
-        plans.add(len(page), fan_out.build_plan(notification, page, runtime.clock.now()))
+        now = runtime.clock.now()
+        plans.add(len(page), fan_out.build_plan(notification, page, now, generate_ids(_BATCH_SIZE, now)))
         after = page[-1].user_id
     return plans.summarize(time.perf_counter() - started)
 

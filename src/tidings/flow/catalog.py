@@ -169,7 +169,7 @@ class Catalog:
     def check_audience(self, audience: Audience, path: str = "audience") -> None:
         """Raise ValidationFailed if a kind is unknown, arguments do not match the kind, or the tree is too large.
 
-        An argument named `category` must be a declared category.
+        An argument named `category` must be a declared category, and one named `channel` an installed channel.
         """
         from_json(to_json(audience), path=path)  # rejects an audience that could not be read back from the store
         self._check_node(audience, path)
@@ -211,18 +211,14 @@ class Catalog:
                 raise ValidationFailed.from_errors(
                     [FieldError(f"{path}.{name}", message) for name, message in errors.items()]
                 )
-            return
-        for name, example in declared.parameters.items():
+        else:
+            for name, example in declared.parameters.items():
+                _check_argument(name, arguments.get(name), example, path)
+        for name, known in (("category", self.categories), ("channel", self.known_channels)):
             value = arguments.get(name)
-            if name == "userIds":
-                _check_user_ids(value, f"{path}.{name}")
-            elif not isinstance(value, str) or not value or len(value) > 200:
+            if isinstance(value, str) and value not in known:
                 raise ValidationFailed.for_field(
-                    f"{path}.{name}", f"must be a string of 1 to 200 characters, e.g. {example!r}"
-                )
-            elif name == "category" and value not in self.categories:
-                raise ValidationFailed.for_field(
-                    f"{path}.{name}", f"no category {value!r}{_suggest_nearest(value, self.categories)}"
+                    f"{path}.{name}", f"no {name} {value!r}{_suggest_nearest(value, known)}"
                 )
 
 
@@ -231,6 +227,13 @@ def _group_by_event_type(triggers: Iterable[Trigger]) -> dict[str, list[Trigger]
     for trigger in triggers:
         groups.setdefault(trigger.event_type, []).append(trigger)
     return groups
+
+
+def _check_argument(name: str, value: object, example: str, path: str) -> None:
+    if name == "userIds":
+        _check_user_ids(value, f"{path}.{name}")
+    elif not isinstance(value, str) or not value or len(value) > 200:
+        raise ValidationFailed.for_field(f"{path}.{name}", f"must be a string of 1 to 200 characters, e.g. {example!r}")
 
 
 def _check_user_ids(value: object, path: str) -> None:

@@ -12,11 +12,10 @@ from tidings.ports.store import Store, Transaction
 
 #: of all cached notifications together. The sizes are those as JSON; the objects take some times as much memory
 _MAX_BYTES = 8 * 2**20
-#: a larger notification is not cached: one that names thousands of users, or a digest of many items
+#: a larger notification is not cached: one that names thousands of users
 _MAX_BYTES_PER_NOTIFICATION = 256 * 2**10
-#: of a notification, or of a part of a digest, without what is counted
+#: of a notification without what is counted
 _BASE_BYTES = 2_048
-_BASE_BYTES_PER_PART = 256
 _BYTES_PER_USER_ID = 64
 
 
@@ -51,6 +50,12 @@ class NotificationCache:
         return None if entry is None else entry.notification
 
     def put(self, notification: Notification) -> None:
+        """Cache a notification, unless it is large or of a digest.
+
+        A digest has one user, and its parts are read with what the user's preferences require at the time.
+        """
+        if notification.digest_id is not None:
+            return
         size = _estimate_size(notification)
         if size <= _MAX_BYTES_PER_NOTIFICATION:
             self._entries[notification.id] = _Entry(notification, size)
@@ -60,12 +65,8 @@ class NotificationCache:
 
 
 def _estimate_size(notification: Notification) -> int:
-    """Return the bytes of a notification. What is more than `_MAX_BYTES_PER_NOTIFICATION` is not counted further."""
+    """Return the bytes of a notification."""
     size = _BASE_BYTES + _BYTES_PER_USER_ID * len(mentioned_user_ids(notification.audience))
     for values in (notification.variables, notification.subject_state, notification.subject_previous_state):
         size += len(msgspec.json.encode(values))
-    for part in notification.parts:
-        if size > _MAX_BYTES_PER_NOTIFICATION:
-            break
-        size += _BASE_BYTES_PER_PART + len(msgspec.json.encode(part.variables))
     return size

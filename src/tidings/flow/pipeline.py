@@ -40,7 +40,12 @@ import structlog
 
 from tidings.errors import BackendError, ValidationFailed
 from tidings.flow.accept.audience_checks import reject_unknown_arguments
-from tidings.flow.accept.saved_audiences import expand_audience, expand_requests, reject_empty_audiences
+from tidings.flow.accept.saved_audiences import (
+    expand_audience,
+    expand_requests,
+    list_required_users,
+    reject_empty_audiences,
+)
 from tidings.flow.accept.subjects import order_by_subject
 from tidings.flow.accept.validation import build_notification, unknown_users_error
 from tidings.flow.catalog import Catalog
@@ -49,6 +54,7 @@ from tidings.flow.deliver.freshness import MAX_STALENESS
 from tidings.flow.deliver.lease_claimer import DeliveryRunner
 from tidings.flow.digest.closer import DigestCloser, OnClosed
 from tidings.flow.dispatch.outbox_relay import OutboxRelay
+from tidings.flow.fanout.delivery_ids import NO_IDS
 from tidings.flow.fanout.dry_run import DryRunEstimate, DryRunResult
 from tidings.flow.fanout.fan_out import FanOut, ResolvedRecipients, build_delivery_tasks
 from tidings.flow.fanout.limits import RateLimitPolicy, is_exempt
@@ -59,7 +65,7 @@ from tidings.flow.record.outcome_recorder import OutcomeRecorder
 from tidings.flow.record.soft_refusals import SoftRefusalRecorder
 from tidings.flow.record.unanswered_messages import UnansweredMessages
 from tidings.flow.tasks import fan_out_task
-from tidings.model.audience import everyone, mentioned_user_ids
+from tidings.model.audience import everyone
 from tidings.model.awaited_event import OccurredEvents
 from tidings.model.delivery import AttemptResult, Recipient
 from tidings.model.ids import new_id
@@ -275,12 +281,14 @@ class Pipeline:
         valid = [result for result in results if isinstance(result, Notification)]
         inline = self.fan_out.select_for_inline_planning(valid, now) if plan_inline else []
         resolved = await self.fan_out.resolve_recipients(tx, inline) if inline else {}
-        results = await self._reject_unknown_users(tx, results, resolved)
+        results = await self._reject_unknown_users(tx, requests, results, resolved)
         results = await reject_unknown_arguments(tx, results, self.catalog.audiences)
         results = await reject_empty_audiences(self.store, tx, requests, results)
         accepted = [result for result in results if isinstance(result, Notification)]
         if accepted:
-            order = await order_by_subject(self.store, tx, accepted, _ids_including_below(requests, results))
+            order = await order_by_subject(
+                self.store, tx, accepted, _ids_including_below(requests, results), _find_spans(requests, results)
+            )
             delayed = order.replacing if plan_inline and not self.config.is_exclusive else frozenset()
             accepted = [_delay(notification, now, delayed) for notification in order.notifications]
             ordered = {notification.id: notification for notification in accepted}
@@ -343,12 +351,14 @@ class Pipeline:
     async def _reject_unknown_users(
         self,
         tx: Transaction,
+        requests: Sequence[NotifyRequest],
         results: Sequence[Notification | ValidationFailed],
         resolved: Mapping[str, ResolvedRecipients],
     ) -> list[Notification | ValidationFailed]:
         """Replace notifications that mention unknown users by an error. One query for all users not in `resolved`."""
         mentioned = [
-            mentioned_user_ids(result.audience) if isinstance(result, Notification) else [] for result in results
+            list_required_users(request.audience, result.audience) if isinstance(result, Notification) else []
+            for request, result in zip(requests, results, strict=True)
         ]
         recipients = {user_id: recipient for pairs in resolved.values() for user_id, recipient in pairs}
         unresolved = list(dict.fromkeys(user_id for ids in mentioned for user_id in ids if user_id not in recipients))
@@ -402,7 +412,7 @@ class Pipeline:
         notification = build_notification(
             replace(request, audience=audience), self.catalog, self._renderer, notification_id=new_id(now), now=now
         )
-        results = await self._reject_unknown_users(tx, [notification], {})
+        results = await self._reject_unknown_users(tx, [request], [notification], {})
         results = await reject_unknown_arguments(tx, results, self.catalog.audiences)
         [result] = await reject_empty_audiences(self.store, tx, [request], results)
         if isinstance(result, ValidationFailed):
@@ -411,7 +421,7 @@ class Pipeline:
         planned_at = max(now, notification.send_at)
 
         def plan_step(recipient: Recipient, channels: Sequence[str], at: datetime) -> Plan:
-            return self.fan_out.build_plan(notification, [recipient], at, step_channels=channels)
+            return self.fan_out.build_plan(notification, [recipient], at, NO_IDS, step_channels=channels)
 
         exempt = is_exempt(notification, self.catalog.get_category(notification.category))
         estimate = DryRunEstimate(total, planned_at, plan_step, notification.plan, is_exempt=exempt)
@@ -420,7 +430,8 @@ class Pipeline:
             page, has_more = await self.fan_out.load_page(tx, notification, cursor)
             user_ids = [recipient.user_id for recipient in page]
             engagement = await self.fan_out.load_engagement(tx, [(notification, user_ids)], planned_at)
-            estimate.add_page(page, self.fan_out.build_plan(notification, page, planned_at, engagement=engagement))
+            plan = self.fan_out.build_plan(notification, page, planned_at, NO_IDS, engagement=engagement)
+            estimate.add_page(page, plan)
             if not has_more:
                 break
             cursor = page[-1].user_id
@@ -501,4 +512,15 @@ def _ids_including_below(
         result.id
         for request, result in zip(requests, results, strict=True)
         if isinstance(result, Notification) and request.subject is not None and request.subject.includes_below
+    }
+
+
+def _find_spans(
+    requests: Sequence[NotifyRequest], results: Sequence[Notification | ValidationFailed]
+) -> Mapping[str, int]:
+    """Return the spans of the default versions: notification id → span."""
+    return {
+        result.id: request.default_version.span
+        for request, result in zip(requests, results, strict=True)
+        if isinstance(result, Notification) and request.default_version is not None
     }

@@ -35,6 +35,24 @@ def find_last_occurrence(at: str, until: datetime, zone: ZoneInfo) -> datetime:
         day -= _DAY
 
 
+def find_local_minute(at: str, occurrence: datetime, zone: ZoneInfo) -> int | None:
+    """Return the minute of the calendar, see `count_minutes`, at which the clock shows a time at its occurrence.
+
+    It is the same in each zone, also where the clock skips the time. None if the instant is no occurrence of the time.
+    """
+    day_name, minutes = _parse(at)
+    near = occurrence.astimezone(zone).date()
+    for day in (near, near - _DAY, near + _DAY):
+        if _is_on(day, day_name) and resolve_wall_time(day, minutes, zone) == occurrence:
+            return count_minutes(day, minutes)
+    return None
+
+
+def count_minutes(day: date, minutes: int) -> int:
+    """Return the minutes from the first day of the calendar to a local time."""
+    return day.toordinal() * 1440 + minutes
+
+
 def _parse(at: str) -> tuple[str, int]:
     """Return the name of the day, empty for each day, and the minutes after midnight."""
     day_name, _, clock_time = at.rpartition(" ")

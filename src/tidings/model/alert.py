@@ -21,8 +21,10 @@ class AlertName(StrEnum):
     PROVIDER_OUT = "provider_out"
     #: status events for the host product were given up; the subject is the host of their endpoint
     STATUS_EVENTS_LOST = "status_events_lost"
-    #: a run of a recurring notification failed or was missed; the subject is its name
+    #: a run of a recurring notification failed or was missed; the subject is its name, time and id
     RECURRING_RUN_LOST = "recurring_run_lost"
+    #: attempts of a run of a recurring notification fail; the subject is its name, time and id
+    RECURRING_RUN_FAILING = "recurring_run_failing"
     #: messages were refused because a daily cap is used up; the subject is channel and cap
     SPENDING_CAP_REACHED = "spending_cap_reached"
     #: messages were skipped because the installation reached its cap; the subject is the cap

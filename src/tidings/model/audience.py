@@ -168,22 +168,27 @@ def explicit_users_or_none(audience: Audience) -> list[str] | None:
             return None
 
 
+def merge_user_list(audience: Audience) -> Audience:
+    """Return an audience that lists all of its users as one list, any other unchanged."""
+    user_ids = explicit_users_or_none(audience)
+    return audience if user_ids is None else users(*user_ids)
+
+
 def list_user_ids(leaf: NamedSet) -> Sequence[str]:
     """Return the user ids that a set names, none if it describes its users otherwise."""
     ids = leaf.arguments.get("userIds") if leaf.kind == "users" else None
     return ids if isinstance(ids, list) else ()
 
 
-def mentioned_user_ids(audience: Audience) -> list[str]:
-    """Return the user ids mentioned anywhere in the tree, except under a complement."""
+def mentioned_user_ids(audience: Audience, *, with_excluded: bool = False) -> list[str]:
+    """Return the user ids mentioned anywhere in the tree. with_excluded: also those under a complement."""
     match audience:
         case NamedSet():
             return list(list_user_ids(audience))
         case Union(parts) | Intersection(parts):
-            return [user_id for part in parts for user_id in mentioned_user_ids(part)]
-        case Complement():
-            # excluding a user who does not exist is not an error
-            return []
+            return [one for part in parts for one in mentioned_user_ids(part, with_excluded=with_excluded)]
+        case Complement(part):
+            return mentioned_user_ids(part, with_excluded=True) if with_excluded else []
 
 
 def targets_only(audience: Audience, user_id: str) -> bool:

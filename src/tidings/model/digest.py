@@ -119,6 +119,8 @@ class DigestItem(msgspec.Struct, frozen=True):
     detail: Mapping[str, object] = msgspec.field(default_factory=dict)
     #: the user has seen or read the notification in the feed
     is_seen: bool = False
+    #: the newer notification on the subject that superseded it for this user, not for all users
+    superseded_by: str | None = None
 
 
 class DueDigests(NamedTuple):

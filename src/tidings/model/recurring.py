@@ -33,6 +33,10 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
 
 
+#: states of runs that were not made and may be repeated
+REPEATABLE: Final = (RunState.FAILED, RunState.MISSED, RunState.CANCELLED)
+
+
 @dataclass(frozen=True, slots=True)
 class RecurringNotification:
     """What is sent at recurring times. The audience and the variables are resolved when a run is due."""

@@ -8,7 +8,7 @@ from typing import Literal
 from tidings.model.audience import Audience
 from tidings.model.plan_options import ChannelSelection, DigestOptions, Step, ThrottleOptions
 from tidings.model.priority import Priority
-from tidings.model.subject import SubjectRequest
+from tidings.model.subject import DefaultVersion, SubjectRequest
 
 #: maximum size of a notification's variables as JSON
 MAX_VARIABLES_BYTES = 16_384
@@ -36,6 +36,8 @@ class NotifyRequest:
     source: str | None = None
     #: what it is about, None = the subject of the template
     subject: SubjectRequest | None = None
+    #: of a subject that names no version; None = one more than the newest notification on the subject
+    default_version: DefaultVersion | None = None
     #: empty = all channels at once
     steps: tuple[Step, ...] | None = None
     #: False = no digest

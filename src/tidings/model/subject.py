@@ -1,21 +1,23 @@
 """The subject of a notification: what it is about. Of the notifications on one subject only the newest counts.
 
-A newer notification supersedes what is unsent of the older ones, and replaces what was sent where it is shown. Versions
-order the notifications on a subject. Notifications of one version stand side by side, for different audiences.
+A newer notification supersedes what is unsent of the older ones, and replaces what was sent where it is shown. If both
+list their users, it supersedes the older one only for users that it lists too. Versions order the notifications on a
+subject. Notifications of one version stand side by side, for different audiences.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
+from typing import NamedTuple
 
 #: separates a subject from the subjects below it: `event:7` and `event:7/message:1`
 SEPARATOR = "/"
 MAX_KEY_LENGTH = 200
 #: maximum size of `state` and of `previous_state` as JSON
 MAX_STATE_BYTES = 4_096
-#: largest version: JavaScript's largest exact integer
-MAX_VERSION = 2**53 - 1
+#: largest version that a request gives. The automatic versions after it are exact in JavaScript too, a million of them
+MAX_VERSION = 2**53 - 1 - 2**20
 
 State = Mapping[str, object]
 
@@ -46,6 +48,15 @@ class SubjectRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultVersion:
+    """The version of a notification whose subject names none."""
+
+    version: int
+    #: notifications whose versions differ by at most this much are for other users: neither supersedes the other
+    span: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SubjectNotification:
     """One notification in the history of a subject."""
 
@@ -69,7 +80,28 @@ class Supersession:
     key: str
     version: int
     notification_id: str
+    #: the users that its audience lists; None = it describes them otherwise
+    user_ids: frozenset[str] | None
     includes_below: bool = False
+    #: versions that are lower by at most this much stand beside it
+    span: int = 0
+
+    @property
+    def before(self) -> int:
+        """Lower versions than this are older ones."""
+        return self.version - self.span
+
+    def has_users(self, user_ids: Collection[str] | None) -> bool:
+        """Return whether an older notification is superseded for all of its users. user_ids: None = not listed."""
+        return self.user_ids is None or user_ids is None or self.user_ids.issuperset(user_ids)
+
+
+class SupersededNotification(NamedTuple):
+    """What became of an older notification."""
+
+    superseded_by: str
+    #: some of it was unsent
+    was_unsent: bool
 
 
 class ReceiptStatus(StrEnum):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from tidings.localization.wall_clock import lookup_zone
 from tidings.model.channel_engagement import FEED_CHANNEL
 from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.digest import DigestItem, DigestItemState
@@ -19,6 +20,7 @@ from tidings.model.trace import DeliveryTrace, SkipTrace
 from tidings.model.waiting_step import StepEnd, WaitingStep
 from tidings.observability.audience_membership import MembershipNode
 from tidings.observability.channel_decisions import ChannelDecision, describe_consent, list_channel_decisions
+from tidings.observability.consent_sentences import describe_default, describe_opt_out
 from tidings.observability.explain_digests import NO_DIGESTS, DigestHistory, iter_digest_sentences
 from tidings.observability.step_sentences import STEP_END_TEXTS, build_step_sentences
 
@@ -67,6 +69,8 @@ class ExplainInput:
     #: the later steps of the notification for the user
     steps: Sequence[WaitingStep] = ()
     digests: DigestHistory = NO_DIGESTS
+    #: the newer notification on the subject that superseded this one for the user
+    superseded_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +86,10 @@ class Explanation:
 
 #: the channel whose contact points are devices
 _PUSH = "webpush"
-#: reason → sentence; the placeholders are channel, category, user, time and the recorded detail
+#: reason → sentence; the placeholders are channel, user, time and the recorded detail
 _REASON_TEMPLATES: Mapping[SkipReason, str] = {
-    SkipReason.PREFERENCE_OFF: "{user} turned off {category} on {channel}.",
-    SkipReason.NOT_OPTED_IN: "{category} is opt-in, and {user} had not turned it on.",
+    SkipReason.PREFERENCE_OFF: "{opt_out}.",
+    SkipReason.NOT_OPTED_IN: "{default}, and {user} had not turned it on.",
     SkipReason.NO_DEVICE: "at {when}, {user} had no device with notifications on.",
     SkipReason.NO_CONTACT_POINT: "at {when}, {user} had no usable address on {channel}.",
     SkipReason.CHANNEL_NOT_SET_UP: "the channel was not set up on this server at {when}{setting}.",
@@ -168,7 +172,7 @@ def _decide_verdict(facts: ExplainInput) -> Verdict:
         return Verdict.PARTLY_DELIVERED
     cancelled = facts.notification.state is NotificationState.CANCELLED
     if states:
-        return _decide_undelivered(states, cancelled)
+        return _decide_undelivered(states, cancelled, is_superseded=facts.superseded_by is not None)
     if facts.digests.collected is not None:
         return _decide_collected(facts.digests.collected[0])
     if facts.skips:
@@ -193,9 +197,10 @@ def _decide_collected(item: DigestItem) -> Verdict:
             return Verdict.CANCELLED if item.reason is SkipReason.CANCELLED else Verdict.SKIPPED
 
 
-def _decide_undelivered(states: Sequence[DeliveryState], is_cancelled: bool) -> Verdict:
+def _decide_undelivered(states: Sequence[DeliveryState], is_cancelled: bool, *, is_superseded: bool) -> Verdict:
     """Return the verdict when no delivery succeeded. Waiting precedes failed, failed precedes the other states."""
-    if DeliveryState.SENDING in states or (DeliveryState.PENDING in states and not is_cancelled):
+    may_be_sent = not is_cancelled and not is_superseded
+    if DeliveryState.SENDING in states or (DeliveryState.PENDING in states and may_be_sent):
         return Verdict.WAITING
     if not {DeliveryState.REFUSED, DeliveryState.DISCARDED, DeliveryState.GONE}.isdisjoint(states):
         return Verdict.FAILED
@@ -293,12 +298,16 @@ def _format_delivery(delivery: DeliveryTrace, facts: ExplainInput) -> str:
             elapsed = _format_elapsed(facts.notification, accepted_at)
             since = _format_receipts(delivery) + _format_engagement(delivery)
             return f"{target}: {accepted}, {elapsed}{after_attempts}{status}.{since}"
+        case DeliveryState.PENDING if facts.superseded_by is not None:
+            return (
+                f"{target}: will not be sent: the newer notification {facts.superseded_by} on its subject replaces it."
+            )
         case DeliveryState.PENDING | DeliveryState.SENDING if last is not None:
             due_at = _format_instant(delivery.due_at)
             return f"{target}: not delivered {after_attempts}{because}{status}; next attempt at {due_at}."
         case DeliveryState.PENDING if delivery.held_by is not None:
-            until = f"{_format_instant(delivery.due_at)}{_format_inputs(delivery.detail)}"
-            return f"{target}: held by {delivery.held_by} until {until}."
+            until = f"{_format_instant(delivery.due_at)}{_format_local(delivery.due_at, delivery.detail)}"
+            return f"{target}: held by {delivery.held_by} until {until}{_format_inputs(delivery.detail)}."
         case DeliveryState.PENDING:
             return f"{target}: planned, due at {_format_instant(delivery.due_at)}."
         case DeliveryState.SENDING:
@@ -329,6 +338,14 @@ def _format_delivery(delivery: DeliveryTrace, facts: ExplainInput) -> str:
 def _format_inputs(detail: Mapping[str, object]) -> str:
     """Return the inputs of a decision, or nothing."""
     return f" ({', '.join(f'{name}: {value}' for name, value in detail.items())})" if detail else ""
+
+
+def _format_local(moment: datetime, detail: Mapping[str, object]) -> str:
+    """Return a moment on the clock of the time zone that a rule recorded, or nothing."""
+    zone = lookup_zone(str(detail.get("timezone", "UTC")))
+    if zone is None or zone.key == "UTC":
+        return ""
+    return f", which is {moment.astimezone(zone):%Y-%m-%d %H:%M:%S} in {zone.key}"
 
 
 def _format_receipts(delivery: DeliveryTrace) -> str:
@@ -372,9 +389,10 @@ def _format_reason(
     error = detail.get("error") or detail.get("why")
     return _REASON_TEMPLATES[reason].format(
         channel=channel,
-        category=facts.notification.category,
         user=facts.user_id,
         when=_format_instant(moment),
+        opt_out=describe_opt_out(detail, facts.user_id, facts.notification.category, channel),
+        default=describe_default(detail, facts.notification.category, channel),
         error=f" ({error})" if error else "",
         rule=f"the rule {detail['rule']}" if "rule" in detail else "a rule",
         setting=f" (set {detail['setting']})" if detail.get("setting") else "",
@@ -448,6 +466,8 @@ def _format_no_record(facts: ExplainInput, verdict: Verdict) -> str:
 
 def _format_waiting(facts: ExplainInput) -> str:
     notification = facts.notification
+    if facts.superseded_by is not None:
+        return f"It will not be sent: the newer notification {facts.superseded_by} on its subject replaces it."
     if notification.send_at > facts.now:
         send_at = _format_instant(notification.send_at)
         return f"Scheduled for {send_at}; {facts.user_id} is in the audience at present."

@@ -53,6 +53,7 @@ async def load_explain_input(
         preference_defaults=catalog.preference_defaults,
         steps=await store.steps.list_of(tx, notification_id, user_ids=[user_id], limit=_MAX_ROWS),
         digests=await _load_digests(store, tx, user_id=user_id, notification_id=notification_id),
+        superseded_by=await store.subjects.find_newer_for_user(tx, notification_id, user_id),
     )
 
 

@@ -27,7 +27,7 @@ _CAUSE_TEXTS: Mapping[StepCause, str] = {
 def build_step_sentences(steps: Sequence[WaitingStep]) -> Iterator[str]:
     """Yield a sentence about each later step of a user: what it waits for, why it started, what cancelled it."""
     for step in steps:
-        name = f"Step {step.step + 1} ({', '.join(step.channels)})"
+        name = f"Step {step.step}, counted from 0 ({', '.join(step.channels)}),"
         cause = "" if step.cause is None else f", {_CAUSE_TEXTS[step.cause].format(seconds=step.after_seconds)}"
         end = "" if step.ended_by is None else STEP_END_TEXTS[step.ended_by]
         if step.started_at is not None:

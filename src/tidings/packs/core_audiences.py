@@ -16,7 +16,7 @@ from tidings.model.topic import TOPIC_NAME
 from tidings.ports.pack import AudienceKind
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
-from tidings.stores.repositories.user_schedules import STORED_ZONE
+from tidings.stores.repositories.user_schedules import STORED_ZONE, SqlUserSchedules
 from tidings.stores.schema.provider_tables import receipts
 from tidings.stores.schema.tables import contact_points, inbox_items, user_schedules, user_topics, users
 from tidings.stores.sql.attribute_conditions import match_attribute
@@ -158,14 +158,44 @@ def _select_timezone(arguments: Mapping[str, object]) -> Select[str]:
 
 def _validate_timezone(arguments: Mapping[str, object]) -> Mapping[str, str]:
     names = arguments.get("timezones")
-    if isinstance(names, list) and 1 <= len(names) <= MAX_ZONES and all(map(_is_zone, names)):
+    if isinstance(names, list) and 1 <= len(names) <= MAX_ZONES and all(map(_is_text, names)):
         return {}
     return {"timezones": f"must be a list of 1 to {MAX_ZONES} IANA names such as Europe/Zurich; empty = none was set"}
 
 
-def _is_zone(name: object) -> bool:
-    # also names that this machine does not know: users may have them
+def _is_text(name: object) -> bool:
     return isinstance(name, str) and len(name) <= MAX_NAME_LENGTH and name.isprintable()
+
+
+async def _check_timezone(tx: Transaction, arguments: Mapping[str, object]) -> Mapping[str, str]:
+    names = arguments["timezones"]
+    assert isinstance(names, list), "validated before"
+    unknown = [name for name in names if name and _find_zone(name) is None]
+    if unknown:
+        # users may have zones of newer data than this machine's
+        held = set(await SqlUserSchedules().list_timezones(tx))
+        unknown = [name for name in unknown if name not in held]
+    if not unknown:
+        return {}
+    shown = ", ".join(map(repr, unknown[:5])) + (" …" if len(unknown) > 5 else "")
+    return {"timezones": f"unknown: {shown}; known are IANA names such as Europe/Zurich; empty = none was set"}
+
+
+def _pin_timezone(arguments: Mapping[str, object], _now: datetime) -> Mapping[str, object]:
+    """Give the names their canonical case, in which they are stored."""
+    names = arguments["timezones"]
+    assert isinstance(names, list), "validated before"
+    return {"timezones": list(dict.fromkeys(_find_zone(name) or name for name in names))}
+
+
+def _find_zone(name: str) -> str | None:
+    # imported here, as above
+    from tidings.schemas.field_types import normalize_timezone
+
+    try:
+        return normalize_timezone(name)
+    except ValueError:
+        return None
 
 
 # topics ---------------------------------------------------------------------------------------------------------------
@@ -304,7 +334,9 @@ AUDIENCES = (
         {"timezones": "Europe/Zurich"},
         _select_timezone,
         "has one of the time zones {timezones}",
+        _check_timezone,
         validate=_validate_timezone,
+        pin=_pin_timezone,
         breadth=6,
     ),
     AudienceKind(

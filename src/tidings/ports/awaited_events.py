@@ -11,6 +11,9 @@ from tidings.model.awaited_event import AwaitedEvent, OccurredEvents
 from tidings.ports.steps import Pair
 from tidings.ports.transaction import Transaction
 
+#: (notification id, event, user id as stored)
+AwaitedKey = tuple[str, str, str]
+
 
 class AwaitedEvents(Protocol):
     """Stores what notifications await. A row is removed when nothing of its notification is left to be planned."""
@@ -38,6 +41,17 @@ class AwaitedEvents(Protocol):
 
     async def remove(self, tx: Transaction, pairs: Collection[Pair]) -> None:
         """Remove what notifications awaited for users."""
+        ...
+
+    async def list_stale(self, tx: Transaction, *, limit: int) -> Sequence[AwaitedKey]:
+        """Return rows that nobody will remove, of erased users and of notifications of which nothing is left to plan.
+
+        Processes of a version without awaited events leave them during an upgrade. The whole table may be read.
+        """
+        ...
+
+    async def remove_stale(self, tx: Transaction, keys: Collection[AwaitedKey]) -> int:
+        """Remove those of the rows that are stale. Returns how many. Rows that are locked are left out."""
         ...
 
     async def list_by_user(

@@ -1,6 +1,6 @@
 """Recurring notifications and their runs, and the endpoints that are asked for variables."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -69,8 +69,15 @@ class RecurringNotifications(Protocol):
         """
         ...
 
-    async def defer_run(self, tx: Transaction, run: RecurringRun, due_at: datetime, reason: str) -> bool:
-        """Set when a claimed run is tried again, and why the attempt failed. Returns as `finish_run`."""
+    async def defer_run(self, tx: Transaction, run: RecurringRun, due_at: datetime, reason: str | None) -> bool:
+        """Set when a claimed run is tried again, and why the last attempt failed. Returns as `finish_run`."""
+        ...
+
+    async def repeat_run(self, tx: Transaction, run: RecurringRun, deadline: datetime, now: datetime) -> bool:
+        """Make a run that was not made pending and due again, without attempts.
+
+        Returns False if it is pending, accepted or empty, or was deleted.
+        """
         ...
 
     async def cancel_runs(self, tx: Transaction, name: str, reason: str, now: datetime) -> int:
@@ -81,6 +88,14 @@ class RecurringNotifications(Protocol):
 
     async def list_runs(self, tx: Transaction, name: str, *, before: str | None, limit: int) -> Sequence[RecurringRun]:
         """Return the runs of a recurring notification, newest first. before: the last id of the previous page."""
+        ...
+
+    async def list_pending_runs(self, tx: Transaction, *, limit: int) -> Sequence[RecurringRun]:
+        """Return the runs of all recurring notifications that are pending, those with the next attempts first."""
+        ...
+
+    async def find_last_runs(self, tx: Transaction, names: Collection[str]) -> Mapping[str, RecurringRun]:
+        """Return the newest run of each recurring notification that has one, by its name."""
         ...
 
     async def purge_runs(self, tx: Transaction, finished_before: datetime) -> int:

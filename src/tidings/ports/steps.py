@@ -1,7 +1,7 @@
 """The later steps of notifications: rows that wait, start, and are cancelled by what users and the host do.
 
-Locks are taken in this order: users, deliveries that are sent, steps, deliveries that are not sent; rows of one kind in
-the order of their keys.
+Locks are taken in this order: notifications, users, deliveries that are sent, steps, deliveries that are not sent; rows
+of one kind in the order of their keys. Whoever changes the counts of a notification after its steps locks it first.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,7 +38,8 @@ class Steps(Protocol):
     async def lock_due(self, tx: Transaction, now: datetime, limit: int) -> Mapping[Pair, Sequence[WaitingStep]]:
         """Lock steps that are due, the longest due first. Returns all steps of their notifications and users.
 
-        Steps that another process has locked are left out.
+        Their notifications are locked before them, so that the caller may change their counts. Steps that another
+        transaction has locked are left out.
         """
         ...
 

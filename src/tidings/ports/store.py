@@ -15,7 +15,7 @@ from tidings.model.contact_point import ContactPoint, ContactPointState
 from tidings.model.delivery import AttemptResult, ClaimedDelivery, PlannedDelivery, SkipRecord
 from tidings.model.notification import Notification, NotificationCounts, NotificationState, StopReason
 from tidings.model.priority import Lane
-from tidings.model.subject import PriorDelivery, SubjectNotification, Supersession
+from tidings.model.subject import PriorDelivery, SubjectNotification, SupersededNotification, Supersession
 from tidings.model.subscription import PushSubscription, SubscriptionState, TargetChange
 from tidings.model.task import Task
 from tidings.model.trace import DeliveryTrace, SkipTrace
@@ -101,10 +101,20 @@ class Subjects(Protocol):
         """Return key → (version, notification id) of the newest notification. Subjects without one are left out."""
         ...
 
-    async def supersede(self, tx: Transaction, newer: Supersession) -> Mapping[str, bool]:
-        """Mark the older notifications on a subject as superseded.
+    async def find_newer(
+        self, tx: Transaction, key: str, *, version: int, user_ids: Collection[str] | None
+    ) -> str | None:
+        """Return the id of the newest notification that supersedes one of this version to these users."""
+        ...
 
-        Returns those that were not before: id → whether some of it was unsent.
+    async def find_newer_for_user(self, tx: Transaction, notification_id: str, user_id: str) -> str | None:
+        """Return the id of the newer notification that superseded a notification for one of its users."""
+        ...
+
+    async def supersede(self, tx: Transaction, newer: Sequence[Supersession]) -> Mapping[str, SupersededNotification]:
+        """Mark the older notifications on a subject that are superseded for all of their users.
+
+        newer: on one subject, newest first, at least one. Returns those that were not marked before, by id.
         """
         ...
 

@@ -1,8 +1,8 @@
 """Steps, digest, throttle and selection of channels of a notification, as callers and templates give them. Pure."""
 
-from typing import Annotated, Literal, Self, TypedDict
+from typing import Annotated, Final, Literal, Self, TypedDict, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tidings.model.plan_options import ChannelSelection, DigestOptions, DomainEvent, Step, ThrottleOptions
 from tidings.schemas.json_body import RequestModel
@@ -14,6 +14,9 @@ MAX_DIGEST_ITEMS = 1_000
 MAX_THROTTLE = 10_000
 
 ChannelNames = Annotated[list[str], Field(max_length=20)]
+#: what a user or a provider reports
+Condition = Literal["delivered", "seen", "read", "clicked"]
+_CONDITIONS: Final = get_args(Condition)
 #: minijinja expression over the variables, such as `eventId`
 Expression = Annotated[str, Field(max_length=500)]
 #: `08:00`, or `MON 08:00`
@@ -31,9 +34,17 @@ class StepBody(RequestModel):
 
     channels: ChannelNames = Field(min_length=1)
     after_seconds: int = Field(0, ge=0, le=MAX_WAIT_SECONDS, description="from the hand-over of the step before")
-    unless: Literal["delivered", "seen", "read", "clicked"] | DomainEventBody | None = Field(
-        None, description="what cancels the step; default: nothing"
-    )
+    unless: Condition | DomainEventBody | None = Field(None, description="what cancels the step; default: nothing")
+
+    @field_validator("unless", mode="before")
+    @classmethod
+    def _name_forms(cls, value: object) -> object:
+        """Refuse what is neither form with one message that names both."""
+        if isinstance(value, str) and value not in _CONDITIONS:
+            raise ValueError(
+                f'must be one of {", ".join(_CONDITIONS)}, or {{"event": "{value[:50]}"}} for a domain event'
+            )
+        return value
 
     def to_step(self) -> Step:
         """Return the step of the model."""

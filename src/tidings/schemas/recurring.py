@@ -1,7 +1,8 @@
 """The body of PUT /api/recurring/{name}, and the notification request of a run. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Self
 
@@ -15,9 +16,10 @@ from pydantic import (
     model_validator,
 )
 
-from tidings.model.audience import Audience, from_json
+from tidings.model.audience import Audience, from_json, timezones
 from tidings.model.recurring import RECURRING_TIME, SOURCE_PREFIX, RecurringNotification
 from tidings.model.request import NotifyRequest
+from tidings.model.subject import DefaultVersion
 from tidings.schemas.field_types import SmallObject, check_printable, normalize_timezone
 from tidings.schemas.json_body import RequestModel
 from tidings.schemas.notification_request import ContentOptions, build_content_request
@@ -26,15 +28,15 @@ from tidings.schemas.notification_request import ContentOptions, build_content_r
 MAX_TIMES = 10
 #: `timezone` of a recurring notification that each user receives on their own clock
 USER_ZONE = "user"
-#: a worker looks for due runs every second; a shorter catch-up would miss runs during a restart
-MIN_CATCH_UP_SECONDS = 60
+#: a run that a killed worker was making is claimed again after 75 seconds; a shorter catch-up would lose it
+MIN_CATCH_UP_SECONDS = 120
 MAX_CATCH_UP_SECONDS = 31 * 86_400
 #: push services keep a message for at most 28 days
 MAX_EXPIRY_SECONDS = 28 * 86_400
 
 
 def _check_time(text: str) -> str:
-    if not re.match(RECURRING_TIME, text):
+    if not re.fullmatch(RECURRING_TIME, text):
         raise ValueError("must be a time such as 09:00, MON 09:00, 15 09:00 (days 1 to 28) or LAST 09:00")
     return text
 
@@ -137,13 +139,25 @@ def to_recurring(name: str, body: RecurringBody) -> RecurringNotification:
     )
 
 
+def limit_to_zones(audience: Audience, names: Sequence[str]) -> Audience:
+    """Return the audience of a run for the users of some time zones, as they are stored."""
+    return audience & timezones(*names)
+
+
 def build_run_request(
-    recurring: RecurringNotification, audience: Audience, variables: Mapping[str, object], now: datetime
+    recurring: RecurringNotification,
+    audience: Audience,
+    variables: Mapping[str, object],
+    now: datetime,
+    version: DefaultVersion | None = None,
 ) -> NotifyRequest:
-    """Return the request of a run that is made now. variables: the stored ones with those of the source."""
+    """Return the request of a run that is made now.
+
+    variables: the stored ones with those of the source. version: of a subject that names none.
+    """
     options = RecurringOptions.model_validate(recurring.options)
     lifetime = options.expires_after_seconds
-    return build_content_request(
+    request = build_content_request(
         recurring.template_code,
         audience,
         variables,
@@ -151,3 +165,4 @@ def build_run_request(
         source=f"{SOURCE_PREFIX}{recurring.name}",
         expires_at=None if lifetime is None else now + timedelta(seconds=lifetime),
     )
+    return replace(request, default_version=version)

@@ -1,7 +1,8 @@
 """Background tasks of a worker (relay, retries, lease reaping, recovery, maintenance) and of an API process.
 
-A worker runs two loops, so that slow tasks (reaping, maintenance) do not delay the quick ones. Each kind of work of
-which thousands may be due at one moment has a loop of its own, and so has each task of a channel or a pack.
+A worker runs the quick tasks in one loop and the slow ones (reaping, maintenance) in another, which does not delay the
+first. A loop of its own has each kind of work of which thousands may be due at one moment, each that waits for an
+endpoint of the host product, and each task of a channel or a pack.
 """
 
 import asyncio

@@ -251,7 +251,7 @@ SUBJECTS = [
     ),
     Case(
         "supersede",
-        lambda store, tx: store.subjects.supersede(tx, Supersession("event:1", 2, NOTIFICATION, includes_below=True)),
+        lambda store, tx: store.subjects.supersede(tx, [Supersession("event:1", 2, NOTIFICATION, None, True)]),
         "ix_notifications_subject (subject=? AND subject_version<?)",
         sorts=2,
     ),

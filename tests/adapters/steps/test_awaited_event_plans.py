@@ -30,6 +30,22 @@ async def run_all(store: SqlStore) -> None:
         await store.awaited_events.remove_planned(tx, [notification.id])
 
 
+def explain(path: Path, executed: list[tuple[str, Any]], *, at_least: int) -> list[str]:
+    """Return the steps of SQLite for the statements on awaited events, of which there are some."""
+    statements = [one for one in executed if "awaited_events" in one[0] and not isinstance(one[1], list)]
+    assert len(statements) >= at_least
+    with closing(sqlite3.connect(path)) as database:
+        return [
+            step
+            for sql, parameters in statements
+            for *_, step in database.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+        ]
+
+
+def is_scan(step: str) -> bool:
+    return step.startswith("SCAN") and step.split()[1] in GROWING
+
+
 async def test_no_statement_scans_a_growing_table(store: SqlStore, tmp_path: Path) -> None:
     executed: list[tuple[str, Any]] = []
 
@@ -38,13 +54,12 @@ async def test_no_statement_scans_a_growing_table(store: SqlStore, tmp_path: Pat
 
     event.listen(store._writer.sync_engine, "before_cursor_execute", record)
     await run_all(store)
-    statements = [one for one in executed if "awaited_events" in one[0] and not isinstance(one[1], list)]
-    assert len(statements) >= 7
-    with closing(sqlite3.connect(tmp_path / "tidings.db")) as database:
-        steps = [
-            step
-            for sql, parameters in statements
-            for *_, step in database.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
-        ]
-    assert [step for step in steps if step.startswith("SCAN") and step.split()[1] in GROWING] == []
+    steps = explain(tmp_path / "tidings.db", executed, at_least=7)
+    assert [step for step in steps if is_scan(step)] == []
+    executed.clear()
+    async with store.transaction() as tx:
+        assert await store.awaited_events.list_stale(tx, limit=9) == []
+        assert await store.awaited_events.remove_stale(tx, [(make_notification().id, "paid", "")]) == 0
+    [scan] = [step for step in explain(tmp_path / "tidings.db", executed, at_least=2) if is_scan(step)]
+    assert scan.startswith("SCAN awaited_events"), "maintenance searches them all, and the others by an index"
     assert any("ix_awaited_events_key (event=? AND event_key=?)" in step for step in steps), steps

@@ -11,12 +11,13 @@ from tests.support.lock_waits import wait_until_blocked
 from tests.support.step_world import StepWorld
 
 from tidings.flow.fanout.fan_out import MAX_SMALL_AUDIENCE
+from tidings.flow.recover.reconciler import Reconciler
 from tidings.model.audience import city, users
-from tidings.model.awaited_event import OccurredEvents
+from tidings.model.awaited_event import AwaitedEvent, OccurredEvents
 from tidings.model.notification import Notification
 from tidings.model.plan_options import DigestOptions, DomainEvent, Step
 from tidings.model.user import User
-from tidings.model.waiting_step import StepCause, StepEnd
+from tidings.model.waiting_step import StepCause, StepEnd, build_event_key
 from tidings.ports.steps import Pair
 from tidings.ports.transaction import Transaction
 from tidings.stores.engine.transaction import connection_of
@@ -268,3 +269,43 @@ async def test_an_event_about_the_user_waits_for_the_digest_that_closes(
     digest = await close_digest(world)
     assert await events[0] == 1
     assert [step.ended_by for step in await world.list_steps(digest)] == [StepEnd.EVENT]
+
+
+async def test_maintenance_removes_what_an_older_process_left(world: StepWorld) -> None:
+    """It erased a user, or planned a notification completely, and knew nothing of awaited events."""
+    await world.add_users("ana", "ben")
+    planned = await world.notify(*UNLESS_PAID, subject="invoice:1")
+    waiting = await accept_for_later(world, subject="invoice:2")
+    [collected] = await collect(world, "invoice:3")
+    of_subject = AwaitedEvent(planned.id, "invoice.paid", None, build_event_key("invoice:1", ""))
+    erased = AwaitedEvent(waiting.id, "invoice.paid", "eva", build_event_key(None, "eva"))
+    async with world.store.transaction() as tx:
+        await world.store.awaited_events.add(tx, [of_subject, erased])
+    assert len(await list_awaited(world)) == 4
+    reconciler = Reconciler(world.store, world.queue, world.clock)
+    await reconciler.purge()
+    assert await list_awaited(world) == [("", False), ("ana", False)]
+    await publish(world, subject="invoice:2")
+    await publish(world, subject="invoice:3")
+    assert await list_awaited(world) == [("", True), ("ana", True)]
+    await reconciler.purge()
+    assert await list_awaited(world) == [("", True), ("ana", True)], "the page and the digest need them"
+    assert collected.id != waiting.id
+
+
+async def test_a_row_that_is_locked_does_not_stop_maintenance(world: StepWorld) -> None:
+    planned = await world.notify(*UNLESS_PAID, subject="invoice:1")
+    left = AwaitedEvent(planned.id, "invoice.paid", None, build_event_key("invoice:1", ""))
+    async with world.store.transaction() as tx:
+        await world.store.awaited_events.add(tx, [left])
+    reconciler = Reconciler(world.store, world.queue, world.clock)
+    async with world.store.transaction() as tx:
+        await world.store.steps.cancel_by_event(
+            tx, "invoice.paid", world.clock.now(), subject="invoice:1", user_id=None
+        )
+        purge = asyncio.create_task(reconciler.purge())
+        if connection_of(tx).dialect.name == "postgresql":
+            await purge
+    await purge
+    await reconciler.purge()
+    assert await list_awaited(world) == []

@@ -1,16 +1,20 @@
 """Steps in several processes: each step starts once, and seen wins until the last check before a send."""
 
 import asyncio
+from collections.abc import Collection, Sequence
 
 import pytest
+from tests.support.lock_waits import wait_until_blocked
 from tests.support.step_world import UNLESS_SEEN, StepWorld
 
 from tidings.errors import BackendError
+from tidings.model.awaited_event import AwaitedEvent
 from tidings.model.delivery import DeliveryState
 from tidings.model.ids import new_id
-from tidings.model.plan_options import Step
-from tidings.model.waiting_step import StepEnd
-from tidings.ports.transaction import retry_on_conflict
+from tidings.model.notification import Notification
+from tidings.model.plan_options import DomainEvent, Step
+from tidings.model.waiting_step import StepEnd, build_event_key
+from tidings.ports.transaction import Transaction, retry_on_conflict
 
 
 async def test_a_due_step_starts_once_however_many_processes_look_for_it(world: StepWorld) -> None:
@@ -89,3 +93,37 @@ async def test_an_erasure_beside_a_due_step_leaves_nothing(world: StepWorld) -> 
     await world.work()
     assert await world.list_steps(notification) == []
     assert world.count_sent() == {"inapp": 1}
+
+
+async def test_a_domain_event_beside_a_due_step_does_not_deadlock(
+    world: StepWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event locks the notification, which awaits it for users that are not planned yet, before the steps."""
+    steps = (Step(("inapp",)), Step(("email",), 600, DomainEvent("invoice.paid")))
+    notification = await world.notify(*steps, subject="invoice:1")
+    key = build_event_key("invoice:1", "")
+    async with world.store.transaction() as tx:
+        await world.store.awaited_events.add(tx, [AwaitedEvent(notification.id, "invoice.paid", None, key)])
+    world.clock.advance(600)
+
+    async def publish() -> int:
+        async with world.store.transaction() as tx:
+            return await world.store.steps.cancel_by_event(
+                tx, "invoice.paid", world.clock.now(), subject="invoice:1", user_id=None
+            )
+
+    events: list[asyncio.Task[int]] = []
+    get_many = world.store.notifications.get_many
+
+    async def get_many_beside_event(tx: Transaction, ids: Collection[str]) -> Sequence[Notification]:
+        events.append(asyncio.create_task(publish()))
+        await wait_until_blocked(world.store, events[0])
+        return await get_many(tx, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store.notifications, "get_many", get_many_beside_event)
+        await world.pipeline.step_runner.start_due()
+        assert [await event for event in events] == [1], "neither transaction was rolled back and repeated"
+    await world.work()
+    assert world.count_sent() == {"inapp": 1}
+    assert [step.ended_by for step in await world.list_steps(notification)] == [StepEnd.EVENT]

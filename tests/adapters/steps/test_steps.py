@@ -70,7 +70,7 @@ async def test_c38_seen_cancels_what_is_unsent_of_a_step_that_started(world: Ste
     assert world.count_sent() == {"inapp": 1}
     [_, mail] = await world.list_deliveries(notification)
     assert (mail.state, mail.why) == (DeliveryState.SKIPPED, SkipReason.STEP_CANCELLED.value)
-    assert mail.detail == {"by": "seen", "step": 2}
+    assert mail.detail == {"by": "seen", "step": 1}
 
 
 async def test_c41_a_step_without_channels_of_the_user_is_passed_at_once(world: StepWorld) -> None:

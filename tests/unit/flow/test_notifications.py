@@ -28,17 +28,8 @@ def test_large_notifications_are_fewer_in_the_cache_than_small_ones() -> None:
     assert 100 < count_cached(with_states) < 300
 
 
-def test_the_parts_of_a_digest_count_with_their_variables() -> None:
-    def make_digest(parts: int, variables: dict[str, object]) -> Notification:
-        return replace(
-            make_notification(), parts=[DigestPart(f"n{number}", None, variables) for number in range(parts)]
-        )
-
-    assert count_cached([make_digest(10, dict(LARGE))]) == 1
-    assert count_cached([make_digest(200, dict(LARGE))]) == 0
-    assert count_cached([make_digest(200, {"title": "Hi"})]) == 1
-    assert count_cached([make_digest(100_000, {})]) == 0
-    assert count_cached([make_digest(10, dict(LARGE)) for _ in range(500)]) < 100
+def test_a_digest_is_not_cached_because_preferences_decide_what_is_read_of_it() -> None:
+    assert count_cached([replace(make_notification(), digest_id="d1", parts=[DigestPart("n1", None, {})])]) == 0
 
 
 def test_a_notification_that_names_many_users_is_not_cached() -> None:

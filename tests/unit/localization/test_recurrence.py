@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidings.localization.recurrence import find_last_occurrence, find_next_occurrence
+from tidings.localization.recurrence import find_last_occurrence, find_local_minute, find_next_occurrence
 from tidings.model.recurring import RECURRING_TIME
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)  # a Sunday
@@ -73,3 +73,26 @@ def test_c15_occurrences_are_on_their_days_and_the_same_backwards(zone: ZoneInfo
             assert local.day == calendar.monthrange(local.year, local.month)[1]
         elif day_name:
             assert day_name in (f"{local:%a}".upper(), str(local.day))
+
+
+@given(TIMES, INSTANTS, st.lists(st.sampled_from(ZONES), min_size=2, max_size=2))
+def test_c15_an_occurrence_has_the_same_local_minute_in_each_zone(at: str, near: datetime, names: list[str]) -> None:
+    """Also where the clock skips or repeats it."""
+    first, second = (find_next_occurrence(at, near, ZoneInfo(name)) for name in names)
+    minutes = [find_local_minute(at, one, ZoneInfo(name)) for one, name in zip((first, second), names, strict=True)]
+    assert None not in minutes
+    one, other = (int(minute or 0) for minute in minutes)
+    # the next one is the same, or another day; a day has as many minutes everywhere
+    assert (one - other) % (24 * 60) == 0
+    # no clock is more than 26 hours from another; a skipped time is up to half an hour or an hour later
+    if one == other:
+        assert abs(first - second) <= timedelta(hours=27)
+    assert find_local_minute(at, first + MINUTE, ZoneInfo(names[0])) in (None, one)
+
+
+def test_c15_a_skipped_time_has_the_minute_of_its_name() -> None:
+    berlin, utc = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")
+    skipped = datetime(2026, 3, 29, 1, tzinfo=UTC)
+    assert find_next_occurrence("02:30", skipped - MINUTE, berlin) == skipped
+    assert find_local_minute("02:30", skipped, berlin) == find_local_minute("02:30", skipped + 90 * MINUTE, utc)
+    assert find_local_minute("02:31", skipped + 90 * MINUTE, utc) is None

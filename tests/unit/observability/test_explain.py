@@ -11,6 +11,7 @@ from tidings.model.notification import Notification, NotificationState
 from tidings.model.priority import Priority
 from tidings.model.template import Category
 from tidings.model.trace import AttemptTrace, DeliveryTrace, SkipTrace
+from tidings.model.waiting_step import WaitingStep
 from tidings.observability.audience_membership import evaluate_membership
 from tidings.observability.explain import ExplainInput, Verdict, explain
 from tidings.packs.events.audiences import AUDIENCES
@@ -93,6 +94,16 @@ RETRIES = _delivery(DeliveryState.PENDING, ("the service is overloaded", 503))
 GONE = _delivery(DeliveryState.GONE, ("unsubscribed", 410))
 REFUSED = _delivery(DeliveryState.REFUSED, ("bad key", 403))
 EXPIRED = _delivery(DeliveryState.EXPIRED)
+
+
+def test_a_held_delivery_that_was_superseded_says_that_it_will_not_be_sent() -> None:
+    held = replace(WAITS, held_by="quiet_hours")
+    explained = explain(replace(_facts(held), superseded_by="n2"))
+    assert explained.verdict is Verdict.SKIPPED
+    assert explained.sentences == (
+        "ana did not receive it; it was planned for 1 device.",
+        "Firefox at p: will not be sent: the newer notification n2 on its subject replaces it.",
+    )
 
 
 def test_a_held_delivery_says_by_which_rule_until_when_and_with_which_inputs() -> None:
@@ -183,6 +194,65 @@ def test_the_channel_that_was_selected_is_named_with_the_inputs(counts: dict[str
     skip = replace(_skip(SkipReason.NOT_MOST_ENGAGED), detail=detail)
     (sentence,) = explain(_facts(skips=(skip,))).sentences
     assert sentence == f"Nothing was sent on webpush: of the channels that reach ana, one is used: {why}"
+
+
+def test_quiet_hours_end_in_the_time_of_the_user_too() -> None:
+    held = replace(WAITS, held_by="quiet_hours", detail={"timezone": "Asia/Tokyo", "timezoneFrom": "user"})
+    assert explain(_facts(held)).sentences[1] == (
+        "Firefox at p: held by quiet_hours until 2026-11-22 12:00:08.0 UTC, which is 2026-11-22 21:00:08 in Asia/Tokyo "
+        "(timezone: Asia/Tokyo, timezoneFrom: user)."
+    )
+    in_utc = replace(held, detail={"timezone": "UTC"})
+    assert "until 2026-11-22 12:00:08.0 UTC (timezone: UTC)." in explain(_facts(in_utc)).sentences[1]
+
+
+def test_steps_are_counted_as_in_the_api() -> None:
+    step = WaitingStep("n1", "ana", 1, ("email",), 600, "seen", None, None, NOW, due_at=NOW)
+    found = explain(replace(_facts(OK), steps=[step])).sentences
+    assert "Step 1, counted from 0 (email), starts at 2026-11-22 12:00:00 UTC, unless the message was seen." in found
+
+
+def _entry(**fields: object) -> dict[str, object]:
+    return {"source": "user", "enabled": False, **fields}
+
+
+AMOUNT = {"variable": "amount", "operator": "gte", "value": 5}
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        (_entry(channel="webpush", category="NEWS"), "ana turned off NEWS on webpush"),
+        (_entry(category="NEWS"), "ana turned off NEWS on webpush"),
+        (_entry(), "ana turned off everything on webpush"),
+        (_entry(object="document:d-1"), "ana turned off everything about document:d-1 on webpush"),
+        (_entry(category="NEWS", object="document:d-1"), "ana turned off NEWS about document:d-1 on webpush"),
+        (
+            _entry(category="NEWS", condition=AMOUNT, actual=3),
+            "ana turned on NEWS on webpush only if amount gte 5, and it was 3",
+        ),
+    ],
+)
+def test_the_entry_that_decided_is_named(entry: dict[str, object], why: str) -> None:
+    skip = replace(_skip(SkipReason.PREFERENCE_OFF), detail={"category": "EVENT_TIME_CHANGE", "entry": entry})
+    (sentence,) = explain(_facts(skips=(skip,))).sentences
+    assert sentence == f"Nothing was sent on webpush: {why}."
+
+
+@pytest.mark.parametrize(
+    ("detail", "why"),
+    [
+        ({"entry": _entry(source="category")}, "EVENT_TIME_CHANGE is opt-in"),
+        ({}, "EVENT_TIME_CHANGE is opt-in"),
+        (
+            {"entry": _entry(source="installation", channel="webpush")},
+            "the installation turned off everything on webpush",
+        ),
+    ],
+)
+def test_who_had_not_opted_in_learns_of_which_default(detail: dict[str, object], why: str) -> None:
+    (sentence,) = explain(_facts(skips=(replace(_skip(SkipReason.NOT_OPTED_IN), detail=detail),))).sentences
+    assert sentence == f"Nothing was sent on webpush: {why}, and ana had not turned it on."
 
 
 def test_a_preference_is_named_with_category_and_channel() -> None:

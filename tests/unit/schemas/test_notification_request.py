@@ -101,3 +101,15 @@ def test_an_error_of_the_audience_has_the_callers_field_name() -> None:
     error = with_caller_field_names(body, ValidationFailed.for_field("userIds", "no such user", code="unknown_user"))
     assert error.field_errors[0].field == "userId"
     assert error.code == "unknown_user"
+
+
+def test_a_step_that_waits_for_an_unknown_condition_names_both_forms() -> None:
+    steps = [{"channels": ["inapp"]}, {"channels": ["email"], "unless": "invoice.paid"}]
+    with pytest.raises(ValidationFailed) as caught:
+        _request({"userId": "u1", "options": {"steps": steps}})
+    assert [(error.field, error.message) for error in caught.value.field_errors] == [
+        (
+            "options.steps[1].unless",
+            'must be one of delivered, seen, read, clicked, or {"event": "invoice.paid"} for a domain event',
+        )
+    ]

@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 
 from tidings import container
 from tidings.channels.webhook import generate_secret
+from tidings.channels.webhook.signing import parse_secret, sign_message
 from tidings.config.settings import Role, Settings
 from tidings.container import AppContainer
 from tidings.model.audience import everyone, users
@@ -30,6 +31,7 @@ from tidings.worker import start_worker
 START = datetime(2026, 11, 23, 7, 59, tzinfo=UTC)
 PAGE = Path(__file__).parents[3] / "docs" / "howto" / "recurring.md"
 BLOCKS = dict(re.findall(r"```(json|python)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[::-1])
+[RECEIVER] = re.findall(r"```py\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 WEEK = timedelta(days=7)
 
 
@@ -47,8 +49,7 @@ async def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 async def put(runtime: AppContainer, recurring: RecurringNotification) -> None:
-    async with runtime.store.transaction() as tx:
-        await runtime.recurring.put(tx, recurring)
+    await runtime.recurring.put(recurring)
 
 
 async def wait_for_run(runtime: AppContainer, name: str, number: int) -> RecurringRun:
@@ -95,6 +96,20 @@ async def test_c15_the_function_of_the_how_to_says_what_to_send_or_that_there_is
         accepted = await runtime.store.notifications.get(tx, run.notification_id)
     assert accepted is not None
     assert accepted.variables == {"title": "Week", "body": "New users: 1"}
+
+
+def test_c15_the_receiver_of_the_how_to_answers_what_is_signed() -> None:
+    names: dict[str, Any] = {}
+    exec(compile(RECEIVER, PAGE.name, "exec"), names)
+    secret, body = generate_secret(), b'{"data": {"scheduledAt": "2026-11-23T08:00:00Z"}}'
+    headers = sign_message([parse_secret(generate_secret()), parse_secret(secret)], "run", datetime.now(UTC), body)
+    status, answered = names["answer"](headers, body, secret)
+    assert (status, msgspec.json.decode(answered)) == (
+        200,
+        {"variables": {"body": "Your week until 2026-11-23T08:00:00Z"}},
+    )
+    assert names["answer"](headers, body + b" ", secret) == (401, b"")
+    assert names["answer"]({**headers, "webhook-timestamp": "1"}, body, secret) == (401, b"")
 
 
 async def test_c15_the_definition_of_the_how_to_is_accepted(runtime: AppContainer) -> None:

@@ -16,6 +16,8 @@ from tidings.errors import FieldError, ValidationFailed
 from tidings.schemas.json_route import to_validation_failed
 from tidings.schemas.validation_errors import MAX_FIELD_ERRORS
 
+_API_PREFIX = "/api/"
+
 
 def install(app: FastAPI) -> None:
     """Turn FastAPI's validation errors (path, query, header, body) into problem documents."""
@@ -25,16 +27,18 @@ def install(app: FastAPI) -> None:
 async def reject_unknown_params(request: Request) -> None:
     """Reject query parameters that the route does not define, and NUL in any parameter.
 
-    Routes without query parameters ignore unknown ones, because proxies add their own. Raises ValidationFailed naming
-    each unknown parameter and the known ones.
+    Pages that browsers open and hooks of providers, which are not under `/api/`, ignore unknown parameters if they
+    define none: mail programs, link scanners and providers add their own. Raises ValidationFailed naming each unknown
+    parameter and the known ones.
     """
     _reject_nul(request)
     route = request.scope.get("route")
     if not request.query_params or not isinstance(route, APIRoute):
         return
     known = dict.fromkeys(_parameter_names(route.dependant))
-    if known and (unknown := [name for name in request.query_params if name not in known]):
-        message = f"is not a known parameter; known are: {', '.join(known)}"
+    is_strict = bool(known) or request.scope["path"].startswith(_API_PREFIX)
+    if is_strict and (unknown := [name for name in request.query_params if name not in known]):
+        message = f"is not a known parameter; known are: {', '.join(known) or 'none'}"
         raise ValidationFailed.from_errors([FieldError(name, message) for name in unknown[:MAX_FIELD_ERRORS]])
 
 

@@ -1,6 +1,6 @@
 """Preferences of a user: which categories, on which channels, about which objects."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
@@ -22,7 +22,7 @@ from tidings.schemas.json_route import JsonRoute
 
 #: per user; a page that saves each click stays far below
 _CHANGE_RATE = RateLimit(120, 60)
-IfMatch = Annotated[str | None, Header(max_length=200, description="`ETag` of the preferences that are changed")]
+IfMatch = Annotated[str | None, Header(max_length=1000, description="`ETag` of the preferences that are changed")]
 
 
 def router(context: RouteContext) -> APIRouter:
@@ -97,7 +97,7 @@ async def _replace(
     context: RouteContext, response: Response, user_id: str, body: PreferencesBody, if_match: str | None
 ) -> PreferencesResponse:
     entries = validate_preferences(context.runtime.catalog, body)
-    stored = await context.runtime.preferences.replace(user_id, entries, if_version=_parse_tag(if_match))
+    stored = await context.runtime.preferences.replace(user_id, entries, if_versions=_parse_tags(if_match))
     return _respond(context, response, user_id, stored)
 
 
@@ -105,7 +105,7 @@ async def _merge(
     context: RouteContext, response: Response, user_id: str, body: PreferencesPatch, if_match: str | None
 ) -> PreferencesResponse:
     changed, removed = validate_changes(context.runtime.catalog, body)
-    stored = await context.runtime.preferences.merge(user_id, changed, removed, if_version=_parse_tag(if_match))
+    stored = await context.runtime.preferences.merge(user_id, changed, removed, if_versions=_parse_tags(if_match))
     return _respond(context, response, user_id, stored)
 
 
@@ -119,6 +119,11 @@ def _respond(
     return build_overview(context.runtime.catalog, preferences)
 
 
-def _parse_tag(if_match: str | None) -> str | None:
-    """Return the version that a caller expects; None = any."""
-    return None if if_match is None or if_match.strip() == "*" else if_match.strip().removeprefix("W/").strip('"')
+def _parse_tags(if_match: str | None) -> Collection[str] | None:
+    """Return the versions of which a caller expects one (RFC 9110 §13.1.1); None = any.
+
+    Tags of this API contain no comma. Weak ones count as well, because proxies that compress make tags weak.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return None
+    return {tag.strip().removeprefix("W/").strip('"') for tag in if_match.split(",")}

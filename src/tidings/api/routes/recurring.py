@@ -54,8 +54,7 @@ def _add_definitions(routes: APIRouter, context: RouteContext) -> None:
     )
     async def put_recurring(name: str, body: RecurringBody) -> Response:
         """Create or replace a recurring notification. Runs that are not made yet use the new definition."""
-        async with context.store.transaction() as tx:
-            stored, is_new = await service.put(tx, to_recurring(name, body))
+        stored, is_new = await service.put(to_recurring(name, body))
         headers = {"Location": f"/api/recurring/{name}"} if is_new else None
         return JSONResponse(RecurringResponse.from_recurring(stored).json_object(), 201 if is_new else 200, headers)
 
@@ -68,14 +67,12 @@ def _add_definitions(routes: APIRouter, context: RouteContext) -> None:
     @routes.post("/recurring/{name}/pause", dependencies=[may_change])
     async def pause(name: str) -> RecurringResponse:
         """Pause a recurring notification and cancel its pending runs. Repeating the request is harmless."""
-        async with context.store.transaction() as tx:
-            return RecurringResponse.from_recurring(await service.pause(tx, name))
+        return RecurringResponse.from_recurring(await service.pause(name))
 
     @routes.post("/recurring/{name}/resume", dependencies=[may_change])
     async def resume(name: str) -> RecurringResponse:
         """Resume a recurring notification with its next time. What was left out meanwhile is not made up."""
-        async with context.store.transaction() as tx:
-            return RecurringResponse.from_recurring(await service.resume(tx, name))
+        return RecurringResponse.from_recurring(await service.resume(name))
 
 
 def _add_runs(routes: APIRouter, context: RouteContext) -> None:
@@ -112,3 +109,9 @@ def _add_runs(routes: APIRouter, context: RouteContext) -> None:
         """Return a run of a recurring notification."""
         async with context.store.read_snapshot() as tx:
             return RecurringRunResponse.from_run(await service.get_run(tx, name, run_id))
+
+    @routes.post("/recurring/{name}/runs/{run_id}/repeat", dependencies=[Depends(context.require_scopes("notify"))])
+    async def repeat_run(name: str, run_id: str) -> RecurringRunResponse:
+        """Make a run again that failed, was missed or was cancelled, for the same users; 409 for any other."""
+        async with context.store.transaction() as tx:
+            return RecurringRunResponse.from_run(await service.repeat_run(tx, name, run_id))

@@ -34,11 +34,12 @@ class Origin(msgspec.Struct, frozen=True):
     is_trusted: bool = False
 
 
-def check_url(url: str, field: str, trusted: TrustedHosts = frozenset()) -> Origin:
+def check_url(url: str, field: str, trusted: TrustedHosts = frozenset(), *, setting: str | None = None) -> Origin:
     """Return the origin of an absolute https URL with a path, query and port of its own choice.
 
-    A host that is trusted may use plain http. Raises ValidationFailed for `field` if the URL has user info or a
-    fragment, spells the host unusually (decimal, mapped, trailing dot, non-ASCII) or has more than 2 048 characters.
+    A host that is trusted may use plain http. setting: that names trusted hosts, for the error. Raises ValidationFailed
+    for `field` if the URL has user info or a fragment, spells the host unusually (decimal, mapped, trailing dot,
+    non-ASCII) or has more than 2 048 characters.
     """
     if len(url) > MAX_URL_LENGTH:
         raise ValidationFailed.for_field(field, f"must have at most {MAX_URL_LENGTH} characters")
@@ -63,7 +64,8 @@ def check_url(url: str, field: str, trusted: TrustedHosts = frozenset()) -> Orig
     port = default if port is None else port
     is_trusted = (host, port) in trusted or (port == default and (host, None) in trusted)
     if parts.scheme != "https" and not is_trusted:
-        raise ValidationFailed.for_field(field, "must begin with https://")
+        unless = "" if setting is None else f", unless {setting} names its host: {parts.netloc}"
+        raise ValidationFailed.for_field(field, f"must begin with https://{unless}")
     return Origin(parts.scheme, host, port, is_trusted)
 
 

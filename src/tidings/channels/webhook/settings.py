@@ -95,6 +95,7 @@ def create_variables_endpoints(settings: WebhookSettings, clock: Clock) -> Signe
         trusted_hosts=parse_trusted_hosts(settings.trusted_hosts, f"{PREFIX}TRUSTED_HOSTS"),
         keys=keys,
         secret_setting=f"{PREFIX}EVENTS_SECRET",
+        trust_setting=f"{PREFIX}TRUSTED_HOSTS",
     )
 
 
@@ -119,12 +120,11 @@ async def probe_events_endpoint(settings: WebhookSettings) -> Exchange | None:
 
 
 def _check_events_url(settings: WebhookSettings, url: str) -> Origin:
-    trusted_hosts = parse_trusted_hosts(settings.trusted_hosts, f"{PREFIX}TRUSTED_HOSTS")
+    setting = f"{PREFIX}TRUSTED_HOSTS"
     try:
-        return check_url(url, "url", trusted_hosts)
+        return check_url(url, "url", parse_trusted_hosts(settings.trusted_hosts, setting), setting=setting)
     except ValidationFailed as error:
-        message = f"{error.field_errors[0].message}; hosts in {PREFIX}TRUSTED_HOSTS may use http"
-        raise ConfigError(f"{PREFIX}EVENTS_URL", message) from error
+        raise ConfigError(f"{PREFIX}EVENTS_URL", error.field_errors[0].message) from error
 
 
 def _create_transport(settings: WebhookSettings) -> HttpTransport:

@@ -29,13 +29,18 @@ class SignedVariablesEndpoints:
         trusted_hosts: TrustedHosts,
         keys: Sequence[bytes],
         secret_setting: str,
+        trust_setting: str,
     ) -> None:
-        """Each of `keys` signs. transport: None = there is no key; nothing is called, and errors name the setting."""
+        """Each of `keys` signs. transport: None = there is no key; nothing is called, and errors name the setting.
+
+        trust_setting: that names `trusted_hosts`.
+        """
         self._transport = transport
         self._clock = clock
         self._trusted_hosts = trusted_hosts
         self._keys = keys
         self._secret_setting = secret_setting
+        self._trust_setting = trust_setting
 
     def check_url(self, url: str, field: str) -> None:
         self._prepare(url, field)
@@ -62,7 +67,7 @@ class SignedVariablesEndpoints:
     def _prepare(self, url: str, field: str) -> tuple[HttpTransport, Origin]:
         if self._transport is None:
             raise ValidationFailed.for_field(field, f"calls must be signed: set {self._secret_setting}")
-        return self._transport, check_url(url, field, self._trusted_hosts)
+        return self._transport, check_url(url, field, self._trusted_hosts, setting=self._trust_setting)
 
 
 def _to_data(request: SourceRequest) -> dict[str, object]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tidings.errors import ValidationFailed
-from tidings.model.audience import MAX_DEPTH, Audience
+from tidings.model.audience import MAX_DEPTH, Audience, mentioned_user_ids
 from tidings.model.notification import Notification
 from tidings.model.request import NotifyRequest
 from tidings.model.saved_audience import SavedAudience, expand_saved, list_saved_names
@@ -48,6 +48,19 @@ def _try_expand(request: NotifyRequest, known: Mapping[str, SavedAudience]) -> N
         return replace(request, audience=expand_saved(request.audience, known))
     except ValidationFailed as error:
         return error
+
+
+def list_required_users(written: Audience, expanded: Audience) -> list[str]:
+    """Return the ids of the users that must exist for an audience to be accepted, each once.
+
+    written: as the caller wrote it. An unknown user whom it excludes is an error: probably the id is misspelt, and the
+    user would be notified. expanded: with the definitions of its saved audiences. Exclusions in these are not checked
+    again, because their caller cannot correct them.
+    """
+    ids = mentioned_user_ids(written, with_excluded=True)
+    if list_saved_names(written):
+        ids += mentioned_user_ids(expanded)
+    return list(dict.fromkeys(ids))
 
 
 async def reject_empty_audiences(

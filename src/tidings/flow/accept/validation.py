@@ -10,6 +10,7 @@ from msgspec import structs
 from tidings.errors import FieldError, ValidationFailed
 from tidings.flow.catalog import Catalog
 from tidings.flow.step_checks import check_steps
+from tidings.model.audience import merge_user_list
 from tidings.model.links import validate_link
 from tidings.model.notification import Notification
 from tidings.model.plan_options import DigestOptions, PlanOptions, ThrottleOptions
@@ -55,7 +56,7 @@ def build_notification(
         template_code=template.code,
         template_version=template.version,
         category=template.category,
-        audience=catalog.pin_audience(request.audience, now),
+        audience=merge_user_list(catalog.pin_audience(request.audience, now)),
         # as read back from the store, so that the trial rendering below has the input of every later one
         variables=msgspec.json.decode(msgspec.json.encode(request.variables), type=dict[str, object]),
         priority=request.priority or template.priority,
@@ -67,7 +68,7 @@ def build_notification(
         created_at=now,
         source=request.source,
         subject=subject.key if subject else None,
-        subject_version=subject.version if subject else None,
+        subject_version=_find_version(subject, request),
         subject_state=subject.state if subject else None,
         subject_previous_state=subject.previous_state if subject else None,
         plan=_resolve_plan(request, template, renderer),
@@ -168,6 +169,13 @@ def _check_action(url: str | None, text: str | None) -> list[FieldError]:
 def _template_subject(template: Template, renderer: Renderer, variables: Mapping[str, object]) -> SubjectRequest | None:
     key = renderer.render_subject(template, variables)
     return SubjectRequest(key) if key else None
+
+
+def _find_version(subject: SubjectRequest | None, request: NotifyRequest) -> int | None:
+    """Return the version that a request gives its subject, None if the store counts."""
+    if subject is None or subject.version is not None or request.default_version is None:
+        return None if subject is None else subject.version
+    return request.default_version.version
 
 
 def _check_subject(subject: SubjectRequest | None) -> list[FieldError]:

@@ -75,7 +75,7 @@ class DeliveryRunner:
                         await self._isolated_outcome_written.wait()
 
     def on_outcomes_written(self, rows: Sequence[AttemptResult]) -> None:
-        """Handle outcomes that were written: `deliver_alone` may continue."""
+        """Handle outcomes that were written: `deliver_separately` may continue."""
         if any(row.lease_token == self._isolated_lease_token for row in rows):
             self._isolated_outcome_written.set()
 

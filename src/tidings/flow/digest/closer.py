@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeAlias
 from cachetools import LRUCache
 from msgspec import structs
 
-from tidings.errors import ValidationFailed
 from tidings.flow.catalog import Catalog
 from tidings.flow.digest.composer import (
     RemainingItem,
@@ -24,12 +23,12 @@ from tidings.flow.digest.composer import (
     render_item,
 )
 from tidings.flow.digest.item_check import ItemChecks, ItemContext, list_item_channels
+from tidings.flow.digest.item_decision import decide_item
 from tidings.flow.membership import find_former_members
 from tidings.flow.plan.candidate import PlanContext
-from tidings.flow.plan.digest_content import MAX_SHOWN_ITEMS
 from tidings.model.awaited_event import OccurredEvents
 from tidings.model.decision import Skip
-from tidings.model.delivery import Recipient, SkipReason
+from tidings.model.delivery import Recipient
 from tidings.model.digest import LEFT_OUT_ON, ClosedDigest, Digest, DigestItem, DigestItemState, DueDigests
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
@@ -135,30 +134,19 @@ class DigestCloser:
         kept: list[RemainingItem] = []
         items: list[DigestItem] = []
         of_newest: Recipient | None = None
-        #: channel → items that are shown there
+        #: channel → items that stay there
         counts: Counter[str] = Counter()
         for facts in of_digest:
-            notification, recipient = facts.notification, facts.recipient
-            if notification is None:
-                items.append(_leave_out(facts.item, Skip(SkipReason.EXPIRED)))
+            decided = decide_item(digest, facts, checks, now, counts=counts, render=self._render)
+            if isinstance(decided, Skip):
+                items.append(_leave_out(facts.item, decided))
                 continue
-            found = checks.check(facts, notification.id)
-            if not isinstance(found, Skip) and digest.is_overdue(facts.item, now):
-                found = _describe_delay(digest)
-            if not isinstance(found, Skip) and recipient is not None:
-                channels = [one for one in facts.channels if one not in found] if found else facts.channels
-                if any(counts[channel] < MAX_SHOWN_ITEMS for channel in channels):
-                    try:
-                        shown.append(RenderedItem(notification, self._render(notification, recipient)))
-                    except ValidationFailed as error:
-                        found = Skip(SkipReason.RENDER_FAILED, {"error": error.message})
-            if isinstance(found, Skip):
-                items.append(_leave_out(facts.item, found))
-                continue
-            counts.update(channels)
-            kept.append(RemainingItem(notification, tuple(found)))
-            of_newest = recipient
-            items.append(_keep(facts.item, found))
+            counts.update(decided.channels)
+            kept.append(RemainingItem(decided.notification, tuple(decided.left_out_on)))
+            if decided.message is not None:
+                shown.append(RenderedItem(decided.notification, decided.message))
+            of_newest = decided.recipient
+            items.append(_keep(facts.item, decided.left_out_on))
         current = self._catalog.templates.get(digest.key.template_code)
         # without its template, no item could be rendered, so that nothing is kept
         version = None if current is None else current.version
@@ -260,15 +248,6 @@ class DigestCloser:
             )
 
         return {digest.id: [build_context(item) for item in due.items[digest.id]] for digest in due.digests}
-
-
-def _describe_delay(digest: Digest) -> Skip:
-    assert digest.catch_up is not None, "only such a digest is overdue"
-    detail = {
-        "dueAt": digest.closes_at.isoformat(timespec="seconds"),
-        "catchUpSeconds": int(digest.catch_up.total_seconds()),
-    }
-    return Skip(SkipReason.DIGEST_OVERDUE, detail)
 
 
 def _leave_out(item: DigestItem, skip: Skip) -> DigestItem:

@@ -87,12 +87,16 @@ class ItemChecks:
     def check(self, facts: ItemContext, notification_id: str) -> Skip | Mapping[str, Skip]:
         """Return what `check_item` returns."""
         context, recipient = self._contexts[notification_id], facts.recipient
-        if recipient is None or facts.item.is_seen or not is_decision_shared(facts.preferences, context):
+        if recipient is None or _differs(facts.item) or not is_decision_shared(facts.preferences, context):
             return check_item(facts, context)
         key = (notification_id, facts.is_in_audience, tuple(recipient.targets))
         if (found := self._shared.get(key)) is None:
             found = self._shared[key] = check_item(facts, context)
         return found
+
+
+def _differs(item: DigestItem) -> bool:
+    return item.is_seen or item.superseded_by is not None
 
 
 def _build_candidate(channel: str, recipient: Recipient, notification: Notification, facts: ItemContext) -> Candidate:
@@ -104,4 +108,5 @@ def _build_candidate(channel: str, recipient: Recipient, notification: Notificat
         timezone=recipient.timezone,
         is_in_audience=facts.is_in_audience,
         is_cancelled=notification.state is NotificationState.CANCELLED,
+        superseded_by=facts.item.superseded_by,
     )

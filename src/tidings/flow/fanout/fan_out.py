@@ -19,10 +19,11 @@ import structlog
 from tidings.errors import BackendError
 from tidings.flow.catalog import Catalog
 from tidings.flow.fanout.collected_items import resolve_collected
+from tidings.flow.fanout.delivery_ids import DeliveryIds, generate_ids
 from tidings.flow.fanout.limit_stage import LimitStage
 from tidings.flow.fanout.limits import RateLimitPolicy
 from tidings.flow.fanout.page_plan import PagePlan
-from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
+from tidings.flow.fanout.planner import Plan, plan_page
 from tidings.flow.notifications import NotificationCache
 from tidings.flow.tasks import deliver_tasks, next_page_task
 from tidings.model.audience import explicit_users_or_none
@@ -257,7 +258,7 @@ class FanOut:
         notification: Notification,
         page: Sequence[Recipient],
         now: datetime,
-        batch_ids: Iterator[str] | None = None,
+        ids: DeliveryIds,
         informed: Collection[str] = (),
         engagement: EngagementByUser = NO_ENGAGEMENT,
         step_channels: Sequence[str] | None = None,
@@ -265,15 +266,15 @@ class FanOut:
     ) -> Plan:
         """Plan a page of recipients, without rate limits.
 
-        batch_ids: None = new batches. informed: users who last heard the same. engagement: see `load_engagement`.
-        step_channels: of a later step. happened: user id → domain events that came.
+        ids: `NO_IDS` if the plan is not stored. informed: users who last heard the same. engagement: see
+        `load_engagement`. step_channels: of a later step. happened: user id → domain events that came.
         """
         return plan_page(
             page,
             notification,
             self._catalog.get_category(notification.category),
             channels=self._catalog.channels,
-            batch_ids=batch_ids or batch_id_allocator(self._batch_size, now),
+            ids=ids,
             now=now,
             informed=informed,
             engagement=engagement,
@@ -351,7 +352,9 @@ class FanOut:
             user_ids = [recipient.user_id for recipient in page]
             informed = await self._find_informed(tx, notification, user_ids)
             engagement = await self.load_engagement(tx, [(notification, user_ids)], self._clock.now())
-        plan = self.build_plan(notification, page, self._clock.now(), informed=informed, engagement=engagement)
+        now = self._clock.now()
+        ids = generate_ids(self._batch_size, now)
+        plan = self.build_plan(notification, page, now, ids, informed, engagement)
         cursor = page[-1].user_id if page else notification.cursor
         return [PagePlan(notification, plan, page, cursor, not has_more, informed, engagement)]
 
@@ -422,13 +425,13 @@ class FanOut:
         history: "_History",
         now: datetime,
     ) -> list[PagePlan]:
-        batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
+        ids: defaultdict[Lane, DeliveryIds] = defaultdict(partial(generate_ids, self._batch_size, now))
         page_plans = []
         for notification in notifications:
             # a user that does not exist was erased after the notification was accepted
             page = [recipient for _, recipient in resolved[notification.id] if recipient is not None]
             of_subject, engagement = history.informed[notification.id], history.engagement
-            plan = self.build_plan(notification, page, now, batches[notification.priority], of_subject, engagement)
+            plan = self.build_plan(notification, page, now, ids[notification.priority], of_subject, engagement)
             page_plans.append(PagePlan(notification, plan, page, None, True, of_subject, engagement))
         return page_plans
 
@@ -486,14 +489,15 @@ class FanOut:
         """Plan the pages again for which an event came. It may be a first step that is not planned now."""
         applied = []
         for one in page_plans:
-            ids = [recipient.user_id for recipient in one.page]
+            user_ids = [recipient.user_id for recipient in one.page]
             of_page = {
-                user_id: happened[one.before.id, user_id] for user_id in ids if (one.before.id, user_id) in happened
+                user_id: happened[one.before.id, user_id]
+                for user_id in user_ids
+                if (one.before.id, user_id) in happened
             }
             if of_page:
-                plan = self.build_plan(
-                    one.before, one.page, now, informed=one.informed, engagement=one.engagement, happened=of_page
-                )
+                ids = generate_ids(self._batch_size, now)
+                plan = self.build_plan(one.before, one.page, now, ids, one.informed, one.engagement, happened=of_page)
                 one = replace(one, plan=plan, happened=of_page)
             applied.append(one)
         return applied

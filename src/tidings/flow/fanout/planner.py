@@ -3,12 +3,13 @@
 The decisions are those of `tidings.flow.plan`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from msgspec import structs
 
+from tidings.flow.fanout.delivery_ids import DeliveryIds
 from tidings.flow.plan.candidate import NO_RULES, Candidate, PlanContext
 from tidings.flow.plan.chain import Verdict, decide
 from tidings.flow.plan.collection import DigestCollection
@@ -21,7 +22,6 @@ from tidings.model.contact_point import NO_CONTACT_POINT
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
 from tidings.model.digest import CollectedItem
-from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.preference import Preference
 from tidings.model.template import Category
@@ -48,7 +48,7 @@ def plan_page(
     category: Category,
     *,
     channels: Sequence[str],
-    batch_ids: Iterator[str],
+    ids: DeliveryIds,
     now: datetime,
     informed: Collection[str] = (),
     engagement: EngagementByUser = NO_ENGAGEMENT,
@@ -64,8 +64,8 @@ def plan_page(
     Of a notification with steps, the first one that reaches a recipient is planned, and those after it wait.
 
     channels: the configured channels. If the notification requests another one, it is skipped for each recipient.
-    batch_ids: yields the batch id of each delivery, see `batch_id_allocator`. informed: users who last heard the same
-    of the notification's subject. engagement: what users did recently, if the notification selects channels by it.
+    ids: those of the deliveries, `NO_IDS` if the plan is not stored. informed: users who last heard the same of the
+    notification's subject. engagement: what users did recently, if the notification selects channels by it.
     get_traits: channel → traits. schedule_defaults: of users without a schedule. preference_defaults: of the
     installation. pack_rules: name → rule. step_channels: of the later step that is planned. happened: user id → domain
     events that came, which may make later steps unnecessary.
@@ -95,7 +95,7 @@ def plan_page(
             recipient,
             stages,
             context,
-            batch_ids,
+            ids,
             collection,
             is_informed=recipient.user_id in informed,
             engagement=engagement.get(recipient.user_id, {}),
@@ -109,7 +109,7 @@ def _plan_stages(
     recipient: Recipient,
     stages: Sequence[Sequence[str]],
     context: PlanContext,
-    batch_ids: Iterator[str],
+    ids: DeliveryIds,
     collection: DigestCollection | None,
     *,
     is_informed: bool,
@@ -127,7 +127,7 @@ def _plan_stages(
         is_ended = bool(position and stage and notification.plan.steps[position].event in happened)
         if not is_ended:
             decided = _decide_channels(recipient, stage, context, engagement, is_informed=is_informed)
-            if not _plan_recipient(plan, recipient, decided, context, batch_ids, (collection, at_once)):
+            if not _plan_recipient(plan, recipient, decided, context, ids, (collection, at_once)):
                 continue
         if len(stages) > 1:
             last = position - 1 if is_ended else position
@@ -175,7 +175,7 @@ def _plan_recipient(
     recipient: Recipient,
     decided: Sequence[tuple[Candidate, Verdict]],
     context: PlanContext,
-    batch_ids: Iterator[str],
+    ids: DeliveryIds,
     collected: tuple[DigestCollection | None, Plan],
 ) -> bool:
     """Add the deliveries, skips or the item of a digest of a recipient to the plan. Returns whether one is to be sent.
@@ -201,7 +201,7 @@ def _plan_recipient(
             if (device_timezone := recipient.target_timezones.get(target_id)) is not None:
                 held = _decide_for_device(candidate, device_timezone, context)
             channel_plan.planned.append(
-                _build_delivery(recipient.user_id, channel, target_id, held, verdict.consent, context, batch_ids)
+                _build_delivery(recipient.user_id, channel, target_id, held, verdict.consent, context, ids)
             )
     if collection is not None and at_once.planned:
         zone, _ = choose_zone(candidate, context.schedule_defaults)
@@ -224,15 +224,15 @@ def _build_delivery(
     held: Defer | None,
     consent: str,
     context: PlanContext,
-    batch_ids: Iterator[str],
+    ids: DeliveryIds,
 ) -> PlannedDelivery:
     return PlannedDelivery(
-        id=new_id(context.now),
+        id=next(ids.deliveries),
         notification_id=context.notification.id,
         user_id=user_id,
         channel=channel,
         target_id=target_id,
-        batch_id=next(batch_ids) if held is None else None,
+        batch_id=next(ids.batches) if held is None else None,
         lane=context.notification.priority,
         due_at=context.now if held is None else held.until,
         rule=consent,
@@ -246,11 +246,3 @@ def _decide_for_device(candidate: Candidate, device_timezone: str, context: Plan
     decision = decide(structs.replace(candidate, device_timezone=device_timezone), context).decision
     assert not isinstance(decision, Skip), "no rule skips for the time zone of a device"
     return decision
-
-
-def batch_id_allocator(size: int, now: datetime) -> Iterator[str]:
-    """Yield batch ids without end, each `size` times. Notifications of one lane may share an allocator."""
-    while True:
-        batch_id = new_id(now)
-        for _ in range(size):
-            yield batch_id

@@ -6,14 +6,15 @@ each step starts once, whichever process takes it, and a crash leaves it due.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
 from tidings.flow.catalog import Catalog
+from tidings.flow.fanout.delivery_ids import DeliveryIds, generate_ids
 from tidings.flow.fanout.fan_out import FanOut
 from tidings.flow.fanout.page_plan import PagePlan
-from tidings.flow.fanout.planner import Plan, batch_id_allocator
+from tidings.flow.fanout.planner import Plan
 from tidings.flow.membership import find_former_members
 from tidings.flow.tasks import deliver_tasks
 from tidings.model.delivery import PlannedDelivery, Recipient, SkipRecord
@@ -65,7 +66,6 @@ class StepRunner:
         async with self._store.read_once() as tx:
             if not await self._store.steps.has_due(tx, now):
                 return 0
-        # an erasure of a user locks notifications before their steps
         async with self._bulk_lock:
             count, tasks = await retry_on_conflict(lambda: self._start_page(now))
         await self._fan_out.publish_batches(tasks)
@@ -77,8 +77,8 @@ class StepRunner:
             return len(due), await self._start(tx, due, now) if due else []
 
     async def _start(self, tx: Transaction, due: Mapping[Pair, Sequence[WaitingStep]], now: datetime) -> Sequence[Task]:
-        ids = {notification_id for notification_id, _ in due}
-        notifications = {one.id: one for one in await self._store.notifications.get_many(tx, ids)}
+        notification_ids = {notification_id for notification_id, _ in due}
+        notifications = {one.id: one for one in await self._store.notifications.get_many(tx, notification_ids)}
         recipients = await self._load_recipients(tx, due, notifications)
         heads = {pair: next(one for one in steps if one.is_waiting) for pair, steps in due.items()}
         conditional = [pair for pair, head in heads.items() if head.unless is not None]
@@ -87,7 +87,7 @@ class StepRunner:
             tx, [(notifications[notification_id], [user_id]) for notification_id, user_id in due], now
         )
         left = await find_former_members(self._store, self._catalog, tx, due, notifications)
-        batches: defaultdict[Lane, Iterator[str]] = defaultdict(lambda: batch_id_allocator(self._batch_size, now))
+        ids: defaultdict[Lane, DeliveryIds] = defaultdict(partial(generate_ids, self._batch_size, now))
         plans: defaultdict[str, Plan] = defaultdict(Plan)
         starting: dict[Pair, WaitingStep] = {}
         changed: list[WaitingStep] = []
@@ -110,7 +110,7 @@ class StepRunner:
                 notification,
                 [recipient],
                 now,
-                batches[notification.priority],
+                ids[notification.priority],
                 engagement=engagement,
                 step_channels=step.channels,
             )
@@ -133,7 +133,7 @@ class StepRunner:
         self, tx: Transaction, page_plans: Sequence[PagePlan], now: datetime
     ) -> tuple[Sequence[PlannedDelivery], Sequence[SkipRecord]]:
         """Return the deliveries and skips within the limits, and add them to the counts of the notifications."""
-        # before the limits: a page of a fan-out, too, locks its notification before it counts
+        # before the limits: a page of a fan-out, too, counts for its notification first
         planned = _count(page_plans)
         await self._store.notifications.add_counts(tx, planned)
         limited = await self._fan_out.limit_later_steps(tx, page_plans, now)

@@ -153,6 +153,21 @@ class Reconciler:
                 log.info("dead_subscriptions_erased", count=erased)
             await self._store.subscriptions.purge_unused(tx, before=now - UNUSED_RETENTION)
         await self._suspend_unseen(now)
+        await self._remove_stale_events()
+
+    async def _remove_stale_events(self) -> None:
+        """Remove what processes of an older version left of awaited events, in small transactions."""
+        # read outside of the writing transaction: the search may read the whole table
+        while True:
+            async with self._store.read_snapshot() as tx:
+                keys = await self._store.awaited_events.list_stale(tx, limit=_PAGE_SIZE)
+            if not keys:
+                return
+            async with self._store.transaction() as tx:
+                removed = await self._store.awaited_events.remove_stale(tx, keys)
+            if removed < len(keys):
+                # another transaction changes the others; the next call finds what it leaves
+                return
 
     async def _suspend_unseen(self, now: datetime) -> None:
         """Suspend devices that were neither seen nor reached for long, in small transactions."""

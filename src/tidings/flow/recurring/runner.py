@@ -5,8 +5,8 @@
     resolve    its source is asked for variables; no transaction is open
     accept     one transaction accepts the notification and finishes the run by compare-and-set
 
-A worker that is killed leaves a run that is claimed again. Whoever finishes a run first has accepted its notification;
-the transaction of everyone else is rolled back.
+A worker that is killed leaves a run that is claimed again; one that stops releases its runs. Whoever finishes a run
+first has accepted its notification; the transaction of everyone else is rolled back.
 """
 
 import asyncio
@@ -19,12 +19,11 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from tidings.errors import ValidationFailed
-from tidings.flow.recurring.occurrences import Occurrence, find_next_run, list_due
+from tidings.errors import BackendError, ValidationFailed
+from tidings.flow.recurring.occurrences import Occurrence, find_next_run, find_version, list_due
 from tidings.flow.recurring.variables import VariableResolver
 from tidings.localization.wall_clock import list_zones, lookup_zone
 from tidings.model.alert import AlertName
-from tidings.model.audience import timezones
 from tidings.model.ids import new_id
 from tidings.model.notification import Notification
 from tidings.model.recurring import (
@@ -41,12 +40,13 @@ from tidings.ports.alerts import AlertSink
 from tidings.ports.clock import Clock
 from tidings.ports.store import Store, Transaction
 from tidings.ports.transaction import retry_on_conflict
-from tidings.schemas.recurring import build_run_request
+from tidings.schemas.recurring import build_run_request, limit_to_zones
 
 log = structlog.get_logger(__name__)
 
-#: a run that a killed worker was making is claimed again after this time; longer than any source may take
-HIDDEN_FOR = timedelta(seconds=120)
+#: a run that a killed worker was making is claimed again after this time. An endpoint may take a minute, a function of
+#: a pack half of one. `MIN_CATCH_UP_SECONDS` is longer, so that a killed worker does not cost a run
+HIDDEN_FOR = timedelta(seconds=75)
 #: recurring notifications scheduled, and runs made together
 MAX_TOGETHER = 10
 #: wait after the first failed attempt; doubled after each further one
@@ -54,6 +54,10 @@ FIRST_RETRY, MAX_RETRY = timedelta(seconds=30), timedelta(hours=1)
 #: largest random addition to a wait, as a share of it
 JITTER_SHARE = 0.25
 ALERT_LASTS = timedelta(days=1)
+#: failed attempts until an operator is told of a run that is still tried again
+ALERT_AFTER_ATTEMPTS = 3
+#: the next attempt, at most an hour and a quarter later, raises the alert again. Of a run that was deleted nothing does
+FAILING_ALERT_LASTS = 2 * MAX_RETRY
 _UTC = ZoneInfo("UTC")
 #: the states of which an operator is told, in the words of the alert
 _LOST = {RunState.FAILED: "failed", RunState.MISSED: "was missed"}
@@ -119,7 +123,8 @@ class RecurringRunner:
 
     async def _schedule(self, recurring: RecurringNotification, now: datetime) -> bool:
         """Store the runs of the occurrences that are due. Returns whether this process did so."""
-        occurrences = list_due(recurring, now, await self._load_zones(recurring))
+        # half a second for six hundred zones, which must not delay the sends of this process
+        occurrences = await asyncio.to_thread(list_due, recurring, now, await self._load_zones(recurring))
         next_run_at = await self.find_next_run(recurring, now)
         runs = [_build_run(recurring, occurrence, now) for occurrence in occurrences]
         async with self._store.transaction() as tx:
@@ -142,15 +147,31 @@ class RecurringRunner:
     # make -----------------------------------------------------------------------------------------------------------
 
     async def _make(self, run: RecurringRun) -> None:
+        try:
+            await self._attempt(run)
+        except asyncio.CancelledError:
+            await self._release(run)
+            raise
+
+    async def _release(self, run: RecurringRun) -> None:
+        """Let another worker claim a run at once, because this one stops."""
+        try:
+            async with self._store.transaction() as tx:
+                await self._store.recurring.defer_run(tx, run, self._clock.now(), run.reason)
+        except BackendError as error:
+            log.warning("recurring_run_not_released", recurring=run.name, run=run.id, error=str(error))
+
+    async def _attempt(self, run: RecurringRun) -> None:
         async with self._store.read_once() as tx:
             recurring = await self._store.recurring.get(tx, run.name)
         if recurring is None:  # deleted with its runs
             return
         if self._clock.now() >= run.deadline:
-            if run.reason is None:
+            # this claim counts as an attempt
+            if run.attempts == 1:
                 await self._finish(run, RunState.MISSED, "no worker made it within its catch-up")
             else:
-                await self._finish(run, RunState.FAILED, run.reason)
+                await self._finish(run, RunState.FAILED, run.reason or "each worker that made it was stopped")
             return
         match await self._resolver.resolve(recurring, _build_source_request(recurring, run)):
             case NothingToSend():
@@ -163,9 +184,8 @@ class RecurringRunner:
     async def _accept_run(
         self, recurring: RecurringNotification, run: RecurringRun, variables: Mapping[str, object]
     ) -> None:
-        audience = recurring.audience if run.timezones is None else recurring.audience & timezones(*run.timezones)
         try:
-            request = build_run_request(recurring, audience, variables, self._clock.now())
+            request = self._build_request(recurring, run, variables)
             notification = await retry_on_conflict(partial(self._try_accept, run, request))
         except _NotPending:
             log.info("recurring_run_ended_elsewhere", recurring=run.name, run=run.id)
@@ -176,6 +196,16 @@ class RecurringRunner:
                 await self._retry(run, error.message)
         else:
             self._report(run, RunState.ACCEPTED, None, notification_id=notification.id)
+
+    def _build_request(
+        self, recurring: RecurringNotification, run: RecurringRun, variables: Mapping[str, object]
+    ) -> NotifyRequest:
+        """Return the request of a run. Raises ValidationFailed."""
+        audience, version = recurring.audience, None
+        if run.timezones is not None:
+            audience = limit_to_zones(audience, run.timezones)
+            version = find_version(recurring, run.scheduled_at, lookup_zone(run.timezones[0]) or self._default_zone)
+        return build_run_request(recurring, audience, variables, self._clock.now(), version)
 
     async def _try_accept(self, run: RecurringRun, request: NotifyRequest) -> Notification:
         """Accept a notification and finish its run, or neither.
@@ -205,6 +235,14 @@ class RecurringRunner:
         async with self._store.transaction() as tx:
             await self._store.recurring.defer_run(tx, run, due_at, why)
         log.warning("recurring_run_deferred", recurring=run.name, run=run.id, attempt=run.attempts, why=why)
+        if run.attempts >= ALERT_AFTER_ATTEMPTS:
+            self._alerts.raise_alert(
+                AlertName.RECURRING_RUN_FAILING,
+                _name_run(run),
+                f"{run.attempts} attempts failed, the last with: {why}; the next is at "
+                f"{due_at.isoformat(timespec='seconds')}, none after {run.deadline.isoformat(timespec='minutes')}",
+                lasts=FAILING_ALERT_LASTS,
+            )
 
     async def _finish(self, run: RecurringRun, state: RunState, reason: str) -> None:
         async with self._store.transaction() as tx:
@@ -216,16 +254,17 @@ class RecurringRunner:
         """Count and log a run that ended. An operator is told of one that was not made."""
         self._on_finished(state)
         log.info("recurring_run_ended", recurring=run.name, run=run.id, state=state.value, why=reason, **fields)
+        self._alerts.resolve_alert(AlertName.RECURRING_RUN_FAILING, _name_run(run))
         if state in _LOST:
             self._alerts.raise_alert(
                 AlertName.RECURRING_RUN_LOST,
-                run.name,
-                f"the run of {run.scheduled_at.isoformat(timespec='minutes')} {_LOST[state]}: {reason}; correct the "
-                f"cause, then make up for it with tidings recurring run {run.name}",
+                _name_run(run),
+                f"the run {_LOST[state]}: {reason}; correct the cause, then make up for it with "
+                f"tidings recurring run {run.name} --repeat {run.id}",
                 lasts=ALERT_LASTS,
             )
         else:
-            self._alerts.resolve_alert(AlertName.RECURRING_RUN_LOST, run.name)
+            self._alerts.resolve_alert(AlertName.RECURRING_RUN_LOST, _name_run(run))
 
 
 class _NotPending(Exception):
@@ -245,6 +284,11 @@ def _build_run(recurring: RecurringNotification, occurrence: Occurrence, now: da
         reason="no worker ran within its catch-up" if is_missed else None,
         finished_at=now if is_missed else None,
     )
+
+
+def _name_run(run: RecurringRun) -> str:
+    """Return the subject of the alerts about a run: those of other zones have other times, or other local times."""
+    return f"{run.name} {run.scheduled_at.isoformat(timespec='minutes')} {run.id}"
 
 
 def _build_source_request(recurring: RecurringNotification, run: RecurringRun) -> SourceRequest:

@@ -3,22 +3,24 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, delete, exists, literal, select, tuple_, update
+from sqlalchemy import and_, delete, exists, literal, or_, select, tuple_, update
 
 from tidings.model.awaited_event import ANY_USER, AwaitedEvent, OccurredEvents
 from tidings.model.digest import DigestItemState
 from tidings.model.waiting_step import build_event_key
+from tidings.ports.awaited_events import AwaitedKey
 from tidings.ports.steps import Pair
 from tidings.ports.transaction import Transaction
 from tidings.stores.engine.transaction import connection_of
+from tidings.stores.repositories.notification_locks import lock_notifications
 from tidings.stores.repositories.user_locks import lock_users
 from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.step_tables import WHERE_AWAITED, awaited_events
-from tidings.stores.schema.tables import Instant, notifications
+from tidings.stores.schema.tables import WHERE_UNPLANNED, Instant, notifications, users
 from tidings.stores.sql.json_params import encode_rows, id_array, rowset, text_array
 from tidings.stores.sql.upsert import upsert
 
-_a, _n, _i = awaited_events.c, notifications.c, digest_items.c
+_a, _i = awaited_events.c, digest_items.c
 #: `user_id` of a row that counts for all users of the notification
 _ALL_USERS = ""
 _pairs = rowset("rows", _a.notification_id, _a.user_id, alias="pairs")
@@ -30,6 +32,17 @@ _is_collected = exists().where(
     _i.user_id == _a.user_id,
     _i.state == DigestItemState.COLLECTED.value,
 )
+_KEY = (_a.notification_id, _a.event, _a.user_id)
+_is_planned = ~exists().where(notifications.c.id == _a.notification_id, WHERE_UNPLANNED)
+_is_erased = and_(_a.user_id != _ALL_USERS, ~exists().where(users.c.id == _a.user_id))
+_is_stale = or_(_is_erased, and_(_is_planned, ~_is_collected))
+_keys = rowset("rows", *_KEY, alias="keys")
+_LOCK_STALE = (
+    select(*_KEY)
+    .where(tuple_(*_KEY).in_(select(*_keys.c)), _is_stale)
+    .with_for_update(of=awaited_events, skip_locked=True)
+)
+_REMOVE_STALE = delete(awaited_events).where(tuple_(*_KEY).in_(select(*_LOCK_STALE.subquery().c)))
 
 
 class SqlAwaitedEvents:
@@ -62,8 +75,7 @@ class SqlAwaitedEvents:
             return
         # Waits for the page or the digest that is being planned: its steps are found afterwards. Those that are planned
         # later find what is recorded here.
-        locked = select(_n.id).where(_n.id.in_(id_array(ids))).order_by(_n.id).with_for_update(key_share=True)
-        await connection.execute(locked)
+        await lock_notifications(tx, ids)
         is_awaited &= _a.notification_id.in_(id_array(ids))
         if user_id is not None and await lock_users(tx, [user_id]):
             key = build_event_key(None, user_id)
@@ -98,6 +110,14 @@ class SqlAwaitedEvents:
 
     async def remove(self, tx: Transaction, pairs: Collection[Pair]) -> None:
         await connection_of(tx).execute(_REMOVE, {"rows": encode_rows(sorted(set(pairs)))})
+
+    async def list_stale(self, tx: Transaction, *, limit: int) -> Sequence[AwaitedKey]:
+        rows = await connection_of(tx).execute(select(*_KEY).where(_is_stale).limit(limit))
+        return [(row.notification_id, row.event, row.user_id) for row in rows]
+
+    async def remove_stale(self, tx: Transaction, keys: Collection[AwaitedKey]) -> int:
+        removed = await connection_of(tx).execute(_REMOVE_STALE, {"rows": encode_rows(sorted(keys))})
+        return removed.rowcount
 
     async def list_by_user(
         self, tx: Transaction, user_id: str, *, after: tuple[str, str] | None, limit: int

@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     column,
     exists,
+    func,
     insert,
     literal,
     select,
@@ -57,6 +58,7 @@ from tidings.stores.schema.tables import (
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import encode_instant, rowset
 from tidings.stores.sql.preference_query import PREFERENCE_COLUMNS, find_preferences, to_preference
+from tidings.stores.sql.subject_query import find_newer_for_user
 from tidings.stores.sql.upsert import upsert_for_dialect
 
 log = structlog.get_logger(__name__)
@@ -88,7 +90,9 @@ def _select_claimed(source: FromClause) -> Select[*tuple[Any, ...]]:
             it.created_at,
             it.held_by,
             notifications.c.state.label("notification_state"),
-            notifications.c.superseded_by,
+            func.coalesce(notifications.c.superseded_by, find_newer_for_user(notifications, it.user_id)).label(
+                "superseded_by"
+            ),
             users.c.locale,
             users.c.timezone,
             *SCHEDULE_COLUMNS,

@@ -40,6 +40,7 @@ from tidings.stores.schema.digest_tables import WHERE_CLOSED, WHERE_NOTIFIED, WH
 from tidings.stores.schema.tables import Instant, Json, inbox_items, notifications, users
 from tidings.stores.sql.ids import Id
 from tidings.stores.sql.json_params import encode_instant, encode_rows, id_array, rowset, text_array
+from tidings.stores.sql.subject_query import find_newer_for_user
 from tidings.stores.sql.upsert import upsert_for_dialect
 
 _g, _i = digests.c, digest_items.c
@@ -283,12 +284,16 @@ class SqlDigests:
 
 
 def _select_items() -> Select[*tuple[Any, ...]]:
-    """Return a SELECT of items in their order, with whether the user has seen the notification."""
+    """Return a SELECT of items in their order, with what became of their notifications for the user since."""
     seen = inbox_items.c
     return (
-        select(digest_items, or_(seen.seen_at.is_not(None), seen.read_at.is_not(None)).label("is_seen"))
-        .outerjoin_from(
+        select(
             digest_items,
+            or_(seen.seen_at.is_not(None), seen.read_at.is_not(None)).label("is_seen"),
+            find_newer_for_user(notifications, _i.user_id).label("superseded_by"),
+        )
+        .outerjoin_from(digest_items, notifications, notifications.c.id == _i.notification_id)
+        .outerjoin(
             inbox_items,
             and_(seen.notification_id == _i.notification_id, seen.user_id == _i.user_id),
         )
@@ -342,4 +347,5 @@ def _to_item(row: Row[*tuple[Any, ...]]) -> DigestItem:
         reason=None if row.reason is None else SkipReason(row.reason),
         detail=row.detail or {},
         is_seen=bool(row._mapping.get("is_seen", False)),
+        superseded_by=row._mapping.get("superseded_by"),
     )

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Integer, Row, Text, and_, column, delete, func, insert, null, or_, select, text, update
+from sqlalchemy import Integer, Row, Text, and_, case, column, delete, func, insert, null, or_, select, text, update
 
 from tidings.model.audience import from_json, to_json
 from tidings.model.digest import LEFT_OUT_ON, DigestItemState
@@ -19,13 +19,13 @@ from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
 from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.repositories.steps import count_waiting
-from tidings.stores.schema.digest_tables import digest_items
+from tidings.stores.schema.digest_tables import digest_items, digests
 from tidings.stores.schema.step_tables import awaited_events
-from tidings.stores.schema.tables import WHERE_UNPLANNED, deliveries, notifications, skips
+from tidings.stores.schema.tables import WHERE_UNPLANNED, deliveries, notifications, preferences, skips
 from tidings.stores.sql.ids import Id
-from tidings.stores.sql.json_params import encode_rows, id_array, rowset
+from tidings.stores.sql.json_params import encode_rows, id_array, rowset, text_array
 
-_n, _i = notifications.c, digest_items.c
+_n, _i, _p = notifications.c, digest_items.c, preferences.c
 _OPEN_STATES = (NotificationState.ACCEPTED, NotificationState.FANNING_OUT)
 _INSERT = insert(notifications)
 
@@ -119,7 +119,12 @@ class SqlNotifications:
         if user_id is not None:
             delivered = select(deliveries.c.notification_id).where(deliveries.c.user_id == user_id)
             skipped = select(skips.c.notification_id).where(skips.c.user_id == user_id)
-            query = query.where(_n.id.in_(delivered.union(skipped)))
+            collected = (
+                select(digest_items.c.notification_id)
+                .join(digests, digests.c.id == digest_items.c.digest_id)
+                .where(digests.c.user_id == user_id)
+            )
+            query = query.where(_n.id.in_(delivered.union(skipped, collected)))
         return [_from_row(row) for row in await connection_of(tx).execute(query)]
 
     async def compare_and_set_progress_many(
@@ -212,18 +217,24 @@ class SqlNotifications:
 
 
 async def _load_parts(tx: Transaction, digest_ids: Collection[str]) -> Mapping[str, Sequence[DigestPart]]:
-    """Return digest id → the notifications in it, in its order."""
+    """Return digest id → the notifications in it, in its order.
+
+    Their variables, which may be large, are read for users with a condition: consent of no other depends on them.
+    """
+    of_digests = select(digests.c.user_id).where(digests.c.id.in_(id_array(digest_ids)))
+    has_condition = select(_p.user_id).where(_p.user_id.in_(of_digests), _p.condition.is_not(None)).distinct()
+    user_ids = (await connection_of(tx).execute(has_condition)).scalars().all()
+    variables = case((_i.user_id.in_(text_array(user_ids)), _n.variables)) if user_ids else null()
     query = (
-        select(_i.digest_id, _i.notification_id, _n.subject, _n.variables, _i.detail)
+        select(_i.digest_id, _i.notification_id, _n.subject, variables.label("variables"), _i.detail)
         .join_from(digest_items, notifications, _n.id == _i.notification_id)
         .where(_i.digest_id.in_(id_array(digest_ids)), _i.state == DigestItemState.DIGESTED.value)
         .order_by(_i.digest_id, _i.accepted_at, _i.notification_id)
     )
     parts: defaultdict[str, list[DigestPart]] = defaultdict(list)
-    for digest_id, notification_id, subject, variables, detail in await connection_of(tx).execute(query):
-        parts[digest_id].append(
-            DigestPart(notification_id, subject, variables, tuple((detail or {}).get(LEFT_OUT_ON, ())))
-        )
+    for digest_id, notification_id, subject, values, detail in await connection_of(tx).execute(query):
+        left_out_on = tuple((detail or {}).get(LEFT_OUT_ON, ()))
+        parts[digest_id].append(DigestPart(notification_id, subject, values or {}, left_out_on))
     return parts
 
 

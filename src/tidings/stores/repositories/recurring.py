@@ -1,13 +1,13 @@
 """Recurring notifications and their runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, delete, exists, insert, or_, select, update
 
 from tidings.model.audience import from_json, to_json
-from tidings.model.recurring import RecurringNotification, RecurringRun, RunState
+from tidings.model.recurring import REPEATABLE, RecurringNotification, RecurringRun, RunState
 from tidings.ports.transaction import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.schema.recurring_tables import (
@@ -17,7 +17,7 @@ from tidings.stores.schema.recurring_tables import (
     recurring_notifications,
     recurring_runs,
 )
-from tidings.stores.sql.json_params import id_array
+from tidings.stores.sql.json_params import id_array, text_array
 from tidings.stores.sql.upsert import upsert
 
 _n, _r = recurring_notifications.c, recurring_runs.c
@@ -107,8 +107,17 @@ class SqlRecurringNotifications:
         result = {"state": state.value, "notification_id": notification_id, "reason": _cut(reason), "finished_at": now}
         return await _update_claimed(tx, run, result)
 
-    async def defer_run(self, tx: Transaction, run: RecurringRun, due_at: datetime, reason: str) -> bool:
+    async def defer_run(self, tx: Transaction, run: RecurringRun, due_at: datetime, reason: str | None) -> bool:
         return await _update_claimed(tx, run, {"due_at": due_at, "reason": _cut(reason)})
+
+    async def repeat_run(self, tx: Transaction, run: RecurringRun, deadline: datetime, now: datetime) -> bool:
+        reopened = {"state": RunState.PENDING.value, "attempts": 0, "due_at": now, "deadline": deadline}
+        changed = (
+            update(recurring_runs)
+            .where(_r.id == run.id, _r.state.in_([state.value for state in REPEATABLE]))
+            .values(reopened | {"reason": None, "finished_at": None})
+        )
+        return (await connection_of(tx).execute(changed)).rowcount == 1
 
     async def cancel_runs(self, tx: Transaction, name: str, reason: str, now: datetime) -> int:
         cancelled = (
@@ -128,6 +137,23 @@ class SqlRecurringNotifications:
         if before is not None:
             query = query.where(_r.id < before)
         return [_to_run(row) for row in await connection_of(tx).execute(query)]
+
+    async def list_pending_runs(self, tx: Transaction, *, limit: int) -> Sequence[RecurringRun]:
+        query = select(recurring_runs).where(WHERE_PENDING).order_by(_r.due_at, _r.id).limit(limit)
+        return [_to_run(row) for row in await connection_of(tx).execute(query)]
+
+    async def find_last_runs(self, tx: Transaction, names: Collection[str]) -> Mapping[str, RecurringRun]:
+        newest = (
+            select(_r.id)
+            .where(_r.name == _n.name)
+            .order_by(_r.id.desc())
+            .limit(1)
+            .correlate(recurring_notifications)
+            .scalar_subquery()
+        )
+        ids = (await connection_of(tx).scalars(select(newest).where(_n.name.in_(text_array(list(names)))))).all()
+        query = select(recurring_runs).where(_r.id.in_(id_array([one for one in ids if one is not None])))
+        return {row.name: _to_run(row) for row in await connection_of(tx).execute(query)}
 
     async def purge_runs(self, tx: Transaction, finished_before: datetime) -> int:
         old = delete(recurring_runs).where(WHERE_FINISHED, _r.finished_at < finished_before)

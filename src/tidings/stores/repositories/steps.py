@@ -22,12 +22,13 @@ from tidings.ports.steps import DeliveredWhenSent, Fulfilment, Pair, StepKey
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.awaited_events import SqlAwaitedEvents
+from tidings.stores.repositories.notification_locks import lock_notifications
 from tidings.stores.repositories.status_events import SqlStatusEvents
 from tidings.stores.repositories.step_conditions import load_fulfilled
 from tidings.stores.repositories.user_locks import lock_users
 from tidings.stores.schema.step_tables import IS_WAITING, WHERE_DUE, WHERE_EVENT, waiting_steps
 from tidings.stores.schema.tables import WHERE_PENDING, Instant, Json, deliveries, notifications
-from tidings.stores.sql.json_params import encode_instant, encode_rows, rowset, text_array
+from tidings.stores.sql.json_params import encode_instant, encode_rows, id_array, rowset, text_array
 
 _w, _d = waiting_steps.c, deliveries.c
 _COLUMNS = tuple(_w)
@@ -100,14 +101,13 @@ class SqlSteps:
         return await connection_of(tx).scalar(query) is not None
 
     async def lock_due(self, tx: Transaction, now: datetime, limit: int) -> Mapping[Pair, Sequence[WaitingStep]]:
-        query = (
-            select(_w.notification_id, _w.user_id)
-            .where(WHERE_DUE, _w.due_at <= now)
-            .order_by(_w.due_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        pairs = [(row.notification_id, row.user_id) for row in await connection_of(tx).execute(query)]
+        query = select(_w.notification_id, _w.user_id).where(WHERE_DUE, _w.due_at <= now).order_by(_w.due_at)
+        if connection_of(tx).dialect.name == "postgresql":
+            ids = {row.notification_id for row in await connection_of(tx).execute(query.limit(limit))}
+            await lock_notifications(tx, ids)
+            query = query.where(_w.notification_id.in_(id_array(ids)))
+        locked = await connection_of(tx).execute(query.limit(limit).with_for_update(skip_locked=True))
+        pairs = [(row.notification_id, row.user_id) for row in locked]
         return await _load(tx, pairs) if pairs else {}
 
     async def save(self, tx: Transaction, changed: Sequence[WaitingStep]) -> None:
@@ -230,7 +230,7 @@ class SqlSteps:
         """Store changed steps, and cancel what is unsent of those that were started."""
         await self.save(tx, changed)
         unsent = [
-            (step.notification_id, step.user_id, channel, {"by": step.ended_by, "step": step.step + 1})
+            (step.notification_id, step.user_id, channel, {"by": step.ended_by, "step": step.step})
             for step in changed
             if step.started_at is not None and step.ended_at is not None
             for channel in step.channels

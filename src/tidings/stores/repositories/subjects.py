@@ -7,6 +7,7 @@ from sqlalchemy import (
     Text,
     case,
     cast,
+    column,
     delete,
     exists,
     func,
@@ -22,14 +23,23 @@ from tidings.model.delivery import DeliveryState, SkipReason
 from tidings.model.digest import DigestItemState
 from tidings.model.notification import NotificationState
 from tidings.model.outcome import RetryLater
-from tidings.model.subject import SEPARATOR, PriorDelivery, ReceiptStatus, SubjectNotification, Supersession
+from tidings.model.subject import (
+    SEPARATOR,
+    PriorDelivery,
+    ReceiptStatus,
+    SubjectNotification,
+    SupersededNotification,
+    Supersession,
+)
 from tidings.ports.store import Transaction
 from tidings.stores.engine.transaction import connection_of
 from tidings.stores.repositories.delivery_claims import CANCELLATION_LOCK_ID
 from tidings.stores.schema.digest_tables import digest_items
 from tidings.stores.schema.step_tables import IS_WAITING, awaited_events, waiting_steps
 from tidings.stores.schema.tables import WHERE_SUBJECT, WHERE_UNPLANNED, attempts, deliveries, notifications, skips
-from tidings.stores.sql.json_params import id_array, text_array
+from tidings.stores.sql.ids import Id
+from tidings.stores.sql.json_params import encode_rows, id_array, rowset, text_array
+from tidings.stores.sql.subject_query import count_users, find_newer_for_user, match_list, match_users
 
 _n, _d, _s, _i = notifications.c, deliveries.c, skips.c, digest_items.c
 #: seed of the advisory locks on subjects: "tidings" in ASCII, and a 2
@@ -51,6 +61,9 @@ _HAS_UNSENT = or_(
     ),
     _IS_COLLECTED,
 )
+#: neither superseded nor cancelled
+_LIVE = (WHERE_SUBJECT, _n.superseded_by.is_(None), _n.state != NotificationState.CANCELLED.value)
+_superseded = rowset("rows", _n.id, column("newer_id", Id))
 #: an attempt without an answer of the provider, which may have taken the message
 _MAY_HAVE_ARRIVED = or_(
     _d.crashes > 0,
@@ -84,31 +97,47 @@ class SqlSubjects:
         )
         return {key: (version, newest_id) for key, version, newest_id in await connection_of(tx).execute(query)}
 
-    async def supersede(self, tx: Transaction, newer: Supersession) -> Mapping[str, bool]:
-        older = _n.subject_version < newer.version
+    async def find_newer(
+        self, tx: Transaction, key: str, *, version: int, user_ids: Collection[str] | None
+    ) -> str | None:
+        query = (
+            select(_n.id)
+            .where(WHERE_SUBJECT, _n.subject == key, _n.subject_version > version)
+            .order_by(_n.subject_version.desc(), _n.id.desc())
+            .limit(1)
+        )
+        if user_ids is not None:
+            query = query.where(or_(~match_list(notifications), match_users(notifications, user_ids)))
+        found: str | None = await connection_of(tx).scalar(query)
+        return found
+
+    async def find_newer_for_user(self, tx: Transaction, notification_id: str, user_id: str) -> str | None:
+        newer = func.coalesce(_n.superseded_by, find_newer_for_user(notifications, literal(user_id, Text)))
+        found: str | None = await connection_of(tx).scalar(select(newer).where(_n.id == notification_id))
+        return found
+
+    async def supersede(self, tx: Transaction, newer: Sequence[Supersession]) -> Mapping[str, SupersededNotification]:
+        superseded_by = await _find_superseded(tx, newer)
+        if not superseded_by or not (ids := await _lock_live(tx, _n.id.in_(id_array(superseded_by)))):
+            return {}
         # The older ones were complete when the newest was accepted, or are marked already. Only the deliveries of the
         # newest are searched, which may be many.
         newest = (
             select(func.max(_n.subject_version))
-            .where(WHERE_SUBJECT, _n.subject == newer.key, older, _n.id != newer.notification_id)
+            .where(WHERE_SUBJECT, _n.subject == newer[0].key, _n.subject_version < max(one.before for one in newer))
             .scalar_subquery()
         )
-        matches: list[ColumnElement[bool]] = [(_n.subject == newer.key) & older]
-        if newer.includes_below:
-            matches.append(_is_below(newer.key))
-        ids = await _lock_live(tx, or_(*matches) & (_n.id != newer.notification_id))
-        if not ids:
-            return {}
-        superseded = await connection_of(tx).execute(
+        marked = await connection_of(tx).execute(
             update(notifications)
-            .where(_n.id.in_(id_array(ids)))
+            .where(_n.id == _superseded.c.id)
             .values(
-                superseded_by=newer.notification_id,
+                superseded_by=_superseded.c.newer_id,
                 superseded_unsent=case((_n.subject_version == newest, _HAS_UNSENT), else_=_HAS_OPEN),
             )
-            .returning(_n.id, _n.superseded_unsent)
+            .returning(_n.id, _n.superseded_by, _n.superseded_unsent),
+            {"rows": encode_rows([(older, superseded_by[older]) for older in ids])},
         )
-        return {notification_id: bool(unsent) for notification_id, unsent in superseded}
+        return {older: SupersededNotification(newer_id, bool(unsent)) for older, newer_id, unsent in marked}
 
     async def withdraw(self, tx: Transaction, key: str) -> Sequence[str]:
         ids = await _lock_live(tx, or_(_n.subject == key, _is_below(key)))
@@ -207,14 +236,49 @@ class SqlSubjects:
         ]
 
 
+async def _find_superseded(tx: Transaction, newer: Sequence[Supersession]) -> Mapping[str, str]:
+    """Return the live notifications that some newer ones on a subject supersede: id → id of the newest of these.
+
+    Only lists of users are read, and none that is longer than those of the newer ones.
+    """
+    matches: list[ColumnElement[bool]] = [
+        (_n.subject == newer[0].key) & (_n.subject_version < max(one.before for one in newer))
+    ]
+    if any(one.includes_below for one in newer):
+        matches.append(_is_below(newer[0].key))
+    is_listed, size = match_list(notifications), count_users(notifications)
+    is_short = size <= max((len(one.user_ids) for one in newer if one.user_ids is not None), default=0)
+    user_ids = _n.audience["userIds"]
+    query = select(
+        _n.id,
+        _n.subject,
+        _n.subject_version,
+        is_listed.label("is_listed"),
+        case((is_listed & is_short, user_ids)).label("user_ids"),
+    ).where(*_LIVE)
+    if all(one.user_ids is not None for one in newer):
+        listed = {user_id for one in newer for user_id in one.user_ids or ()}
+        first_is_listed = _n.audience[("userIds", 0)].as_string().in_(text_array(list(listed)))
+        query = query.where(or_(~is_listed, is_short & first_is_listed))
+    found: dict[str, str] = {}
+    # a query per range: PostgreSQL may scan the whole index for two ranges in one condition
+    for row in await connection_of(tx).execute(union_all(*(query.where(one) for one in matches))):
+        is_too_long = row.is_listed and row.user_ids is None
+        for one in newer:
+            is_older = row.subject_version < one.before if row.subject == one.key else one.includes_below
+            if is_older and (one.user_ids is None if is_too_long else one.has_users(row.user_ids)):
+                found[row.id] = one.notification_id
+                break
+    return found
+
+
 async def _lock_live(tx: Transaction, matches: ColumnElement[bool]) -> Sequence[str]:
     """Lock the notifications that are neither superseded nor cancelled, and return their ids.
 
     A statement of its own: one that waits for a row sees the deliveries of the transaction it waited for only if it
     begins after the wait. In the order of ids, in which pages of the fan-out are stored.
     """
-    live = (WHERE_SUBJECT, matches, _n.superseded_by.is_(None), _n.state != NotificationState.CANCELLED.value)
-    query = select(_n.id).where(*live).order_by(_n.id).with_for_update()
+    query = select(_n.id).where(*_LIVE, matches).order_by(_n.id).with_for_update()
     return (await connection_of(tx).scalars(query)).all()
 
 

@@ -20,6 +20,7 @@ from tidings.model.digest import (
 )
 from tidings.model.ids import new_id
 from tidings.model.notification import DigestPart, Notification
+from tidings.model.preference import Condition, Operator, Preference
 from tidings.model.user import User
 from tidings.ports.store import Store
 from tidings.testing.contracts.samples import NOW, make_notification, run_concurrently
@@ -129,6 +130,15 @@ class DigestsContract:
         await collect(store, *(make_item(one, "ben", max_items=3) for one in made))
         assert await close(store, NOW)
 
+    async def test_c6_what_arrives_until_it_closes_is_in_it_too(self, store: Store) -> None:
+        made = await store_notifications(store, 6)
+        await collect(store, *(make_item(one, max_items=3) for one in made[:4]))
+        assert not await collect(store, make_item(made[4], max_items=3))
+        [closed] = await close(store, NOW)
+        assert len(closed.items) == 5
+        assert await collect(store, make_item(made[5], max_items=3)), "the next one opens a new digest"
+        assert not await close(store, NOW)
+
     async def test_c5_the_first_is_not_counted(self, store: Store) -> None:
         made = await store_notifications(store, 3)
         async with store.transaction() as tx:
@@ -182,11 +192,17 @@ class DigestsContract:
         async with store.read_snapshot() as tx:
             found = await store.notifications.get(tx, of_digest.id)
             [plain] = await store.notifications.get_many(tx, [made[0].id])
-        parts = [
-            DigestPart(made[0].id, None, made[0].variables),
-            DigestPart(made[2].id, None, made[2].variables, ("email",)),
-        ]
+        parts = [DigestPart(made[0].id, None, {}), DigestPart(made[2].id, None, {}, ("email",))]
         assert found == replace(of_digest, parts=parts)
+        # of a user with a condition, consent depends on the variables
+        condition = Condition("amount", Operator.GREATER, 5)
+        for user_id, is_read in (("ben", False), ("ana", True)):
+            async with store.transaction() as tx:
+                await store.users.set_preferences(tx, user_id, [Preference("NEWS", "", True, condition=condition)])
+                found = await store.notifications.get(tx, of_digest.id)
+            assert found is not None
+            expected = [one.variables if is_read else {} for one in (made[0], made[2])]
+            assert [part.variables for part in found.parts] == expected
         assert plain == made[0]
         assert digest.catch_up == MINUTE
 

@@ -11,6 +11,7 @@ from tidings.model.contact_point import ContactPoint
 from tidings.model.ids import new_id
 from tidings.model.receipt import EventCause, ProviderEvent
 from tidings.model.suppression import Suppression, SuppressionReason
+from tidings.model.user import User
 
 TEXT: dict[str, Any] = {"templateCode": "MESSAGE", "variables": {"title": "Hi", "body": "There"}}
 PRO = {"kind": "attribute", "name": "plan", "operator": "eq", "value": "pro"}
@@ -73,6 +74,69 @@ async def test_f9_a_definition_with_a_fault_is_rejected_with_its_field(
 ) -> None:
     assert [place for _, place in errors_of(await save(call, name, definition))] == [field]
     assert (await call("GET", "/api/audiences")).json["items"] == []
+
+
+NOT_NOBODY = {"not": {"kind": "users", "userIds": ["nobody"]}}
+
+
+@pytest.mark.parametrize("audience", [NOT_NOBODY, {"and": [{"kind": "everyone"}, NOT_NOBODY]}, {"not": NOT_NOBODY}])
+async def test_f9_an_unknown_user_under_not_is_rejected(call: Client, audience: object) -> None:
+    await put_user(call, "ana")
+    for path, body in (
+        ("/api/notifications", TEXT | {"audience": audience}),
+        ("/api/notifications", TEXT | {"audience": audience, "options": {"dryRun": True}}),
+        ("/api/audiences/estimate", {"audience": audience}),
+    ):
+        assert errors_of(await call("POST", path, json=body)) == [("unknown_user", "userIds")], path
+    assert errors_of(await save(call, "vip", audience)) == [("unknown_user", "userIds")]
+
+
+NOT_EMIAL = {"not": {"kind": "engaged", "action": "any", "channel": "emial", "days": 3}}
+NOT_ZUERICH = {"not": {"kind": "timezone", "timezones": ["", "Europe/Zuerich", "Europe/Zurich", "MON 25:00"]}}
+
+
+@pytest.mark.parametrize(
+    ("audience", "field", "named"),
+    [
+        (NOT_EMIAL, "not.channel", "no channel 'emial'; did you mean 'email'?"),
+        (NOT_ZUERICH, "not.timezones", "'Europe/Zuerich', 'MON 25:00'"),
+    ],
+)
+async def test_f9_an_unknown_channel_or_time_zone_is_rejected(
+    call: Client, audience: object, field: str, named: str
+) -> None:
+    reply = await notify(call, audience)
+    assert [place for _, place in errors_of(reply)] == [f"audience.{field}"]
+    assert named in reply.json["errors"][0]["message"]
+    assert [place for _, place in errors_of(await save(call, "vip", audience))] == [f"definition.{field}"]
+
+
+async def test_an_installed_channel_and_a_time_zone_in_lower_case_are_accepted(call: Client) -> None:
+    await put_user(call, "ana", timezone="Europe/Zurich")
+    await put_user(call, "ben", timezone="Asia/Tokyo")
+    installed = {"kind": "not_engaged", "action": "any", "channel": "sms", "days": 3}
+    tokyo = {"kind": "timezone", "timezones": ["asia/tokyo"]}
+    estimate = await call("POST", "/api/audiences/estimate", json={"audience": {"and": [installed, tokyo]}})
+    assert (estimate.json["size"], estimate.json["sample"]) == (1, ["ben"])
+
+
+async def test_a_time_zone_that_only_a_user_has_is_accepted(call: Client) -> None:
+    mars = {"kind": "timezone", "timezones": ["Mars/Olympus"]}
+    assert (await notify(call, mars)).status == 422
+    async with call.runtime.store.transaction() as tx:
+        # from a machine with newer data of time zones
+        await call.runtime.store.users.upsert(tx, [User("ana", timezone="Mars/Olympus")], call.clock.now())
+    assert (await notify(call, mars)).status == 202
+
+
+async def test_a_user_erased_from_the_exclusion_of_a_saved_audience_does_not_make_it_fail(call: Client) -> None:
+    await put_user(call, "ana")
+    await put_user(call, "ben")
+    await put_user(call, "cleo")
+    but_ben = {"and": [{"kind": "everyone"}, {"not": {"kind": "users", "userIds": ["ben", "cleo"]}}]}
+    assert (await save(call, "vip", but_ben)).status == 201
+    assert (await call("DELETE", "/api/users/ben")).status == 204
+    assert (await notify(call, VIP)).status == 202
 
 
 async def test_an_audience_by_itself_is_a_definition(call: Client) -> None:

@@ -1,10 +1,12 @@
 """A dry run shows later steps: when each starts at the earliest, and what the rules decide then."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from tests.support.asgi_client import Client
+
+from tidings.model.ids import new_id
 
 STEPS = [
     {"channels": ["email"]},
@@ -91,6 +93,18 @@ async def test_a_step_that_reaches_nobody_starts_the_next_one_at_once(call: Clie
     shown = await show(call, steps=steps)
     assert [(one["channel"], one["decision"]) for one in shown["channels"]] == [("email", "send"), ("webpush", "skip")]
     assert shown["steps"] == []
+
+
+async def test_the_times_of_a_dry_run_do_not_move_the_clock_of_ids(call: Client) -> None:
+    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    before = new_id(now)
+    await show(call, sendAt="2027-09-22T18:00:00Z")
+    assert _read_time(new_id(now)) - _read_time(before) < timedelta(seconds=1)
+
+
+def _read_time(id_: str) -> datetime:
+    """Return the time of an id (RFC 9562 §5.7)."""
+    return datetime.fromtimestamp(int(id_.replace("-", "")[:12], 16) / 1000, UTC)
 
 
 async def test_a_throttle_whose_excess_is_collected_shows_what_is_sent_within_it(call: Client) -> None:

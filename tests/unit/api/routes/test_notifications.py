@@ -180,6 +180,16 @@ async def test_lists_are_paged_and_filtered(call: Any) -> None:
     assert [one["id"] for one in (await call("GET", "/api/notifications?userId=u1")).json["items"]] == [ids[0]]
 
 
+async def test_the_notifications_of_a_user_include_what_a_digest_collects(call: Any, browser: Browser) -> None:
+    await call("POST", "/api/push/subscribe", json=browser(), user="u1")
+    collected = BODY | {"options": {"digest": {"windowSeconds": 600}}}
+    id_ = (await call("POST", "/api/notifications", json=collected)).json["id"]
+    await _fan_out(call, id_)
+    user_id = BODY["userId"]
+    assert [one["id"] for one in (await call("GET", f"/api/notifications?userId={user_id}")).json["items"]] == [id_]
+    assert (await call("GET", "/api/notifications?userId=nobody")).json["items"] == []
+
+
 async def test_cancelling_is_final_and_may_be_repeated(call: Any) -> None:
     id_ = (await call("POST", "/api/notifications", json=TO_ALL)).json["id"]
     for _ in range(2):

@@ -88,6 +88,13 @@ async def test_c22_a_change_of_what_another_tab_changed_is_refused(call: Any) ->
     assert keys(await put(call, **{"If-Match": "*"})) == []
 
 
+async def test_a_change_is_accepted_if_one_of_several_tags_is_current(call: Any) -> None:
+    seen = (await call("GET", PATH, user="u1")).headers["etag"]
+    for tags in (f'"other", {seen}', f'W/{seen},"other"', f'"x" ,"y", "z" , {seen}'):
+        assert (await put(call, **{"If-Match": tags})).status == 200, tags
+    assert (await put(call, **{"If-Match": '"other", "another"'})).status == 412
+
+
 async def test_c20_yes_and_no_are_both_stored(call: Any) -> None:
     shown = await put(call, MAIL_OFF | {"enabled": True}, PUSH_OFF)
     assert [one["enabled"] for one in shown.json["preferences"]] == [False, True]

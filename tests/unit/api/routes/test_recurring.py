@@ -1,18 +1,21 @@
 """Recurring notifications over HTTP: stored and checked as they will be sent, paused, resumed, run, and explained."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from tests.support.asgi_client import Client, StoppedClock
 from tests.unit.api.conftest import _settings
 
 from tidings.api.app import create_app
 from tidings.channels.webhook import generate_secret
 from tidings.container import AppContainer
+from tidings.model.recurring import RecurringNotification
 
 WEEKLY: dict[str, Any] = {
     "templateCode": "MESSAGE",
@@ -78,6 +81,7 @@ async def test_c15_one_is_created_replaced_listed_and_deleted(call: Client) -> N
         ({"audience": {"kind": "users", "userIds": ["u9"]}}, "userIds", "no such user"),
         ({"at": ["9:00"]}, "at[0]", "09:00"),
         ({"at": ["31 09:00"]}, "at[0]", "LAST 09:00"),
+        ({"at": ["09:00\n"]}, "at[0]", "must be a time"),
         ({"at": []}, "at", ""),
         ({"timezone": "Mars/Olympus"}, "timezone", "IANA time-zone name such as Europe/Zurich, or user"),
         ({"variables": {"title": "Only"}}, "variables.body", "is missing"),
@@ -85,7 +89,7 @@ async def test_c15_one_is_created_replaced_listed_and_deleted(call: Client) -> N
         ({"options": {"channels": ["fax"]}}, "options.channels[0]", "unknown channel 'fax'"),
         ({"options": {"sendAt": "2026-12-01T00:00:00Z"}}, "options.sendAt", ""),
         ({"options": {"steps": [{"channels": ["fax"]}]}}, "options.steps[0].channels[0]", "unknown channel"),
-        ({"catchUpSeconds": 59}, "catchUpSeconds", "60"),
+        ({"catchUpSeconds": 119}, "catchUpSeconds", "120"),
         ({"variablesFunction": "week"}, "variablesFunction", "no function of variables 'week'"),
         ({"variablesUrl": "https://a.example", "variablesFunction": "week"}, "", "not both"),
         # without a secret nothing could sign
@@ -103,6 +107,41 @@ async def test_c15_what_could_not_be_sent_is_refused_with_its_field(
     assert (await call("GET", "/api/recurring/weekly")).status == 404
 
 
+@pytest.mark.parametrize("size", ["levels", "parts"])
+async def test_c15_an_audience_is_refused_that_no_run_of_some_zones_could_have(call: Client, size: str) -> None:
+    part: dict[str, Any] = {"kind": "everyone"}
+    if size == "parts":
+        audience: dict[str, Any] = {"or": [part] * 198}
+    else:
+        audience = part
+        for _ in range(11):
+            audience = {"or": [audience]}
+    assert (await put(call, audience=audience)).status == 201
+    refused = await put(call, audience=audience, timezone="user")
+    assert [error["field"] for error in refused.json["errors"]] == ["audience"]
+    assert "at most 11 levels and 198 parts" in refused.json["errors"][0]["message"]
+    smaller = audience["or"][0] if size == "levels" else {"or": [part] * 197}
+    assert (await put(call, audience=smaller, timezone="user")).status == 200
+
+
+async def test_c15_the_next_time_is_found_outside_of_a_transaction(
+    call: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite a transaction that is open would keep every other writer waiting."""
+    runner, found = call.runtime.recurring_runner, []
+
+    async def find_next_run(recurring: RecurringNotification, now: datetime) -> datetime:
+        async with asyncio.timeout(5), call.runtime.store.transaction():
+            found.append(recurring.name)
+        return now + HOUR
+
+    monkeypatch.setattr(runner, "find_next_run", find_next_run)
+    await put(call)
+    await call("POST", "/api/recurring/weekly/pause")
+    resumed = await call("POST", "/api/recurring/weekly/resume")
+    assert (resumed.json["nextRunAt"], found) == ("2026-11-22T13:00:00Z", ["weekly", "weekly"])
+
+
 @pytest.mark.parametrize("name", ["-x", "a" * 65, "ä"])
 async def test_c15_a_name_is_one_segment_of_a_path(call: Client, name: str) -> None:
     assert [error["field"] for error in (await put(call, name)).json["errors"]] == ["name"]
@@ -111,7 +150,11 @@ async def test_c15_a_name_is_one_segment_of_a_path(call: Client, name: str) -> N
 @pytest.mark.parametrize("url", ["http://shop.example/x", "https://user:pw@shop.example", "file:///etc/passwd"])
 async def test_c15_an_endpoint_is_checked_as_other_endpoints_are(signing: Client, url: str) -> None:
     reply = await put(signing, variablesUrl=url)
-    assert [error["field"] for error in reply.json["errors"]] == ["variablesUrl"]
+    [error] = reply.json["errors"]
+    assert error["field"] == "variablesUrl"
+    assert ("unless TIDINGS_WEBHOOK__TRUSTED_HOSTS names its host: shop.example" in error["message"]) == (
+        url.startswith("http:")
+    )
     # variables that it may return need not be stored
     assert (await put(signing, variablesUrl="https://shop.example/week", variables={})).status == 201
     assert (await put(signing, variablesUrl="https://shop.example/week", templateCode="NONE")).status == 422
@@ -156,13 +199,34 @@ async def test_c15_a_run_that_a_caller_starts_is_made_once_per_key(call: Client)
     assert (await call("GET", "/api/recurring/weekly")).json["nextRunAt"] == "2026-11-23T08:00:00Z"
 
 
+async def test_c15_a_run_that_was_not_made_is_repeated_once(call: Client) -> None:
+    await put(call, catchUpSeconds=120)
+    call.clock.time += 24 * HOUR
+    await run_due(call)
+    [missed] = (await call("GET", "/api/recurring/weekly/runs")).json["items"]
+    path = f"/api/recurring/weekly/runs/{missed['id']}/repeat"
+    assert (missed["state"], missed["reason"]) == ("missed", "no worker ran within its catch-up")
+    repeated = await call("POST", path)
+    assert (repeated.status, repeated.json["state"], repeated.json["reason"]) == (200, "pending", None)
+    assert (repeated.json["id"], repeated.json["scheduledAt"]) == (missed["id"], missed["scheduledAt"])
+    again = await call("POST", path)
+    assert (again.status, again.json["code"]) == (409, "conflict")
+    await run_due(call)
+    [run] = (await call("GET", "/api/recurring/weekly/runs")).json["items"]
+    assert (run["state"], run["attempts"], run["deadline"]) == ("accepted", 1, "2026-11-23T12:02:00Z")
+    assert (await call("POST", path)).status == 409
+    assert (await call("POST", path.replace("/weekly/", "/other/"))).status == 404
+
+
 async def test_c15_a_paused_one_is_not_due_and_makes_up_for_nothing(call: Client) -> None:
     await put(call)
     await call("POST", "/api/recurring/weekly/run")
+    before = REGISTRY.get_sample_value("tidings_recurring_runs_total", {"state": "cancelled"}) or 0
     paused = await call("POST", "/api/recurring/weekly/pause")
     assert (paused.status, paused.json["isPaused"], paused.json["nextRunAt"]) == (200, True, None)
     [run] = (await call("GET", "/api/recurring/weekly/runs")).json["items"]
     assert (run["state"], run["reason"]) == ("cancelled", "it was paused")
+    assert REGISTRY.get_sample_value("tidings_recurring_runs_total", {"state": "cancelled"}) == before + 1
     assert (await put(call, at=["TUE 09:00"])).json["nextRunAt"] is None
     call.clock.time += 7 * 24 * HOUR
     await run_due(call)

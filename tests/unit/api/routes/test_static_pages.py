@@ -60,7 +60,7 @@ WITHOUT_BODY = (
     *("/token", "/cancel", "/reset", "/publish", "/process", "/recall", "/tickets"),
     "/topics/{topic}",
     *("/orders/{order_id}/deliver", "/stock-keepers/{user_id}"),
-    *("/pause", "/resume", "/run"),
+    *("/pause", "/resume", "/run", "/repeat"),
     *("/seen", "/read", "/unread", "/archive", "/unarchive"),
 )
 

@@ -16,7 +16,7 @@ from tidings.model.delivery import OutboundMessage, SkipReason
 from tidings.model.notification import Notification
 from tidings.model.outcome import Accepted, Outcome, PermanentFailure, RetryLater
 from tidings.model.priority import Priority
-from tidings.model.subject import SubjectRequest
+from tidings.model.subject import MAX_VERSION, SubjectRequest
 from tidings.ports.operations import DeadLetterFilter
 from tidings.testing.polling import eventually
 
@@ -79,14 +79,14 @@ async def test_claimed_deliveries_of_the_older_one_are_skipped(process: Process)
     process.channel.unblocked.clear()
     sending = asyncio.create_task(process.process_queue())
     await eventually(lambda: _all_in_flight(process), within=5)
-    accepting = asyncio.create_task(notify(process, "order:7", users("ana")))
+    accepting = asyncio.create_task(notify(process, "order:7", users(*many)))
     await asyncio.wait([accepting], timeout=0.2)
     assert not accepting.done(), "sends are in flight"
     process.channel.unblocked.set()
     newer, _ = await asyncio.gather(accepting, sending)
     await process.process_queue()
     assert await process.count_by_state(older) == {"delivered": MAX_IN_FLIGHT, "skipped": 15 - MAX_IN_FLIGHT}
-    assert await process.count_by_state(newer) == {"delivered": 1}
+    assert await process.count_by_state(newer) == {"delivered": 15}
 
 
 async def _all_in_flight(process: Process) -> bool:
@@ -113,7 +113,7 @@ async def test_dead_letters_of_the_older_one_are_not_replayed(process: Process) 
     process.channel.respond = lambda _message: PermanentFailure("answered 403", status=403)
     older = await notify(process, "order:7")
     await process.process_queue()
-    await notify(process, "order:7", users("ana"))
+    await notify(process, "order:7")
     async with process.store.transaction() as tx:
         now = process.clock.now()
         replayed = await process.store.dead_letters.replay(
@@ -144,6 +144,17 @@ async def test_a_late_older_version_is_not_sent(process: Process) -> None:
     assert late.superseded_by == newer.id
     await process.process_queue()
     assert {message.notification_id for message in process.channel.sent} == {newer.id}
+
+
+async def test_automatic_versions_after_the_largest_given_one_are_exact_in_javascript(process: Process) -> None:
+    with pytest.raises(ValidationFailed, match="must be from 0 to"):
+        await notify(process, SubjectRequest("order:7", version=MAX_VERSION + 1))
+    largest = await notify(process, SubjectRequest("order:7", version=MAX_VERSION))
+    newer = await notify(process, "order:7")
+    assert newer.subject_version == MAX_VERSION + 1 < 2**53
+    await process.process_queue()
+    assert {message.notification_id for message in process.channel.sent} == {newer.id}
+    assert await skips(process, largest) == dict.fromkeys(USERS, SkipReason.SUPERSEDED)
 
 
 async def test_notifications_of_one_version_are_all_sent(process: Process) -> None:

@@ -173,6 +173,14 @@ def test_mentioned_users_include_all_parts_except_exclusions(audience: Audience,
     assert mentioned_user_ids(audience) == ids
 
 
+def test_mentioned_users_include_exclusions_when_asked() -> None:
+    assert mentioned_user_ids(users("ana") - (users("cleo") - users("dan")), with_excluded=True) == [
+        "ana",
+        "cleo",
+        "dan",
+    ]
+
+
 def test_keys_of_digest_and_throttle_are_resolved_with_the_variables(validation: RequestValidation) -> None:
     digest, throttle = DigestOptions("title", 600), ThrottleOptions(3, 60)
     notification = validation(replace(REQUEST, digest=digest, throttle=throttle))

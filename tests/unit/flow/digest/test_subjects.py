@@ -113,7 +113,7 @@ async def test_c9_an_item_is_shown_on_the_channels_on_which_it_is_permitted(proc
     assert await send(process) == {"webpush": ["2 updates: One\nNine"], "email": ["One: "]}
     told = await explain_to_ana(process, muted)
     assert told.verdict is Verdict.DIGESTED
-    assert "It is not shown on email: ana turned off NEWS on email." in told.sentences[0]
+    assert "It is not shown on email: ana turned off NEWS about event:9 on email." in told.sentences[0]
 
 
 async def test_c9_a_channel_without_a_permitted_item_is_skipped(process: Process) -> None:

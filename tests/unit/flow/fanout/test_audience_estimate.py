@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidings.flow.fanout.audience_estimate import SAMPLE_SIZE, ReachCounter, StatisticsCounter, build_probe
-from tidings.flow.fanout.planner import batch_id_allocator, plan_page
+from tidings.flow.fanout.delivery_ids import NO_IDS
+from tidings.flow.fanout.planner import plan_page
 from tidings.model.audience import everyone
 from tidings.model.channel import ChannelTraits
 from tidings.model.channel_engagement import ChannelEngagement, rank_channels
@@ -54,7 +55,7 @@ def test_f10_the_users_of_a_channel_add_up_however_pages_are_cut(
             probe,
             CATEGORY,
             channels=CHANNELS,
-            batch_ids=batch_id_allocator(10, NOW),
+            ids=NO_IDS,
             now=NOW,
             get_traits=traits_of,
         )

@@ -7,9 +7,10 @@ from typing import Literal
 
 import pytest
 
+from tidings.flow.fanout.delivery_ids import NO_IDS
 from tidings.flow.fanout.dry_run import MAX_EXAMINED_USERS, MAX_SHOWN_USERS, DryRunDecision, DryRunEstimate, DryRunStep
 from tidings.flow.fanout.dry_run import DryRunOutcome as Outcome
-from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
+from tidings.flow.fanout.planner import Plan, plan_page
 from tidings.model.decision import Defer
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.plan_options import NO_PLAN_OPTIONS, DigestOptions, PlanOptions, Step, ThrottleOptions
@@ -41,7 +42,7 @@ def make_plan(
         replace(NOTIFICATION, plan=options),
         NEWS,
         channels=("webpush", "email"),
-        batch_ids=batch_id_allocator(10, at),
+        ids=NO_IDS,
         now=at,
         pack_rules=rules or {},
         step_channels=step_channels,
@@ -205,7 +206,5 @@ def test_it_is_planned_for_its_time() -> None:
     [send, _] = decide(recipient, make_plan(recipient, at=LATER))
     assert send.at == LATER
     expired = replace(NOTIFICATION, expires_at=LATER)
-    plan = plan_page(
-        [recipient], expired, NEWS, channels=("webpush",), batch_ids=batch_id_allocator(10, LATER), now=LATER
-    )
+    plan = plan_page([recipient], expired, NEWS, channels=("webpush",), ids=NO_IDS, now=LATER)
     assert [one.reason for one in decide(recipient, plan)] == [SkipReason.EXPIRED]

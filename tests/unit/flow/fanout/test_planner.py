@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 from msgspec import structs
 
-from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
+from tidings.flow.fanout.delivery_ids import generate_ids
+from tidings.flow.fanout.planner import Plan, plan_page
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.notification import Notification
 from tidings.model.plan_options import DigestOptions, PlanOptions, Step
@@ -34,7 +35,7 @@ def planned(
         notification,
         category,
         channels=("webpush",),
-        batch_ids=batch_id_allocator(batch_size, NOW),
+        ids=generate_ids(batch_size, NOW),
         now=NOW,
     )
 

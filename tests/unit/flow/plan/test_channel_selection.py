@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from tidings.flow.fanout.planner import Plan, batch_id_allocator, plan_page
+from tidings.flow.fanout.delivery_ids import generate_ids
+from tidings.flow.fanout.planner import Plan, plan_page
 from tidings.model.channel_engagement import ChannelEngagement, select_channel
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.plan_options import DigestOptions, PlanOptions, Step
@@ -39,7 +40,7 @@ def plan(
         replace(make_notification(), category="NEWS", channels=requested, plan=options),
         NEWS,
         channels=CHANNELS,
-        batch_ids=batch_id_allocator(100, NOW),
+        ids=generate_ids(100, NOW),
         now=NOW,
         engagement={} if engagement is None else {"ana": engagement},
         step_channels=step_channels,

@@ -9,7 +9,8 @@ from msgspec import structs
 from tidings.errors import ConfigError
 from tidings.flow.catalog import Catalog
 from tidings.flow.deliver.preflight import preflight
-from tidings.flow.fanout.planner import batch_id_allocator, plan_page
+from tidings.flow.fanout.delivery_ids import generate_ids
+from tidings.flow.fanout.planner import plan_page
 from tidings.model.decision import Defer, Skip
 from tidings.model.delivery import Recipient, SkipReason
 from tidings.model.preference import Preference
@@ -65,7 +66,7 @@ def test_a_rule_decides_in_planning_and_before_sending(
         NOTIFICATION,
         NEWS,
         channels=("webpush",),
-        batch_ids=batch_id_allocator(200, NOW),
+        ids=generate_ids(200, NOW),
         now=NOW,
         pack_rules=rules,
     )

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidings.flow.recurring.occurrences import Occurrence, find_next_run, list_due
+from tidings.flow.recurring.occurrences import Occurrence, find_next_run, find_version, list_due
 from tidings.localization.recurrence import find_next_occurrence
 from tidings.model.audience import everyone
 from tidings.model.recurring import RecurringNotification
@@ -38,6 +38,34 @@ def test_c15_an_occurrence_is_due_at_its_time_until_the_next_one() -> None:
     assert due("2026-11-23T07:59", "2026-11-23T08:00") == []
     expected = Occurrence(at("2026-11-23T08:00"), at("2026-11-24T08:00"), ("Europe/Berlin",))
     assert due("2026-11-23T08:00", "2026-11-23T08:00") == [expected]
+
+
+def test_c15_two_local_times_at_one_instant_are_two_occurrences() -> None:
+    """Ten o'clock in Berlin is nine o'clock in London; midnight of two days meets at the date line."""
+    now = at("2026-11-23T09:00")
+    daily = replace(DAILY, at=("09:00", "10:00"), timezone=None, next_run_at=now)
+    names = ("Europe/Berlin", "Europe/London", "Europe/Paris")
+    found = list_due(daily, now, {name: ZoneInfo(name) for name in names})
+    assert [(one.at, one.timezones) for one in found] == [
+        (now, ("Europe/London",)),
+        (now, ("Europe/Berlin", "Europe/Paris")),
+    ]
+    london, berlin = (find_version(daily, now, ZoneInfo(name)) for name in ("Europe/London", "Europe/Berlin"))
+    assert (berlin.version - london.version, london.span, berlin.span) == (60, 50 * 60, 50 * 60)
+    # in London it is the version that Berlin had an hour ago
+    assert london == find_version(daily, now - HOUR, ZoneInfo("Europe/Berlin"))
+    monday, tuesday = ("Pacific/Niue", "Pacific/Tongatapu")
+    midnight = replace(DAILY, at=("00:00",), timezone=None, next_run_at=at("2026-11-23T11:00"))
+    found = list_due(midnight, at("2026-11-23T11:00"), {name: ZoneInfo(name) for name in (monday, tuesday)})
+    assert [one.timezones for one in found] == [(monday,), (tuesday,)]
+
+
+def test_c15_a_time_that_is_none_of_the_definition_any_more_has_the_version_of_the_clock() -> None:
+    changed = replace(DAILY, at=("18:00",))
+    instant = at("2026-11-23T08:00")
+    assert find_version(changed, instant, BERLIN["Europe/Berlin"]) == find_version(
+        DAILY, instant, BERLIN["Europe/Berlin"]
+    )
 
 
 def test_c15_after_downtime_only_the_last_occurrence_is_due() -> None:
