@@ -113,6 +113,19 @@ async def test_the_steps_of_a_notification_that_is_superseded_unsent_end(world: 
     assert world.count_sent() == {"email": 1, "inapp": 1}
 
 
+async def test_later_steps_reach_those_whom_the_newer_one_does_not_list(world: StepWorld, later: RetryLater) -> None:
+    await world.add_users("ben")
+    world.channels["email"].respond = lambda _message: later
+    await world.notify(*STEPS, to=("ana", "ben"), subject="order:1")
+    world.channels["email"].respond = lambda _message: Accepted()
+    world.channels["email"].sent.clear()
+    await world.notify(Step(("inapp",)), subject="order:1")
+    await world.work(3600)
+    await world.work(86_400)
+    sent = {name: [one.target.user_id for one in world.channels[name].sent] for name in ("inapp", "email", "sms")}
+    assert sent == {"inapp": ["ana"], "email": ["ben"], "sms": ["ben"]}
+
+
 async def test_c32_a_message_that_quiet_hours_hold_does_not_start_the_clock(world: StepWorld) -> None:
     start = world.clock.now()
     hours = QuietHours(f"{start:%H:%M}", f"{start + timedelta(hours=2):%H:%M}", channels=("email",))
