@@ -44,10 +44,13 @@ class SavedAudienceBody(RequestModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _wrap_bare_audience(cls, body: object) -> object:
-        """Take an audience by itself as the definition, as other routes take audiences."""
-        is_bare = isinstance(body, dict) and "definition" not in body and not _AUDIENCE_FIELDS.isdisjoint(body)
-        return {"definition": body} if is_bare else body
+    def _find_definition(cls, body: object) -> object:
+        """Take an audience by itself, or the field `audience`, as the definition, as other routes take audiences."""
+        if not isinstance(body, dict) or "definition" in body:
+            return body
+        if not _AUDIENCE_FIELDS.isdisjoint(body):
+            return {"definition": body}
+        return {("definition" if name == "audience" else name): value for name, value in body.items()}
 
 
 class SavedAudienceResponse(ResponseModel):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tidings.errors import FieldError, ValidationFailed
 from tidings.flow.catalog import Catalog
@@ -51,13 +51,23 @@ class PreferenceChange(_EntryBody):
     enabled: bool | None = Field(description="null: remove the entry, so that the defaults apply again")
 
 
-class PreferencesBody(RequestModel):
+class _EntriesBody(RequestModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_entries(cls, body: object) -> object:
+        """Take `entries`, as the documentation calls them, as another name of the field `preferences`."""
+        if isinstance(body, dict) and "entries" in body and "preferences" not in body:
+            return {("preferences" if name == "entries" else name): value for name, value in body.items()}
+        return body
+
+
+class PreferencesBody(_EntriesBody):
     """All entries of the user. They replace those that are stored."""
 
     preferences: list[PreferenceBody] = Field(max_length=MAX_ENTRIES)
 
 
-class PreferencesPatch(RequestModel):
+class PreferencesPatch(_EntriesBody):
     """The entries to change. Others are kept."""
 
     preferences: list[PreferenceChange] = Field(min_length=1, max_length=MAX_ENTRIES)

@@ -39,6 +39,8 @@ async def test_a_saved_audience_is_created_replaced_listed_and_deleted(call: Cli
     created = await call("PUT", "/api/audiences/vip", json={"definition": PRO, "description": "Who pays"})
     assert (created.status, created.headers["location"]) == (201, "/api/audiences/vip")
     assert (created.json["definition"], created.json["description"]) == (PRO, "Who pays")
+    renamed = await call("PUT", "/api/audiences/vip", json={"audience": PRO, "description": "Who pays"})
+    assert (renamed.status, renamed.json["definition"]) == (200, PRO)
     both = {"or": [PRO, {"kind": "users", "userIds": ["u1"]}]}
     assert (await save(call, "vip", both)).status == 200
     await save(call, "all", {"kind": "everyone"})

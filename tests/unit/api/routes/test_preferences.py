@@ -71,6 +71,14 @@ async def test_c22_put_replaces_and_patch_merges(call: Any) -> None:
     assert keys(await put(call)) == []
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_the_list_may_be_called_entries(call: Any, method: str) -> None:
+    reply = await call(method, PATH, json={"entries": [MAIL_OFF]}, user="u1")
+    assert keys(reply) == [("NEW_EVENT", "email", None, False)]
+    both = await call(method, PATH, json={"entries": [MAIL_OFF], "preferences": [MAIL_OFF]}, user="u1")
+    assert both.status == 422
+
+
 async def test_c22_two_tabs_lose_nothing(call: Any) -> None:
     changes = [{"object": f"event:{number}", "enabled": False} for number in range(10)]
     await asyncio.gather(*(patch(call, change) for change in changes))
