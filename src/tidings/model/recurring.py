@@ -97,7 +97,7 @@ class RecurringRun:
 
 @dataclass(frozen=True, slots=True)
 class SourceRequest:
-    """What a source of variables is told of a run."""
+    """What a source of variables receives about a run."""
 
     #: of the recurring notification
     name: str

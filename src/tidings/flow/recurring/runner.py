@@ -54,12 +54,12 @@ FIRST_RETRY, MAX_RETRY = timedelta(seconds=30), timedelta(hours=1)
 #: largest random addition to a wait, as a share of it
 JITTER_SHARE = 0.25
 ALERT_LASTS = timedelta(days=1)
-#: failed attempts until an operator is told of a run that is still tried again
+#: failed attempts that raise an alert about a run that is still tried again
 ALERT_AFTER_ATTEMPTS = 3
 #: the next attempt, at most an hour and a quarter later, raises the alert again. Of a run that was deleted nothing does
 FAILING_ALERT_LASTS = 2 * MAX_RETRY
 _UTC = ZoneInfo("UTC")
-#: the states of which an operator is told, in the words of the alert
+#: the states that raise an alert, in its words
 _LOST = {RunState.FAILED: "failed", RunState.MISSED: "was missed"}
 _EMPTY_CODE = "empty_audience"
 
@@ -251,7 +251,7 @@ class RecurringRunner:
             self._report(run, state, reason)
 
     def _report(self, run: RecurringRun, state: RunState, reason: str | None, **fields: object) -> None:
-        """Count and log a run that ended. An operator is told of one that was not made."""
+        """Count and log a run that ended. One that was not made raises an alert."""
         self._on_finished(state)
         log.info("recurring_run_ended", recurring=run.name, run=run.id, state=state.value, why=reason, **fields)
         self._alerts.resolve_alert(AlertName.RECURRING_RUN_FAILING, _name_run(run))
