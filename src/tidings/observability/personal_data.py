@@ -31,6 +31,8 @@ from tidings.ports.store import Store, Transaction
 PAGE_SIZE = 500
 
 TraceT = TypeVar("TraceT", DeliveryTrace, SkipTrace)
+RowT = TypeVar("RowT")
+KeyT = TypeVar("KeyT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,43 +128,31 @@ async def iter_digests(store: Store, user_id: str) -> AsyncIterator[tuple[Digest
         before = digests[-1].id
 
 
-async def iter_inbox_items(store: Store, user_id: str) -> AsyncIterator[InboxItem]:
+def iter_inbox_items(store: Store, user_id: str) -> AsyncIterator[InboxItem]:
     """Yield each item of a user's feed, oldest first, those that are not shown any more included."""
-    after: str | None = None
-    while True:
-        async with store.read_once() as tx:
-            items = await store.inbox.list_all(tx, user_id, after=after, limit=PAGE_SIZE)
-        for item in items:
-            yield item
-        if len(items) < PAGE_SIZE:
-            return
-        after = items[-1].id
+
+    async def load_page(tx: Transaction, after: str | None) -> Sequence[InboxItem]:
+        return await store.inbox.list_all(tx, user_id, after=after, limit=PAGE_SIZE)
+
+    return _iter_rows(store, load_page, lambda item: item.id)
 
 
-async def iter_steps(store: Store, user_id: str) -> AsyncIterator[WaitingStep]:
+def iter_steps(store: Store, user_id: str) -> AsyncIterator[WaitingStep]:
     """Yield each later step of a notification for a user."""
-    after: tuple[str, int] | None = None
-    while True:
-        async with store.read_once() as tx:
-            steps = await store.steps.list_by_user(tx, user_id, after=after, limit=PAGE_SIZE)
-        for step in steps:
-            yield step
-        if len(steps) < PAGE_SIZE:
-            return
-        after = steps[-1].notification_id, steps[-1].step
+
+    async def load_page(tx: Transaction, after: tuple[str, int] | None) -> Sequence[WaitingStep]:
+        return await store.steps.list_by_user(tx, user_id, after=after, limit=PAGE_SIZE)
+
+    return _iter_rows(store, load_page, lambda step: (step.notification_id, step.step))
 
 
-async def iter_awaited_events(store: Store, user_id: str) -> AsyncIterator[AwaitedEvent]:
+def iter_awaited_events(store: Store, user_id: str) -> AsyncIterator[AwaitedEvent]:
     """Yield each domain event that a notification awaits for a user."""
-    after: tuple[str, str] | None = None
-    while True:
-        async with store.read_once() as tx:
-            events = await store.awaited_events.list_by_user(tx, user_id, after=after, limit=PAGE_SIZE)
-        for event in events:
-            yield event
-        if len(events) < PAGE_SIZE:
-            return
-        after = events[-1].notification_id, events[-1].event
+
+    async def load_page(tx: Transaction, after: tuple[str, str] | None) -> Sequence[AwaitedEvent]:
+        return await store.awaited_events.list_by_user(tx, user_id, after=after, limit=PAGE_SIZE)
+
+    return _iter_rows(store, load_page, lambda one: (one.notification_id, one.event))
 
 
 async def erase_user(
@@ -178,6 +168,22 @@ async def erase_user(
         if isinstance(plugin, HasUserData):
             await plugin.erase_user(tx, user_id)
     return await store.users.erase(tx, user_id)
+
+
+async def _iter_rows(
+    store: Store,
+    load_page: Callable[[Transaction, KeyT | None], Awaitable[Sequence[RowT]]],
+    get_key: Callable[[RowT], KeyT],
+) -> AsyncIterator[RowT]:
+    after: KeyT | None = None
+    while True:
+        async with store.read_once() as tx:
+            rows = await load_page(tx, after)
+        for row in rows:
+            yield row
+        if len(rows) < PAGE_SIZE:
+            return
+        after = get_key(rows[-1])
 
 
 async def _with_notifications(

@@ -44,7 +44,7 @@ class AwaitedEvents(Protocol):
         ...
 
     async def list_stale(self, tx: Transaction, *, limit: int) -> Sequence[AwaitedKey]:
-        """Return rows that nobody will remove, of erased users and of notifications of which nothing is left to plan.
+        """Return rows of erased users, and of notifications of which nothing is left to plan.
 
         Processes of a version without awaited events leave them during an upgrade. The whole table may be read.
         """

@@ -13,7 +13,7 @@ from tidings.ports.transaction import Transaction
 
 #: (notification id, user id)
 Pair = tuple[str, str]
-#: (channel, category) → whether nobody reports the arrival, so that what was handed over counts as delivered
+#: (channel, category) → whether no report of the arrival comes, so that what was handed over counts as delivered
 DeliveredWhenSent = Callable[[str, str], bool]
 #: (notification id, user id, channel)
 StepKey = tuple[str, str, str]

@@ -46,7 +46,7 @@ def make_event(event_id: str = "e1", **fields: object) -> ProviderEvent:
 class ProviderEventsContract:
     """Provide a fixture `store`: an empty store of the adapter."""
 
-    async def test_a_suppression_reads_back_and_a_second_cause_has_limit(self, store: Store) -> None:
+    async def test_a_suppression_reads_back_and_a_second_cause_is_counted(self, store: Store) -> None:
         suppression = make_suppression()
         later = structs.replace(make_suppression(), address="Ana@Example.org", last_event_at=NOW + MINUTE)
         async with store.transaction() as tx:
@@ -170,7 +170,7 @@ class ProviderEventsContract:
         active, gone = ContactPointState.ACTIVE, ContactPointState.GONE
         assert sorted(points) == [("email", active), ("sms", active), ("sms", gone)]
 
-    async def test_c48_every_event_is_kept_and_a_repeat_has_limit(self, store: Store) -> None:
+    async def test_c48_every_event_is_kept_and_a_repeat_is_counted(self, store: Store) -> None:
         bounced = make_event(
             "e2", status=ReceiptStatus.BOUNCED, cause=EventCause.HARD_BOUNCE, code="5.1.1", detail="no such user"
         )
